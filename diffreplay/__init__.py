@@ -1,0 +1,1 @@
+"""In-RAM, losslessly compressed replay buffer for image-based reinforcement learning."""

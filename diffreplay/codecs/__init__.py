@@ -1,0 +1,1 @@
+"""Codecs that turn frames into bytes and back."""

@@ -1,0 +1,1 @@
+"""DrQ-v2 trained from a compressed replay buffer."""
