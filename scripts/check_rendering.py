@@ -75,7 +75,7 @@ def explain(backend: str, error: str) -> None:
         return
     sudo = "" if os.geteuid() == 0 else "sudo "
     commands = " && ".join(sudo + shlex.join(command) for command in install_commands(PACKAGES[backend]))
-    print(f"Install the graphics library, then run this again:\n    {commands}", file=sys.stderr)
+    print(f"Expected Mesa's or a GPU driver's library. Install it and run this again:\n    {commands}", file=sys.stderr)
     if shutil.which("apt-get") is None:
         print("(These are Debian's names; this system has no apt-get, so use its own package manager.)", file=sys.stderr)
 
@@ -89,6 +89,9 @@ def main() -> int:
         print("Installing the graphics library.", flush=True)
         if install(PACKAGES[backend]):
             error = render_error(backend)
+            if error is not None:
+                print(f"The packages are installed, yet MuJoCo still cannot render: {error}", file=sys.stderr)
+                return 1
     if error is not None:
         explain(backend, error)
         return 1
