@@ -1,0 +1,183 @@
+"""The DrQ-v2 agent: DDPG with twin critics, n-step targets and random shifts, learning from pixels.
+
+Yarats et al., "Mastering Visual Continuous Control: Improved Data-Augmented Reinforcement Learning" (arXiv
+2107.09645), section 3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from drqv2.augmentation import RandomShift
+from drqv2.config import AgentConfig
+from drqv2.networks import Actor, Critic, Encoder, initialise
+from drqv2.schedule import parse_schedule
+
+# Actions stay this far inside [-1, 1], as in DrQ-v2.
+ACTION_LIMIT = 1.0 - 1e-6
+
+
+def sample_action(mean: Tensor, stddev: float, clip: float | None, generator: torch.Generator) -> Tensor:
+    """Add Gaussian noise, itself clipped to [-clip, clip], to `mean` (B, A) and clip the sum to [-1, 1].
+
+    The second clipping is straight-through: the gradient to `mean` is that of the unclipped sum. Equation 4 of the
+    paper.
+    """
+    noise = torch.randn(mean.shape, generator=generator, device=mean.device, dtype=mean.dtype) * stddev
+    if clip is not None:
+        noise = noise.clamp(-clip, clip)
+    action = mean + noise
+    return action + (action.clamp(-ACTION_LIMIT, ACTION_LIMIT) - action).detach()
+
+
+@torch.no_grad()
+def soft_update(network: nn.Module, target: nn.Module, tau: float) -> None:
+    """Polyak averaging, in place: target = tau * network + (1 - tau) * target."""
+    for parameter, averaged in zip(network.parameters(), target.parameters(), strict=True):
+        averaged.copy_(tau * parameter + (1 - tau) * averaged)
+
+
+class DrQV2Agent:
+    """Acts on stacks of frames and learns from batches of n-step transitions.
+
+    Args:
+        observation_shape: (frame_stack * C, H, H) of the uint8 observations.
+        action_shape: (A,) of the float32 actions in [-1, 1].
+        config: hyperparameters, see cfgs/config.yaml.
+        device: where networks live and batches are moved to.
+        seed: of the initial weights (drawn on the CPU, thus equal on every device), of the noise and of the shifts.
+    """
+
+    def __init__(
+        self,
+        observation_shape: tuple[int, int, int],
+        action_shape: tuple[int],
+        config: AgentConfig,
+        device: torch.device,
+        seed: int,
+    ) -> None:
+        self.config = config
+        self.device = device
+        self._stddev = parse_schedule(config.stddev_schedule)
+        self._augment = RandomShift(pad=4)
+        self.generator = torch.Generator(device).manual_seed(seed)
+
+        self.encoder = Encoder(observation_shape)
+        sizes = (self.encoder.output_size, action_shape[0], config.feature_dim, config.hidden_dim)
+        self.actor = Actor(*sizes)
+        self.critic = Critic(*sizes)
+        self.critic_target = Critic(*sizes).requires_grad_(False)
+        weights = torch.Generator().manual_seed(seed)
+        for network in (self.encoder, self.actor, self.critic):
+            initialise(network, weights)
+        self.critic_target.load_state_dict(self.critic.state_dict())
+        for network in (self.encoder, self.actor, self.critic, self.critic_target):
+            network.to(device)
+
+        self.encoder_optimizer = torch.optim.Adam(self.encoder.parameters(), lr=config.lr)
+        self.actor_optimizer = torch.optim.Adam(self.actor.parameters(), lr=config.lr)
+        self.critic_optimizer = torch.optim.Adam(self.critic.parameters(), lr=config.lr)
+
+    @torch.no_grad()
+    def act(self, observation: np.ndarray, step: int, evaluate: bool) -> np.ndarray:
+        """Return an action, float32 (A,), for one uint8 observation at agent step `step`.
+
+        Evaluation takes the mean. Otherwise noise is added; the first `num_expl_steps` actions are uniform.
+        """
+        pixels = torch.as_tensor(observation, device=self.device).unsqueeze(0)
+        mean = self.actor(self.encoder(pixels))
+        if evaluate:
+            action = mean
+        elif step < self.config.num_expl_steps:
+            action = torch.rand(mean.shape, generator=self.generator, device=self.device) * 2 - 1
+        else:
+            action = sample_action(mean, self._stddev(step), None, self.generator)
+        return action.squeeze(0).cpu().numpy()
+
+    def is_update_due(self, step: int) -> bool:
+        """Whether agent step `step` comes with an update."""
+        return step % self.config.update_every_steps == 0
+
+    def update(self, batch: Iterable[Any], step: int) -> dict[str, Tensor]:
+        """Learn from `batch`, (obs, action, reward, discount, next_obs), with the noise of agent step `step`.
+
+        Observations are uint8 (B, *observation_shape), action (B, A), reward and discount float32 (B, 1). Returns
+        metrics as scalar tensors on the agent's device: reading them waits for the device, so read them seldom.
+        """
+        obs, action, reward, discount, next_obs = (
+            torch.as_tensor(value).to(self.device, non_blocking=True) for value in batch
+        )
+        features = self.encoder(self._augment(obs.float(), self.generator))
+        with torch.no_grad():
+            next_features = self.encoder(self._augment(next_obs.float(), self.generator))
+        stddev = self._stddev(step)
+        metrics = {"batch_reward": reward.mean()}
+        metrics |= self._update_critic(features, action, reward, discount, next_features, stddev)
+        metrics |= self._update_actor(features.detach(), stddev)
+        soft_update(self.critic, self.critic_target, self.config.critic_target_tau)
+        return metrics
+
+    def _update_critic(
+        self, features: Tensor, action: Tensor, reward: Tensor, discount: Tensor, next_features: Tensor, stddev: float
+    ) -> dict[str, Tensor]:
+        """Regress both critics on the n-step target; the encoder learns from this loss alone (equations 2 and 3)."""
+        with torch.no_grad():
+            next_action = sample_action(self.actor(next_features), stddev, self.config.stddev_clip, self.generator)
+            target = reward + discount * torch.minimum(*self.critic_target(next_features, next_action))
+        q1, q2 = self.critic(features, action)
+        loss = functional.mse_loss(q1, target) + functional.mse_loss(q2, target)
+        self.encoder_optimizer.zero_grad(set_to_none=True)
+        self.critic_optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.critic_optimizer.step()
+        self.encoder_optimizer.step()
+        return {
+            "critic_target_q": target.mean(),
+            "critic_q1": q1.detach().mean(),
+            "critic_q2": q2.detach().mean(),
+            "critic_loss": loss.detach(),
+        }
+
+    def _update_actor(self, features: Tensor, stddev: float) -> dict[str, Tensor]:
+        """Ascend the smaller of the two values, through the action (equation 4)."""
+        action = sample_action(self.actor(features), stddev, self.config.stddev_clip, self.generator)
+        loss = -torch.minimum(*self.critic(features, action)).mean()
+        self.actor_optimizer.zero_grad(set_to_none=True)
+        # Naming the inputs spares the critic's own gradients, which nothing would use.
+        loss.backward(inputs=list(self.actor.parameters()))
+        self.actor_optimizer.step()
+        return {"actor_loss": loss.detach()}
+
+    def _parts(self) -> dict[str, Any]:
+        return {
+            "encoder": self.encoder,
+            "actor": self.actor,
+            "critic": self.critic,
+            "critic_target": self.critic_target,
+            "encoder_optimizer": self.encoder_optimizer,
+            "actor_optimizer": self.actor_optimizer,
+            "critic_optimizer": self.critic_optimizer,
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """Weights, optimisers and the generator's state, as tensors and plain containers (views, not copies)."""
+        return {name: part.state_dict() for name, part in self._parts().items()} | {
+            "generator": self.generator.get_state(),
+            "generator_device": self.device.type,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what `state_dict` returned, also from an agent on another device.
+
+        A generator's state fits its own kind of device only; on another one the generator goes on as it was seeded.
+        """
+        for name, part in self._parts().items():
+            part.load_state_dict(state[name])
+        if state["generator_device"] == self.device.type:
+            self.generator.set_state(state["generator"])

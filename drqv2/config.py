@@ -1,0 +1,146 @@
+"""The options' types and the rules between them. Their meaning and defaults stand in cfgs/config.yaml.
+
+Light to import, so that a mistaken option is reported before PyTorch and MuJoCo load.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from drqv2.errors import OptionError
+from drqv2.schedule import parse_schedule
+
+AT_LEAST = {
+    "frame_stack": 1,
+    "action_repeat": 1,
+    "num_train_frames": 1,
+    "num_seed_frames": 0,
+    "batch_size": 1,
+    "nstep": 1,
+    "eval_every_frames": 0,
+    "num_eval_episodes": 1,
+    "snapshot_every_frames": 1,
+    "replay_buffer_size": 1,
+    "replay_buffer_num_workers": 0,
+    "seed": 0,
+}
+
+
+@dataclass
+class AgentConfig:
+    """Hyperparameters of `drqv2.agent.DrQV2Agent`."""
+
+    lr: float
+    feature_dim: int
+    hidden_dim: int
+    critic_target_tau: float
+    update_every_steps: int
+    num_expl_steps: int
+    stddev_schedule: str
+    stddev_clip: float
+
+
+@dataclass
+class Config:
+    """All options of a run; OptionError from `parse_config` when they cannot work."""
+
+    task_name: str
+    frame_stack: int
+    action_repeat: int
+    discount: float
+    grayscale: bool | None
+    black_floor: bool | None
+    num_train_frames: int
+    num_seed_frames: int
+    batch_size: int
+    nstep: int
+    eval_every_frames: int
+    num_eval_episodes: int
+    save_video: bool
+    save_train_video: bool
+    save_snapshot: bool
+    snapshot_every_frames: int
+    half_compress: bool
+    full_compress: bool
+    codec: str | None
+    replay_buffer_size: int
+    replay_buffer_max_bytes: int | None
+    replay_buffer_num_workers: int
+    seed: int
+    device: str
+    use_tb: bool
+    experiment: str
+    lr: float
+    feature_dim: int
+    stddev_schedule: str
+    agent: AgentConfig
+
+    @property
+    def observe_in_gray(self) -> bool:
+        """Whether frames have one channel: as set, else with either compression, as in the paper."""
+        return self.half_compress or self.full_compress if self.grayscale is None else self.grayscale
+
+    @property
+    def paint_floor_black(self) -> bool:
+        """Whether the floor is black: as set, else with full compression, as in the paper."""
+        return self.full_compress if self.black_floor is None else self.black_floor
+
+    @property
+    def replay_codec(self) -> str | None:
+        """Name of the codec of the buffer in RAM; None for the baseline on disk."""
+        if self.full_compress:
+            return self.codec or "zstd"
+        return "raw" if self.half_compress else None
+
+
+def parse_config(options: DictConfig) -> Config:
+    """Check hydra's `options` for types, ranges and contradictions and return them; OptionError names the mistake."""
+    try:
+        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), options))
+    except OmegaConfBaseException as error:
+        reason = str(error.msg or error).splitlines()[0]
+        raise OptionError(f"option {error.full_key or error.key}: {reason}") from error
+    if not isinstance(config, Config):
+        raise TypeError(f"expected a Config, got {type(config).__name__}")
+    _check_ranges(config)
+    _check_replay(config)
+    parse_schedule(config.agent.stddev_schedule)
+    return config
+
+
+def _check_ranges(config: Config) -> None:
+    for name, least in AT_LEAST.items():
+        value = getattr(config, name)
+        if value < least:
+            raise OptionError(f"{name}={value}: expected at least {least}")
+    if 0 < config.eval_every_frames < config.action_repeat:
+        raise OptionError(
+            f"eval_every_frames={config.eval_every_frames}: expected 0 (never) or at least one agent step, "
+            f"{config.action_repeat} frames"
+        )
+    if not 0 <= config.discount <= 1:
+        raise OptionError(f"discount={config.discount}: expected a number from 0 to 1")
+
+
+def _check_replay(config: Config) -> None:
+    if config.half_compress and config.full_compress:
+        raise OptionError(
+            "half_compress=true and full_compress=true exclude each other: keep half_compress for raw frames in RAM "
+            "or full_compress for compressed ones"
+        )
+    if config.codec is not None and not config.full_compress:
+        raise OptionError(
+            f"codec={config.codec} has an effect with full_compress=true alone: add full_compress=true or drop codec"
+        )
+    if config.replay_buffer_max_bytes is not None and config.replay_codec is None:
+        raise OptionError(
+            f"replay_buffer_max_bytes={config.replay_buffer_max_bytes} is for a buffer in RAM: add full_compress=true "
+            "or half_compress=true, or bound the episodes on disk by replay_buffer_size"
+        )
+    if config.nstep > config.replay_buffer_size:
+        raise OptionError(
+            f"nstep={config.nstep}: expected at most replay_buffer_size, {config.replay_buffer_size} transitions"
+        )
