@@ -77,7 +77,9 @@ def explain(backend: str, error: str) -> None:
     commands = " && ".join(sudo + shlex.join(command) for command in install_commands(PACKAGES[backend]))
     print(f"Expected Mesa's or a GPU driver's library. Install it and run this again:\n    {commands}", file=sys.stderr)
     if shutil.which("apt-get") is None:
-        print("(These are Debian's names; this system has no apt-get, so use its own package manager.)", file=sys.stderr)
+        print(
+            "(These are Debian's names; this system has no apt-get, so use its own package manager.)", file=sys.stderr
+        )
 
 
 def main() -> int:
