@@ -1,0 +1,130 @@
+"""DrQ-v2's environments: dm_control's suite and manipulation tasks, seen through a camera.
+
+    env = drqv2.environment.make("walker_walk", frame_stack=3, action_repeat=2, seed=1)
+    time_step = env.reset()                        # an ExtendedTimeStep
+    picture = env.render(height=256, width=256)    # (256, 256, 3) uint8, for videos
+
+The wrappers follow the official implementation (github.com/facebookresearch/drqv2), with two differences. A discount
+of 0 stays 0 there only by accident of no task having one: it reads ``discount or 1.0``; here it stays 0. And a
+frame is rendered once an agent step for manipulation tasks too, not once a repeat; the pictures are the same.
+
+MuJoCo chooses how to render when it is first imported. Importing this module makes that choice on a Linux machine
+without a screen (EGL, unless MUJOCO_GL says otherwise), so import it before ``mujoco`` or ``dm_control``; it imports
+them itself only when an environment is made, which spares a spawned loader worker their memory.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import sys
+from types import ModuleType
+from typing import Any
+
+from drqv2.errors import OptionError
+from drqv2.wrappers import ActionRepeat, ActionScale, ExtendedTimeStep, StackedPixels
+
+__all__ = ["FRAME_SIZE", "ExtendedTimeStep", "RenderingError", "UnknownTaskError", "make", "task_names"]
+
+if sys.platform == "linux" and not os.environ.get("DISPLAY"):
+    os.environ.setdefault("MUJOCO_GL", "egl")
+
+FRAME_SIZE = 84  # pixels, height and width
+_CAMERAS = {"quadruped": 2}  # camera 0 shows the quadruped from too far away; all other domains use camera 0
+_SHORT_NAMES = {"ball_in_cup": "cup"}  # DrQ-v2's names of domains
+_MANIPULATION_CAMERA = "front_close"
+
+
+class UnknownTaskError(OptionError):
+    """No task has this name; the message names those that come close."""
+
+
+class RenderingError(OptionError):
+    """MuJoCo cannot render on this machine with the back end that MUJOCO_GL names."""
+
+
+def make(
+    name: str,
+    frame_stack: int,
+    action_repeat: int,
+    seed: int,
+    *,
+    grayscale: bool = False,
+    black_floor: bool = False,
+) -> StackedPixels:
+    """A dm_control task with pixel observations, as DrQ-v2 trains on it.
+
+    Observations are uint8 (frame_stack * C, 84, 84), C = 3 or 1 with ``grayscale``, oldest frame first and the first
+    frame repeated at an episode's start; each is a new array. Actions are float32 in [-1, 1], each applied
+    ``action_repeat`` times.
+
+    Args:
+        name: domain and task, such as "walker_walk", "cup_catch" or "reach_duplo"; ``task_names()`` lists them.
+        frame_stack: frames an observation, at least 1.
+        action_repeat: control steps an agent step, at least 1.
+        seed: of the task's own randomness; the same seed and actions give the same episodes.
+        grayscale: observe BT.601 luma in place of RGB.
+        black_floor: paint every plane of the model black.
+
+    Raises:
+        UnknownTaskError: no task has this name.
+        RenderingError: MuJoCo cannot render here.
+        OptionError: ``frame_stack`` or ``action_repeat`` is below 1.
+    """
+    for option, value in (("frame_stack", frame_stack), ("action_repeat", action_repeat)):
+        if value < 1:
+            raise OptionError(f"{option} must be at least 1, got {value}")
+    env, camera = _load(name, seed)
+    return StackedPixels(
+        ActionScale(ActionRepeat(env, action_repeat)), camera, frame_stack, FRAME_SIZE, grayscale, black_floor
+    )
+
+
+def task_names() -> list[str]:
+    """The names that ``make`` knows, sorted."""
+    suite, manipulation = _import_dm_control()
+    return sorted([*_suite_tasks(suite), *_manipulation_tasks(manipulation)])
+
+
+def _load(name: str, seed: int) -> tuple[Any, int | str]:
+    """The bare environment called ``name`` and the camera to see it through."""
+    suite, manipulation = _import_dm_control()
+    suite_tasks, manipulation_tasks = _suite_tasks(suite), _manipulation_tasks(manipulation)
+    if name in suite_tasks:
+        domain, task = suite_tasks[name]
+        # The reward must not show in the picture, which visualize_reward would tint with it.
+        env = suite.load(domain, task, task_kwargs={"random": seed}, visualize_reward=False)
+        return env, _CAMERAS.get(domain, 0)
+    if name in manipulation_tasks:
+        return manipulation.load(manipulation_tasks[name], seed=seed), _MANIPULATION_CAMERA
+    close = difflib.get_close_matches(name, [*suite_tasks, *manipulation_tasks])
+    hint = f"did you mean {' or '.join(close)}?" if close else "expected a name such as walker_walk or reach_duplo"
+    raise UnknownTaskError(f"there is no task {name!r}: {hint}")
+
+
+def _suite_tasks(suite: ModuleType) -> dict[str, tuple[str, str]]:
+    """Task name -> domain and task of dm_control's suite."""
+    return {f"{_SHORT_NAMES.get(domain, domain)}_{task}": (domain, task) for domain, task in suite.ALL_TASKS}
+
+
+def _manipulation_tasks(manipulation: ModuleType) -> dict[str, str]:
+    """Task name -> dm_control's name of the manipulation task.
+
+    Those that exist as a vision task count, but are loaded as the feature task of the same name: the two differ in what
+    they observe themselves only, and the former would render a frame in every repeat.
+    """
+    names = (name.removesuffix("_vision") for name in manipulation.ALL if name.endswith("_vision"))
+    return {name: f"{name}_features" for name in names}
+
+
+def _import_dm_control() -> tuple[ModuleType, ModuleType]:
+    """dm_control's suite and manipulation modules."""
+    try:
+        from dm_control import manipulation, suite
+    except (ImportError, AttributeError, RuntimeError, OSError) as error:  # the GL back ends' ways to fail
+        backend = os.environ.get("MUJOCO_GL", "")
+        raise RenderingError(
+            f"MuJoCo cannot render with MUJOCO_GL={backend!r} ({error}): install the graphics library (on Debian or "
+            "Ubuntu: apt-get install libegl1 libgl1), or set MUJOCO_GL to egl, osmesa or glfw, whichever is there"
+        ) from error
+    return suite, manipulation
