@@ -1,0 +1,168 @@
+"""What a run reports: console lines, train.csv and eval.csv, TensorBoard events, a progress bar."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from torch import Tensor
+from tqdm import tqdm
+
+COMMON_COLUMNS = ("frame", "step", "episode", "episode_length", "episode_reward", "total_time")
+TRAIN_COLUMNS = (
+    *COMMON_COLUMNS,
+    "fps",
+    "buffer_size",
+    "replay_bytes",  # all that the replay holds in memory
+    "compression_ratio",  # of observations, against plain stacks
+    "data_wait",  # share of the time that updates waited for data
+    "samples_per_second",  # transitions learnt from
+    "batch_reward",
+    "critic_target_q",
+    "critic_q1",
+    "critic_q2",
+    "critic_loss",
+    "actor_loss",
+)
+
+
+class CsvTable:
+    """Rows with fixed columns, each on disk as soon as it is written.
+
+    Args:
+        path: of the file. An earlier one is continued.
+        columns: names in order; a row may lack some, which stay empty.
+        keep_below: rows of the earlier file stay when their frame is below this. None starts over and keeps the
+            earlier file as `<name>.old.csv`.
+    """
+
+    def __init__(self, path: Path, columns: tuple[str, ...], keep_below: int | None) -> None:
+        kept: list[dict[str, str]] = []
+        if path.exists():
+            if keep_below is None:
+                os.replace(path, path.with_suffix(".old.csv"))
+            else:
+                kept = [row for row in _read_rows(path, columns) if int(row["frame"]) < keep_below]
+        unfinished = path.with_suffix(".tmp")
+        with unfinished.open("w", newline="") as file:
+            writer = csv.DictWriter(file, columns)
+            writer.writeheader()
+            writer.writerows(kept)
+        os.replace(unfinished, path)
+        self._file = path.open("a", newline="")
+        self._writer = csv.DictWriter(self._file, columns)
+
+    def write(self, row: Mapping[str, Any]) -> None:
+        """Append one row."""
+        self._writer.writerow(row)
+        self._file.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def _read_rows(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
+    """The whole rows of a file; one that a crash tore off, or of other columns, is left out."""
+    with path.open(newline="") as file:
+        return [row for row in csv.DictReader(file) if set(row) == set(columns) and None not in row.values()]
+
+
+class Logger:
+    """Reports to the console and to files in one folder; a context manager.
+
+    Args:
+        directory: the run folder.
+        total_frames: of the run, for the progress bar, which shows on a terminal only.
+        use_tb: also write TensorBoard events, under `tb/`.
+        resume_frame: the frame that a resumed run goes on from; what was logged after it is dropped. None for a new
+            run.
+    """
+
+    def __init__(self, directory: Path, total_frames: int, use_tb: bool, resume_frame: int | None = None) -> None:
+        # The row at resume_frame itself was written before the snapshot; an evaluation there comes after and is redone.
+        below = None if resume_frame is None else resume_frame + 1
+        self._train = CsvTable(directory / "train.csv", TRAIN_COLUMNS, below)
+        self._eval = CsvTable(directory / "eval.csv", COMMON_COLUMNS, resume_frame)
+        self._events: Any = None
+        if use_tb:
+            # Takes as long to import as PyTorch itself.
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._events = SummaryWriter(str(directory / "tb"), purge_step=below)
+        self._progress = tqdm(
+            total=total_frames,
+            initial=resume_frame or 0,
+            unit="frame",
+            disable=None,
+            dynamic_ncols=True,
+            smoothing=0.05,
+        )
+        self._sums: dict[str, Tensor] = {}
+        self._updates = 0
+
+    def progress(self, frames: int) -> None:
+        """Move the progress bar by so many frames."""
+        self._progress.update(frames)
+
+    def message(self, text: str) -> None:
+        """Print one line without tearing the progress bar."""
+        tqdm.write(text)
+
+    def update(self, metrics: Mapping[str, Tensor]) -> None:
+        """Add an update's metrics, scalar tensors, to the means of the next training row; nothing is read yet."""
+        self._updates += 1
+        for name, value in metrics.items():
+            self._sums[name] = self._sums[name] + value if name in self._sums else value
+
+    def train(self, row: Mapping[str, float]) -> None:
+        """Report an episode of training with `row`, whose keys are columns, and the means of the updates since."""
+        means = {name: total.item() / self._updates for name, total in self._sums.items()}
+        self._sums, self._updates = {}, 0
+        self._train.write({**row, **means})
+        self._write_events("train", {**row, **means})
+        self.message(
+            f"| train | {_common(row)} | FPS {row['fps']:.1f} | buffer {row['buffer_size']:.0f} | "
+            f"{row['replay_bytes'] / 1e6:.1f} MB | ratio {row['compression_ratio']:.1f} | wait {row['data_wait']:.1%} |"
+        )
+
+    def eval(self, row: Mapping[str, float]) -> None:
+        """Report an evaluation."""
+        self._eval.write(row)
+        self._write_events("eval", row)
+        self.message(f"| eval  | {_common(row)} |")
+
+    def _write_events(self, kind: str, row: Mapping[str, float]) -> None:
+        if self._events is not None:
+            for name, value in row.items():
+                self._events.add_scalar(f"{kind}/{name}", value, int(row["frame"]))
+            self._events.flush()
+
+    def close(self) -> None:
+        """Close all files and the progress bar."""
+        self._progress.close()
+        self._train.close()
+        self._eval.close()
+        if self._events is not None:
+            self._events.close()
+
+    def __enter__(self) -> Logger:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _common(row: Mapping[str, float]) -> str:
+    return (
+        f"frame {row['frame']:.0f} | step {row['step']:.0f} | episode {row['episode']:.0f} | "
+        f"length {row['episode_length']:.0f} | reward {row['episode_reward']:.2f} | "
+        f"{timedelta(seconds=int(row['total_time']))}"
+    )

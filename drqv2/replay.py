@@ -1,0 +1,130 @@
+"""The one interface behind which the four replay modes sit, so that the training loop does not know which it has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import diffreplay
+from diffreplay.errors import ReplayError
+from drqv2.config import Config
+from drqv2.disk_replay import DiskReplay
+from drqv2.errors import OptionError
+
+
+class Replay(Protocol):
+    """Steps in, batches of n-step transitions out."""
+
+    def __len__(self) -> int:
+        """Transitions held."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether a batch can be had without another step being added."""
+
+    def add(self, time_step: Any) -> None:
+        """Append one dm_env step with observation, action, reward and discount."""
+
+    def batches(self) -> Iterator[Iterable[Any]]:
+        """Start the loader; an endless iterator of (obs, action, reward, discount, next_obs)."""
+
+    def metrics(self) -> dict[str, float]:
+        """`replay_bytes` held in memory in all, `stacked_bytes` of the same transitions as plain stacks, and their
+        `compression_ratio`, observations alone."""
+
+    def close(self) -> None:
+        """Let go of what the buffer holds."""
+
+
+class CompressedReplay:
+    """`diffreplay` behind `Replay`: one copy in RAM for all loader workers.
+
+    Args:
+        buffer: the replay buffer, whose one writer this process is.
+        batch_size, num_workers, pin_memory, seed: of the loader; 0 workers make batches in-process.
+    """
+
+    def __init__(
+        self, buffer: diffreplay.ReplayBuffer, *, batch_size: int, num_workers: int, pin_memory: bool, seed: int
+    ) -> None:
+        self._buffer = buffer
+        self._loader = diffreplay.make_replay_loader(
+            buffer, batch_size=batch_size, num_workers=num_workers, pin_memory=pin_memory, seed=seed
+        )
+
+    def __len__(self) -> int:
+        return len(self._buffer)
+
+    @property
+    def ready(self) -> bool:
+        """Whether a complete window is there."""
+        return len(self._buffer) > 0
+
+    def add(self, time_step: Any) -> None:
+        """Append one dm_env step."""
+        self._buffer.add(time_step)
+
+    def batches(self) -> Iterator[Iterable[Any]]:
+        """Start the loader and return its endless iterator of `diffreplay.ReplayBatch`."""
+        return iter(self._loader)
+
+    def metrics(self) -> dict[str, float]:
+        """All that the buffer allocated, the plain stacks' bytes, and the measured ratio; see `diffreplay.stats`."""
+        stats = self._buffer.stats()
+        return {
+            "replay_bytes": stats.total_bytes,
+            "stacked_bytes": stats.stacked_bytes,
+            "compression_ratio": stats.compression_ratio,
+        }
+
+    def close(self) -> None:
+        """The buffer's memory goes with its last reference."""
+
+
+def make_replay(
+    config: Config,
+    observation_shape: tuple[int, ...],
+    action_shape: tuple[int, ...],
+    directory: Path,
+    pin_memory: bool,
+) -> Replay:
+    """The replay that `config` asks for; the baseline keeps its episodes under `directory`.
+
+    Raises:
+        OptionError: an option of the replay cannot work.
+    """
+    if config.replay_codec is None:
+        return DiskReplay(
+            directory,
+            observation_shape,
+            capacity=config.replay_buffer_size,
+            batch_size=config.batch_size,
+            nstep=config.nstep,
+            discount=config.discount,
+            num_workers=config.replay_buffer_num_workers,
+            pin_memory=pin_memory,
+            keep_files=config.save_snapshot,
+            seed=config.seed,
+        )
+    try:
+        buffer = diffreplay.ReplayBuffer(
+            config.replay_buffer_size,
+            observation_shape=observation_shape,
+            action_shape=action_shape,
+            frame_stack=config.frame_stack,
+            nstep=config.nstep,
+            discount=config.discount,
+            codec=config.replay_codec,
+            max_bytes=config.replay_buffer_max_bytes,
+            seed=config.seed,
+        )
+        return CompressedReplay(
+            buffer,
+            batch_size=config.batch_size,
+            num_workers=config.replay_buffer_num_workers,
+            pin_memory=pin_memory,
+            seed=config.seed,
+        )
+    except ReplayError as error:
+        raise OptionError(f"the replay buffer cannot be made: {error}") from error

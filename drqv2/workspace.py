@@ -1,0 +1,249 @@
+"""A training run: DrQ-v2's loop over environment, replay, agent and logs, all within one run folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+
+from drqv2 import environment
+from drqv2.agent import DrQV2Agent
+from drqv2.config import Config
+from drqv2.device import resolve_device
+from drqv2.errors import OptionError
+from drqv2.evaluation import evaluate
+from drqv2.logger import Logger
+from drqv2.replay import make_replay
+from drqv2.snapshot import load_snapshot, save_snapshot
+from drqv2.throughput import Throughput
+from drqv2.video import VideoRecorder
+
+SNAPSHOT_VERSION = 1
+
+
+class Workspace:
+    """Trains one agent on one task; a context manager, which closes everything at the end.
+
+    A frame is a simulator step; an agent step is `action_repeat` frames, and counters of steps count those.
+
+    Args:
+        config: all options.
+        directory: the run folder; everything is written there. A `snapshot.pt` in it is gone on from.
+
+    Raises:
+        OptionError: an option cannot work, or the snapshot does not fit the options.
+    """
+
+    def __init__(self, config: Config, directory: Path) -> None:
+        self.config = config
+        self.directory = directory
+        self.device = resolve_device(config.device)
+        if self.device.type == "cuda":
+            torch.backends.cudnn.benchmark = True
+        self.step = 0
+        self.episode = 0
+        self.train_env = self._make_environment()
+        self.eval_env = self._make_environment()
+        observation_shape = self.train_env.observation_spec().shape
+        action_shape = self.train_env.action_spec().shape
+        self.agent = DrQV2Agent(observation_shape, action_shape, config.agent, self.device, config.seed)
+        self.throughput = Throughput()
+        self._signature = {
+            "task_name": config.task_name,
+            "observation_shape": list(observation_shape),
+            "action_shape": list(action_shape),
+            "feature_dim": config.agent.feature_dim,
+            "hidden_dim": config.agent.hidden_dim,
+        }
+        resumed = self._resume()
+        self.replay = make_replay(
+            config, observation_shape, action_shape, directory / "buffer", self.device.type == "cuda"
+        )
+        self.logger = Logger(directory, config.num_train_frames, config.use_tb, self.frame if resumed else None)
+        self._batches: Iterator[Iterable[Any]] | None = None
+        # A resumed run whose replay starts empty fills it first, lest it overfits to its first steps.
+        seed_steps = config.num_seed_frames // config.action_repeat
+        self._first_update = seed_steps + (self.step if len(self.replay) == 0 else 0)
+        self._last_snapshot_frame = self.frame
+        self._train_video = VideoRecorder(directory / "train_video")
+        self.logger.message(f"run folder: {directory} | device: {self.device}")
+        if resumed:
+            self.logger.message(f"going on from {directory / 'snapshot.pt'} at frame {self.frame}")
+
+    def _make_environment(self) -> Any:
+        config = self.config
+        return environment.make(
+            config.task_name,
+            config.frame_stack,
+            config.action_repeat,
+            config.seed,
+            grayscale=config.observe_in_gray,
+            black_floor=config.paint_floor_black,
+        )
+
+    @property
+    def frame(self) -> int:
+        """Simulator steps of training so far."""
+        return self.step * self.config.action_repeat
+
+    def train(self) -> None:
+        """Run until `num_train_frames`; evaluations and snapshots as configured, also at the very end."""
+        last_step = self.config.num_train_frames // self.config.action_repeat
+        if self.step >= last_step:
+            self.logger.message(
+                f"nothing to do: at frame {self.frame} of num_train_frames={self.config.num_train_frames}"
+            )
+            return
+        time_step = self._begin_episode()
+        while self.step < last_step:
+            if self._is_evaluation_due():
+                self.evaluate()
+            action = self.agent.act(time_step.observation, self.step, evaluate=False)
+            if self._is_update_due():
+                self._update()
+            time_step = self.train_env.step(action)
+            self._record(time_step)
+            self.step += 1
+            self.throughput.count(frames=self.config.action_repeat)
+            self.logger.progress(self.config.action_repeat)
+            if time_step.last():
+                self._end_episode()
+                self._save_snapshot_if_due()
+                if self.step < last_step:
+                    time_step = self._begin_episode()
+        if self._is_evaluation_due():
+            self.evaluate()
+        if self.config.save_snapshot and self._last_snapshot_frame < self.frame:
+            self.save_snapshot()
+        self._report_end()
+
+    def _begin_episode(self) -> Any:
+        time_step = self.train_env.reset()
+        self._episode_reward = 0.0
+        self._episode_steps = 0
+        self.replay.add(time_step)
+        self._train_video.init(self.train_env, enabled=self.config.save_train_video)
+        return time_step
+
+    def _record(self, time_step: Any) -> None:
+        self.replay.add(time_step)
+        self._train_video.record(self.train_env)
+        self._episode_reward += float(time_step.reward)
+        self._episode_steps += 1
+
+    def _end_episode(self) -> None:
+        self.episode += 1
+        self._train_video.save(f"{self.frame}.mp4")
+        replay = self.replay.metrics()
+        self.logger.train(
+            {
+                "frame": self.frame,
+                "step": self.step,
+                "episode": self.episode,
+                "episode_length": self._episode_steps * self.config.action_repeat,
+                "episode_reward": self._episode_reward,
+                "buffer_size": len(self.replay),
+                "replay_bytes": replay["replay_bytes"],
+                "compression_ratio": replay["compression_ratio"],
+                **self.throughput.report(),
+            }
+        )
+
+    def _is_update_due(self) -> bool:
+        return self.step >= self._first_update and self.agent.is_update_due(self.step) and self.replay.ready
+
+    def _update(self) -> None:
+        with self.throughput.wait():
+            if self._batches is None:
+                self._batches = self.replay.batches()
+            batch = next(self._batches)
+        self.logger.update(self.agent.update(batch, self.step))
+        self.throughput.count(samples=self.config.batch_size)
+
+    def _is_evaluation_due(self) -> bool:
+        every = self.config.eval_every_frames // self.config.action_repeat
+        return every > 0 and self.step % every == 0
+
+    def evaluate(self) -> float:
+        """Return the mean reward of `num_eval_episodes` episodes without noise; the first one is filmed."""
+        video = VideoRecorder(self.directory / "eval_video") if self.config.save_video else None
+        episodes = self.config.num_eval_episodes
+        with self.throughput.pause():
+            result = evaluate(self.eval_env, self.agent, self.step, episodes, video, f"{self.frame}.mp4")
+        self.logger.eval(
+            {
+                "frame": self.frame,
+                "step": self.step,
+                "episode": self.episode,
+                "episode_length": result.steps * self.config.action_repeat,
+                "episode_reward": result.reward,
+                "total_time": self.throughput.total_time,
+            }
+        )
+        return result.reward
+
+    def _report_end(self) -> None:
+        replay = self.replay.metrics()
+        ratio = replay["compression_ratio"]
+        in_rgb = f", {3 * ratio:.1f} against stacks in RGB" if self.config.observe_in_gray else ""
+        self.logger.message(
+            f"compression ratio: {ratio:.1f} against plain stacks{in_rgb}; {len(self.replay)} transitions, "
+            f"{replay['stacked_bytes'] / 1e6:.1f} MB as plain stacks, in {replay['replay_bytes'] / 1e6:.1f} MB of memory"
+        )
+
+    def _save_snapshot_if_due(self) -> None:
+        due = self.frame - self._last_snapshot_frame >= self.config.snapshot_every_frames
+        if self.config.save_snapshot and due:
+            self.save_snapshot()
+
+    def save_snapshot(self) -> None:
+        """Write agent, counters and random states to `snapshot.pt`, atomically; meant for an episode's end."""
+        save_snapshot(
+            self.directory / "snapshot.pt",
+            {
+                "version": SNAPSHOT_VERSION,
+                "run": self._signature,
+                "agent": self.agent.state_dict(),
+                "step": self.step,
+                "episode": self.episode,
+                "total_time": self.throughput.total_time,
+            },
+        )
+        self._last_snapshot_frame = self.frame
+
+    def _resume(self) -> bool:
+        path = self.directory / "snapshot.pt"
+        if not path.exists():
+            return False
+        state = load_snapshot(path)
+        if state.get("version") != SNAPSHOT_VERSION:
+            raise OptionError(f"{path} has version {state.get('version')}, expected {SNAPSHOT_VERSION}")
+        for name, value in self._signature.items():
+            if state["run"][name] != value:
+                raise OptionError(
+                    f"{path} was made with {name}={state['run'][name]}, this run has {value}: use the same options, "
+                    "or another run folder (hydra.run.dir)"
+                )
+        self.agent.load_state_dict(state["agent"])
+        self.step, self.episode = state["step"], state["episode"]
+        self.throughput = Throughput(state["total_time"])
+        return True
+
+    def close(self) -> None:
+        """Stop the loader and close logs and environments."""
+        self._batches = None
+        self.replay.close()
+        self.logger.close()
+        self.train_env.close()
+        self.eval_env.close()
+
+    def __enter__(self) -> Workspace:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,57 @@
+"""Train DrQ-v2: `python train.py task=walker_walk full_compress=true`. cfgs/config.yaml explains every option."""
+
+import errno
+import os
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+
+from drqv2.config import parse_config
+from drqv2.errors import OptionError
+from drqv2.mistakes import explain
+
+
+def fail(reason: str) -> NoReturn:
+    """End with one line and exit status 1."""
+    print(f"train.py: {reason}", file=sys.stderr)
+    raise SystemExit(1)
+
+
+@hydra.main(version_base="1.3", config_path="cfgs", config_name="config")
+def train(options: DictConfig) -> None:
+    """Run what `options` describe in hydra's run folder."""
+    try:
+        config = parse_config(options)
+        # Imported this late, PyTorch and MuJoCo do not delay the report of a mistaken option.
+        from drqv2.workspace import Workspace
+
+        with Workspace(config, Path(HydraConfig.get().runtime.output_dir)) as workspace:
+            workspace.train()
+    except OptionError as error:
+        fail(str(error))
+
+
+def main() -> None:
+    """Report mistakes of the command line in one line each; anything else is a bug and shows its traceback."""
+    # Makes hydra raise its errors to here instead of printing them.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        train()
+    except HydraException as error:
+        fail(explain(error))
+    except KeyboardInterrupt:
+        print("train.py: interrupted", file=sys.stderr)
+        raise SystemExit(130) from None
+    except OSError as error:
+        if error.errno not in (errno.ENAMETOOLONG, errno.EACCES, errno.EROFS):
+            raise
+        fail(f"{error}; choose another run folder with hydra.run.dir=...")
+
+
+if __name__ == "__main__":
+    main()
