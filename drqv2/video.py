@@ -60,6 +60,7 @@ class VideoRecorder:
         self._directory.mkdir(parents=True, exist_ok=True)
         path = self._directory / file_name
         partial = path.with_name(f".{path.stem}.partial{path.suffix}")  # the suffix tells ffmpeg the format
+        partial.unlink(missing_ok=True)  # an encoder that outlived a killed run may still be writing to it
         try:
             imageio.imwrite(partial, np.stack(self._frames), plugin="FFMPEG", fps=FRAMES_PER_SECOND, codec="libx264")
             partial.replace(path)

@@ -34,7 +34,7 @@ def load(*overrides):
 
 
 def test_configs_are_the_published_tasks():
-    assert CONFIGS == sorted(DIFFICULTY)
+    assert sorted(DIFFICULTY) == CONFIGS
     assert len(CONFIGS) == 24
 
 
