@@ -1,1 +1,9 @@
-"""In-RAM, losslessly compressed replay buffer for image-based reinforcement learning."""
+"""Lossless, compressed replay buffers in shared memory for reinforcement learning from images."""
+
+from diffreplay import codecs, errors
+from diffreplay.batch import ReplayBatch
+from diffreplay.dataset import ReplayDataset, make_replay_loader
+from diffreplay.replay import ReplayBuffer
+from diffreplay.stats import ReplayStats
+
+__all__ = ["ReplayBatch", "ReplayBuffer", "ReplayDataset", "ReplayStats", "codecs", "errors", "make_replay_loader"]

@@ -1,1 +1,28 @@
-"""Codecs that turn frames into bytes and back."""
+"""Codecs by name: how the store codes a frame."""
+
+from __future__ import annotations
+
+from diffreplay.codecs.base import Codec
+from diffreplay.codecs.raw import RawCodec
+from diffreplay.codecs.sparse import SparseCodec
+from diffreplay.codecs.zstd import ZstdCodec
+from diffreplay.errors import UnknownCodecError
+
+REGISTRY: dict[str, type[Codec]] = {"raw": RawCodec, "sparse": SparseCodec, "zstd": ZstdCodec}
+
+
+def get(codec: str | Codec) -> Codec:
+    """The codec of that name with its default options; a codec instance is returned as it is.
+
+    Raises:
+        UnknownCodecError: no such name.
+    """
+    if isinstance(codec, Codec):
+        return codec
+    if codec not in REGISTRY:
+        names = ", ".join(repr(name) for name in REGISTRY)
+        raise UnknownCodecError(f"codec: expected one of {names} or a codec instance, got {codec!r}")
+    return REGISTRY[codec]()
+
+
+__all__ = ["REGISTRY", "Codec", "RawCodec", "SparseCodec", "ZstdCodec", "get"]

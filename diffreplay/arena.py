@@ -1,0 +1,122 @@
+"""Shared memory that is not limited by /dev/shm, and rings of recycled segments inside it.
+
+An `Arena` is one anonymous memory file (memfd) that the writer and every reader map as a whole. It is as
+large as its worst case from the start, but a page takes memory only once it is written, and a page that is
+given back with `Ring.release` takes none again.
+
+Nothing here locks. One process writes; readers copy first and check afterwards (see docs/format.md), which
+needs the order of memory accesses that `fence` gives.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import threading
+from multiprocessing import reduction
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from diffreplay.errors import SharedMemoryError
+
+PAGE = mmap.PAGESIZE
+_local = threading.local()
+
+
+def fence() -> None:
+    """Keep every memory access before this call before every access after it, as other processes see them.
+
+    Releasing a lock orders what came before it, and acquiring one what follows; a release and an acquire of
+    one lock by one thread stay in their order on x86 and on ARMv8. The lock is the thread's own: nothing waits.
+    """
+    try:
+        lock = _local.lock
+    except AttributeError:
+        lock = _local.lock = threading.Lock()
+        lock.acquire()
+    lock.release()
+    lock.acquire()
+
+
+def round_up(value: int, unit: int = PAGE) -> int:
+    """The smallest multiple of `unit` that is at least `value`."""
+    return -(-value // unit) * unit
+
+
+class Arena:
+    """A shared memory file of `nbytes` bytes, mapped; pickles as its file descriptor to a starting process."""
+
+    def __init__(self, nbytes: int, *, fd: int | None = None) -> None:
+        self.nbytes = round_up(nbytes)
+        try:
+            if fd is None:
+                fd = os.memfd_create("diffreplay", os.MFD_CLOEXEC)
+                os.ftruncate(fd, self.nbytes)
+            elif os.fstat(fd).st_size != self.nbytes:
+                found = os.fstat(fd).st_size
+                raise SharedMemoryError(f"expected a shared memory file of {self.nbytes} bytes, got one of {found}")
+            self.map = mmap.mmap(fd, self.nbytes)
+        except OSError as error:
+            raise SharedMemoryError(
+                f"could not map {self.nbytes / 1e9:.2f} GB of shared address space ({error}); "
+                "lower the capacity or raise the limit on address space (ulimit -v)"
+            ) from error
+        self.fd = fd
+        self.bytes = memoryview(self.map)
+
+    def array(
+        self, dtype: DTypeLike, shape: tuple[int, ...], offset: int, strides: tuple[int, ...] | None = None
+    ) -> NDArray[Any]:
+        """A view of the shared bytes from `offset` on."""
+        return np.ndarray(shape, dtype, buffer=self.map, offset=offset, strides=strides)
+
+    def release(self, offset: int, nbytes: int) -> None:
+        """Give whole pages back to the system; they read as zeros from now on."""
+        self.map.madvise(mmap.MADV_REMOVE, offset, nbytes)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _attach, (self.nbytes, reduction.DupFd(self.fd))
+
+    def __del__(self) -> None:
+        # Views of the map may outlive this object and keep the mapping; the descriptor is not needed for that.
+        if getattr(self, "fd", -1) >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+
+def _attach(nbytes: int, duplicate: Any) -> Arena:
+    return Arena(nbytes, fd=duplicate.detach())
+
+
+class Ring:
+    """The writer's account of a ring of equal segments inside an arena.
+
+    Segments are numbered for ever; number i lies at `offset + i % segments * segment_bytes`. Those in
+    [first, end) take memory.
+    """
+
+    def __init__(self, arena: Arena, offset: int, segment_bytes: int, segments: int) -> None:
+        self.arena, self.offset = arena, offset
+        self.segment_bytes, self.segments = segment_bytes, segments
+        self.first = self.end = 0
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the ring may take at most."""
+        return self.segment_bytes * self.segments
+
+    @property
+    def allocated(self) -> int:
+        """Bytes that the ring takes now."""
+        return (self.end - self.first) * self.segment_bytes
+
+    def release(self, first: int) -> None:
+        """Give back the memory of all segments before number `first`."""
+        while self.first < first:
+            place = self.first % self.segments
+            count = min(first - self.first, self.segments - place)
+            self.arena.release(self.offset + place * self.segment_bytes, count * self.segment_bytes)
+            self.first += count
+        self.end = max(self.end, self.first)

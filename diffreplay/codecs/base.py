@@ -1,0 +1,99 @@
+"""The one contract of all codecs."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Frame = NDArray[np.uint8]
+Buffer = bytes | bytearray | memoryview
+
+
+class Codec(ABC):
+    """Codes one frame at a time, and decodes many at once.
+
+    A frame is (H, W, C) uint8, C-contiguous. `reference` says what it is coded against:
+
+    - "none": nothing;
+    - "frame": an earlier frame of its episode that is stored raw, every `frame_stack`-th one;
+    - "set": reference frames shared by the whole buffer, chosen from time to time by `plan_set`.
+
+    A codec holds options, never data, so that one instance may serve many buffers and processes.
+    """
+
+    name: ClassVar[str]
+    reference: ClassVar[Literal["none", "frame", "set"]] = "none"
+    set_bytes: int = 0
+
+    @abstractmethod
+    def encode(self, frame: Frame, reference: Any = None) -> Buffer | None:
+        """The coded frame: shorter than the raw one, or None where only raw bytes would do.
+
+        Args:
+            frame: (H, W, C) uint8.
+            reference: for "frame" the reference frame (H, W, C); for "set" what `open_set` returned, or None.
+        """
+
+    def gather(self, blobs: Sequence[Buffer], frame_bytes: int) -> Buffer:
+        """One private copy of coded frames, for `decode`; a raw frame has `frame_bytes`."""
+        return b"".join(blobs)
+
+    @abstractmethod
+    def decode(self, data: Buffer, lengths: NDArray[np.intp], reference: Any, out: NDArray[np.uint8]) -> None:
+        """Decode what `gather` returned into `out`.
+
+        Args:
+            data: copy of n coded frames, made by `gather`.
+            lengths: (n,) coded size of each, in bytes.
+            reference: for "set" what `open_set` returned, or None; unused otherwise.
+            out: (n, H, W, C) uint8, C-contiguous; for "frame" it already holds the reference frames.
+
+        Raises:
+            CorruptDataError: `data` is not what `encode` made of frames of this shape.
+        """
+
+    def open_set(self, data: Buffer | None) -> Any:
+        """For "set": what `encode` and `decode` take as `reference`; None as `data` before the first set."""
+        return None
+
+    def private_bytes(self, reference: Any) -> int:
+        """For "set": bytes that the writer takes for its own copy of an open set."""
+        return 0
+
+    def planner(self) -> SetPlanner:
+        """For "set": a fresh object that decides when to build a set, and of which rows."""
+        return SetPlanner()
+
+
+class SetPlanner:
+    """Decides when a reference set is built. This one: never."""
+
+    def stored(self, nbytes: int) -> None:
+        """A frame was stored in `nbytes`."""
+
+    def due(self, head: int) -> bool:
+        """Whether `choose` should be asked now that `head` rows are written."""
+        return False
+
+    def choose(self, store: FrameSource) -> NDArray[np.int64] | None:
+        """Rows of the frames of a new set, or None to go on with the present one."""
+        return None
+
+
+class FrameSource(Protocol):
+    """What a planner may ask of the store."""
+
+    @property
+    def head(self) -> int:
+        """Rows written so far."""
+
+    @property
+    def tail(self) -> int:
+        """The oldest row that still counts."""
+
+    def read(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Frames of rows, (N, H, W, C)."""

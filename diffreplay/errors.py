@@ -1,0 +1,33 @@
+"""Every exception that diffreplay raises on purpose.
+
+All derive from `ReplayError`, so one `except` catches them; the ones that a wrong argument causes are
+`ValueError` as well.
+"""
+
+
+class ReplayError(Exception):
+    """Base of all errors of this package."""
+
+
+class InputError(ReplayError, ValueError):
+    """An argument or a step has the wrong type, shape, range or order; the buffer is as it was."""
+
+
+class UnknownCodecError(InputError):
+    """No codec of that name is registered."""
+
+
+class EmptyBufferError(ReplayError):
+    """The buffer holds no complete window to sample yet."""
+
+
+class ReadOnlyError(ReplayError):
+    """A reader, or a process other than the writer, tried to change the buffer."""
+
+
+class CorruptDataError(ReplayError):
+    """Stored bytes do not decode to a frame of the expected size."""
+
+
+class SharedMemoryError(ReplayError):
+    """The shared memory could not be created, attached to, or is not what was expected."""

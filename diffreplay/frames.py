@@ -1,0 +1,327 @@
+"""FrameStore: observations in, rows of frames out. The writer's half of the store.
+
+Each frame is stored once, as one row. The older frames of an observation are dropped only after comparing
+their bytes with the observation before it; see `FrameStore.append` for what happens where they differ.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diffreplay.arena import Arena, fence, round_up
+from diffreplay.codecs import Codec
+from diffreplay.errors import InputError, ReadOnlyError
+from diffreplay.layout import (
+    BLOCK_ROWS,
+    END,
+    FLAGS,
+    HEADER_BYTES,
+    LINK,
+    LOG_SEGMENT_BYTES,
+    MAGIC,
+    REFERENCE,
+    SET_SLOTS,
+    VERSION,
+    Column,
+    Counter,
+    Flag,
+    Layout,
+)
+from diffreplay.reader import NO_ROW, FrameReader
+
+MAX_LINK = np.iinfo(np.uint16).max
+
+
+@dataclass
+class Stream:
+    """What the writer remembers of one sequence of observations."""
+
+    stack: NDArray[np.uint8]  # the newest observation, (frame_stack, H, W, C)
+    row: int = NO_ROW  # its row; NO_ROW where no episode is open
+    reference_row: int = NO_ROW  # for codecs with reference frames: the raw one of the present group
+    reference: NDArray[np.uint8] | None = None
+    group_size: int = 0
+
+
+class FrameStore(FrameReader):
+    """Frames of any number of streams in one arena, first in, first out.
+
+    Args:
+        frame_shape: (H, W, C) of a frame, uint8.
+        frame_stack: frames in an observation.
+        max_rows: frames held at most.
+        codec: how frames are coded.
+        columns: further values that are stored for each row.
+        max_bytes: the allocated bytes never exceed this; the oldest frames leave first.
+    """
+
+    def __init__(
+        self,
+        frame_shape: tuple[int, int, int],
+        frame_stack: int,
+        max_rows: int,
+        codec: Codec,
+        columns: tuple[Column, ...] = (),
+        max_bytes: int | None = None,
+    ) -> None:
+        index = (END, LINK, FLAGS) + ((REFERENCE,) if codec.reference == "frame" else ())
+        layout = Layout(frame_shape, frame_stack, max_rows, index, columns, codec.set_bytes)
+        if layout.frame_bytes * BLOCK_ROWS >= 1 << 32:
+            raise InputError(f"observation_shape: expected frames under 4 MiB, got {layout.frame_bytes} bytes a frame")
+        super().__init__(layout, Arena(layout.nbytes), codec)
+        self.max_bytes = max_bytes
+        self.streams: dict[int, Stream] = {}
+        self._owner = os.getpid()
+        self._sets, self._blocks, self._log = layout.rings(self.arena)
+        self._log_tail = 0  # where the coded frame of the oldest row begins in the log
+        self._reference_set: Any = codec.open_set(None)
+        self._planner = codec.planner()
+        self._count(Counter.MAGIC, MAGIC)
+        self._count(Counter.VERSION, VERSION)
+        self._check_cap()
+        self._publish_allocated()
+
+    @property
+    def head(self) -> int:
+        """Rows written so far."""
+        return self.counter(Counter.HEAD)
+
+    @property
+    def tail(self) -> int:
+        """The oldest row that still counts."""
+        return self.counter(Counter.TAIL)
+
+    def allocated_bytes(self) -> int:
+        """Bytes of memory taken now, by the shared store and by the writer's own copies."""
+        stacks = len(self.streams) * self.layout.frame_stack * self.layout.frame_bytes
+        rings = self._sets.allocated + self._blocks.allocated + self._log.allocated
+        return HEADER_BYTES + rings + stacks + self.codec.private_bytes(self._reference_set)
+
+    def append(
+        self, stack: NDArray[np.uint8], values: tuple[Any, ...] = (), stream: int = 0, *, first: bool = False
+    ) -> int:
+        """Store an observation: its newest frame alone where the rest is known, else every frame of it.
+
+        - In mid-episode the older frames are dropped when they equal the newer ones of the observation
+          before; otherwise the whole stack is stored as it came.
+        - At an episode's start they are dropped when they are copies of the newest frame, or zeros.
+
+        Args:
+            stack: (frame_stack, C, H, W) uint8, oldest first; copied.
+            values: one value for each of the further columns.
+            stream: which sequence it continues.
+            first: it begins an episode. So it does, too, when the step before it was evicted.
+
+        Returns:
+            The row of its newest frame.
+
+        Raises:
+            ReadOnlyError: this process is not the writer.
+        """
+        if os.getpid() != self._owner:
+            raise ReadOnlyError(f"only process {self._owner}, which made the buffer, may add to it")
+        state = self._stream(stream)
+        first = first or state.row < self.tail
+        if not first and self.head - state.row > MAX_LINK - self.layout.frame_stack:
+            self.append(state.stack, tuple(np.zeros(c.shape, c.dtype) for c in self.layout.scalars), stream, first=True)
+        previous, link = state.row, self.head - state.row
+        older, newest = stack[:-1], stack[-1]
+        if first:
+            state.group_size, link = 0, 0
+            flags = int(Flag.FIRST)
+            if not np.array_equal(older, np.broadcast_to(newest, older.shape)):
+                if older.any():
+                    flags |= self._append_context(state, older, 0)
+                    link = 1
+                else:
+                    flags |= Flag.ZEROS
+        elif len(older) == 0 or np.array_equal(older, state.stack[1:]):
+            flags = 0
+        else:
+            state.group_size = 0
+            flags = self._append_context(state, older, link)
+            link = 1
+        state.row = self._append_frame(state, newest, link, flags, values)
+        if not first and previous >= self.tail:
+            self._start_transition(previous)
+        np.copyto(state.stack, stack)
+        self._plan_set()
+        return state.row
+
+    def _stream(self, stream: int) -> Stream:
+        state = self.streams.get(stream)
+        if state is None:
+            height, width, channels = self.layout.frame_shape
+            stack = np.zeros((self.layout.frame_stack, channels, height, width), np.uint8)
+            state = self.streams[stream] = Stream(stack)
+        return state
+
+    def _append_context(self, state: Stream, older: NDArray[np.uint8], link: int) -> int:
+        """Store the older frames of a stack that nothing else holds; the first one links to the step before."""
+        blank = tuple(np.zeros(c.shape, c.dtype) for c in self.layout.scalars)
+        for k, frame in enumerate(older):
+            self._append_frame(state, frame, 1 if k else link, Flag.CONTEXT, blank)
+        return int(Flag.RESTART)
+
+    def _append_frame(
+        self, state: Stream, frame: NDArray[np.uint8], link: int, flags: int, values: tuple[Any, ...]
+    ) -> int:
+        """Code a frame (C, H, W), write it as a row and publish that."""
+        pixels = np.ascontiguousarray(frame.transpose(1, 2, 0))
+        blob, reference_row = self._encode(state, pixels)
+        start = self._reserve(len(blob))
+        row = self.head
+        if reference_row < self.tail and reference_row != NO_ROW:  # making room evicted the reference
+            state.group_size = 0
+            blob, reference_row = self._encode(state, pixels)
+            start = self._reserve(len(blob))
+        place = start % self.layout.log_bytes
+        self.memory.log[place : place + len(blob)] = blob
+        block, within = row // BLOCK_ROWS % self.layout.blocks, row % BLOCK_ROWS
+        columns = self.memory.columns
+        if within == 0:
+            self.memory.base[block] = self.counter(Counter.LOG_HEAD)
+        columns["end"][block, within] = start + len(blob) - int(self.memory.base[block])
+        columns["link"][block, within] = link
+        columns["flags"][block, within] = flags
+        if self.codec.reference == "frame":
+            columns["reference"][block, within] = row - reference_row if reference_row != NO_ROW else 0
+        for column, value in zip(self.layout.scalars, values, strict=True):
+            columns[column.name][block, within] = value
+        self._count(Counter.LOG_HEAD, start + len(blob))
+        self._add(Counter.PAYLOAD_BYTES, len(blob))
+        fence()  # a reader that sees the new head sees all of the row
+        self._count(Counter.HEAD, row + 1)
+        self._planner.stored(len(blob))
+        return row
+
+    def _encode(self, state: Stream, pixels: NDArray[np.uint8]) -> tuple[Any, int]:
+        """Coded or raw bytes of a frame (H, W, C), and the row it is coded against or NO_ROW."""
+        raw = pixels.reshape(-1).data
+        if self.codec.reference != "frame":
+            blob = self.codec.encode(pixels, self._reference_set)
+            return (raw if blob is None else blob), NO_ROW
+        lost = state.reference_row < self.tail or self.head - state.reference_row > MAX_LINK
+        if state.group_size % self.layout.frame_stack == 0 or lost:
+            state.reference, state.reference_row, state.group_size = pixels, self.head, 1
+            return raw, NO_ROW
+        state.group_size += 1
+        blob = self.codec.encode(pixels, state.reference)
+        return (raw, NO_ROW) if blob is None else (blob, state.reference_row)
+
+    def _reserve(self, nbytes: int) -> int:
+        """Make room for a row of `nbytes` coded bytes; return where in the log they go.
+
+        Evicts rows until the ring, the log and the byte cap allow it, before any memory is taken.
+        """
+        head, log_head, ring = self.head, self.counter(Counter.LOG_HEAD), self.layout.log_bytes
+        start = log_head if log_head % ring + nbytes <= ring else round_up(log_head, ring)
+        block_end, log_end = head // BLOCK_ROWS + 1, -(-(start + nbytes) // LOG_SEGMENT_BYTES)
+        while self.tail < head:
+            more = (max(block_end - self._blocks.end, 0)) * self.layout.block_bytes
+            more += max(log_end - self._log.end, 0) * LOG_SEGMENT_BYTES
+            over_cap = self.max_bytes is not None and self.allocated_bytes() + more > self.max_bytes
+            if not over_cap and head - self.tail < self.layout.max_rows and start + nbytes - self._log_tail <= ring:
+                break
+            self.evict()
+        if block_end > self._blocks.end or log_end > self._log.end:
+            self._blocks.end, self._log.end = max(block_end, self._blocks.end), max(log_end, self._log.end)
+            self._publish_allocated()
+        return start
+
+    def evict(self) -> None:
+        """Drop the oldest row, and those that cannot be decoded without it."""
+        while True:
+            self._evict_row()
+            tail = self.tail
+            if self.codec.reference != "frame" or tail == self.head:
+                break
+            if self.memory.columns["reference"][tail // BLOCK_ROWS % self.layout.blocks, tail % BLOCK_ROWS] == 0:
+                break
+        self._release()
+
+    def _evict_row(self) -> None:
+        row, columns = self.tail, self.memory.columns
+        block, within = row // BLOCK_ROWS % self.layout.blocks, row % BLOCK_ROWS
+        end = int(self.memory.base[block]) + int(columns["end"][block, within])
+        start = max(self._log_tail, (end - 1) // self.layout.log_bytes * self.layout.log_bytes)
+        self._add(Counter.PAYLOAD_BYTES, start - end)
+        if int(columns["flags"][block, within]) & Flag.STARTS:
+            self._add(Counter.TRANSITIONS, -1)
+        self._log_tail = end
+        self._count(Counter.TAIL, row + 1)
+
+    def _release(self) -> None:
+        """Give back what lies wholly before the oldest row."""
+        tail, set_tail = self.tail, self.counter(Counter.SET_TAIL)
+        block, segment = tail // BLOCK_ROWS, self._log_tail // LOG_SEGMENT_BYTES
+        while set_tail + 1 < self.counter(Counter.SET_HEAD) and tail >= self._first_row(set_tail + 1):
+            set_tail += 1
+        if block <= self._blocks.first and segment <= self._log.first and set_tail <= self._sets.first:
+            return
+        self._count(Counter.FREED, tail)
+        for number in range(self._sets.first, set_tail):
+            self._add(Counter.REFERENCE_BYTES, -int(self.memory.set_table["nbytes"][number % SET_SLOTS]))
+        self._count(Counter.SET_TAIL, set_tail)
+        fence()  # a reader that sees any of the memory reused sees that it was freed
+        for ring, first in ((self._blocks, block), (self._log, segment), (self._sets, set_tail)):
+            ring.release(first)
+        self._publish_allocated()
+
+    def _first_row(self, number: int) -> int:
+        return int(self.memory.set_table["first_row"][number % SET_SLOTS])
+
+    def _start_transition(self, row: int) -> None:
+        self.memory.columns["flags"][row // BLOCK_ROWS % self.layout.blocks, row % BLOCK_ROWS] |= Flag.STARTS
+        self._add(Counter.TRANSITIONS, 1)
+
+    def _plan_set(self) -> None:
+        """Ask the codec whether the rows so far make a better reference set, and build it."""
+        if not self._planner.due(self.head):
+            return
+        rows = self._planner.choose(self)
+        if rows is not None:
+            self._build_set(self.read(rows).tobytes())
+
+    def _build_set(self, data: bytes) -> None:
+        number = self.counter(Counter.SET_HEAD)
+        slot = self.layout.set_slot
+        over_cap = self.max_bytes is not None and self.allocated_bytes() + 2 * slot > self.max_bytes
+        if number - self._sets.first >= SET_SLOTS or over_cap:
+            return
+        begin = number % SET_SLOTS * slot
+        self.memory.sets[begin : begin + len(data)] = data
+        self.memory.set_table[number % SET_SLOTS] = (self.head, len(data))
+        self._sets.end = number + 1
+        self._add(Counter.REFERENCE_BYTES, len(data))
+        fence()
+        self._count(Counter.SET_HEAD, number + 1)
+        self._reference_set = self.codec.open_set(data)
+        self._publish_allocated()
+
+    def read(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Frames of live rows, for the writer itself: a new array (N, H, W, C)."""
+        out = np.empty((len(rows), *self.layout.frame_shape), np.uint8)
+        self.decode(self.fetch(rows, out), out)
+        return out
+
+    def _check_cap(self) -> None:
+        """Refuse a cap under which not even a few windows fit uncompressed."""
+        frames = 4 * self.layout.frame_stack * self.layout.frame_bytes
+        least = HEADER_BYTES + 2 * self.layout.block_bytes + frames + 4 * LOG_SEGMENT_BYTES
+        if self.max_bytes is not None and self.max_bytes < least:
+            raise InputError(f"max_bytes: expected at least {least} to hold a few windows, got {self.max_bytes}")
+
+    def _count(self, which: Counter, value: int) -> None:
+        self.memory.counters[which] = value
+
+    def _add(self, which: Counter, value: int) -> None:
+        self.memory.counters[which] = self.counter(which) + value
+
+    def _publish_allocated(self) -> None:
+        self._count(Counter.ALLOCATED_BYTES, self.allocated_bytes())

@@ -1,0 +1,228 @@
+"""ReplayBuffer: steps in, n-step transitions out."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from diffreplay import codecs
+from diffreplay.batch import ReplayBatch
+from diffreplay.errors import InputError
+from diffreplay.frames import FrameStore
+from diffreplay.layout import Column, Counter
+from diffreplay.sampling import Sampler
+
+
+class TimeStep(Protocol):
+    """A dm_env style step that carries the action that led to it."""
+
+    @property
+    def observation(self) -> NDArray[np.uint8]:
+        """(frame_stack * C, H, W)."""
+
+    @property
+    def action(self) -> Any:
+        """What led here; ignored on the first step."""
+
+    @property
+    def reward(self) -> Any:
+        """Received on arriving here; ignored on the first step."""
+
+    @property
+    def discount(self) -> Any:
+        """0 where the episode ended for good; ignored on the first step."""
+
+    def first(self) -> bool:
+        """Whether it begins an episode."""
+
+    def last(self) -> bool:
+        """Whether it ends an episode."""
+
+
+class ReplayBuffer(Sampler):
+    """A replay buffer in shared memory that stores every frame once, losslessly coded.
+
+    One process writes: the one that made it. Others read over the same memory; see `make_replay_loader`.
+
+    Args:
+        capacity: transitions kept; an episode of T steps holds T - 1. The oldest frames leave first.
+        observation_shape: (frame_stack * C, H, W) of one stacked observation, uint8, oldest frame first.
+        action_shape: shape of one action.
+        action_dtype: dtype of actions.
+        frame_stack: frames in an observation.
+        nstep: steps that a sampled transition spans.
+        discount: gamma, for n-step returns.
+        codec: "raw", "sparse", "zstd" or a codec instance.
+        max_bytes: hard cap on `stats().total_bytes`; the oldest frames leave first.
+        seed: of `sample`.
+
+    Raises:
+        InputError: an argument makes no sense.
+        UnknownCodecError: no such codec.
+    """
+
+    def __init__(
+        self,
+        capacity: int,
+        observation_shape: tuple[int, int, int],
+        action_shape: tuple[int, ...],
+        *,
+        action_dtype: DTypeLike = "float32",
+        frame_stack: int = 3,
+        nstep: int = 1,
+        discount: float = 0.99,
+        codec: str | codecs.Codec = "zstd",
+        max_bytes: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.capacity = _positive("capacity", capacity)
+        frame_stack, nstep = _positive("frame_stack", frame_stack), _positive("nstep", nstep)
+        if capacity < nstep:
+            raise InputError(f"capacity: expected at least nstep = {nstep} transitions, got {capacity}")
+        if not 0 <= discount <= 1:
+            raise InputError(f"discount: expected a number in [0, 1], got {discount}")
+        shape = tuple(_positive("observation_shape", side) for side in observation_shape)
+        if len(shape) != 3 or shape[0] % frame_stack:
+            raise InputError(
+                f"observation_shape: expected (frame_stack * C, H, W) with frame_stack {frame_stack}, got {shape}"
+            )
+        self.observation_shape = shape
+        self.action_shape, self.action_dtype = tuple(action_shape), np.dtype(action_dtype)
+        columns = (
+            Column("action", self.action_dtype.str, self.action_shape),
+            Column("reward", "<f4"),
+            Column("discount", "<f4"),
+        )
+        self.store = FrameStore(
+            (shape[1], shape[2], shape[0] // frame_stack),
+            frame_stack,
+            2 * frame_stack * (capacity + 1),  # every transition in an episode of its own, no stack shifted by one
+            codecs.get(codec),
+            columns,
+            max_bytes,
+        )
+        super().__init__(self.store, nstep, discount)
+        self._rng = np.random.default_rng(seed)
+        self._streams_open: set[int] = set()
+
+    def add(self, time_step: TimeStep, stream: int = 0) -> None:
+        """Append a step of an episode.
+
+        Args:
+            time_step: dm_env style; its observation is copied.
+            stream: which of several episodes that run side by side it continues.
+
+        Raises:
+            InputError: a field has the wrong type, shape or range, or a step follows a last one without a
+                first one between. The buffer is as it was.
+        """
+        observation = self._observation("observation", time_step.observation)
+        first, last = bool(time_step.first()), bool(time_step.last())
+        if first:
+            if stream in self._streams_open:
+                warnings.warn("a first step came in mid-episode: the episode before counts as truncated", stacklevel=2)
+            self._append(observation, self._blank(), stream, first=True)
+        else:
+            if stream not in self._streams_open:
+                raise InputError("time_step: expected a first step at an episode's start, got one that is not")
+            values = self._values(time_step.action, time_step.reward, time_step.discount)
+            self._append(observation, values, stream, first=False)
+        self._set_open(stream, not last)
+
+    def add_transition(
+        self,
+        obs: NDArray[np.uint8],
+        action: ArrayLike,
+        reward: float,
+        next_obs: NDArray[np.uint8],
+        terminated: bool,
+        truncated: bool,
+        stream: int = 0,
+    ) -> None:
+        """Append a Gymnasium style transition.
+
+        `obs` is stored only when it is not the `next_obs` of the stream's transition before, with which an
+        episode begins anew.
+
+        Args:
+            obs: (frame_stack * C, H, W) uint8; copied.
+            action: what was done in `obs`.
+            reward: what that gave.
+            next_obs: like `obs`; at an episode's end the terminal observation, not the next episode's first.
+            terminated: the episode ended for good: discount 0.
+            truncated: it was cut off: it ends here, and the discount stays 1.
+            stream: which of several environments it comes from.
+
+        Raises:
+            InputError: a field has the wrong type, shape or range. The buffer is as it was.
+        """
+        before = self._observation("obs", obs)
+        after = self._observation("next_obs", next_obs)
+        values = self._values(action, reward, 0.0 if terminated else 1.0)
+        known = self.store.streams.get(stream)
+        if stream not in self._streams_open or known is None or not np.array_equal(before, known.stack):
+            self._append(before, self._blank(), stream, first=True)
+        self._append(after, values, stream, first=False)
+        self._set_open(stream, not (terminated or truncated))
+
+    def sample(self, batch_size: int) -> ReplayBatch:
+        """A batch drawn uniformly from all complete windows, on the CPU.
+
+        Raises:
+            EmptyBufferError: there is no complete window yet.
+        """
+        return self.draw(_positive("batch_size", batch_size), self._rng)
+
+    def _append(self, stack: NDArray[np.uint8], values: tuple[Any, ...], stream: int, *, first: bool) -> None:
+        while not first and self.store.counter(Counter.TRANSITIONS) >= self.capacity:
+            self.store.evict()
+        self.store.append(stack, values, stream, first=first)
+
+    def _set_open(self, stream: int, is_open: bool) -> None:
+        if is_open:
+            self._streams_open.add(stream)
+        else:
+            self._streams_open.discard(stream)
+
+    def _observation(self, name: str, value: Any) -> NDArray[np.uint8]:
+        """Check an observation; a view of it as (frame_stack, C, H, W)."""
+        array = np.asarray(value)
+        if array.dtype != np.uint8 or array.shape != self.observation_shape:
+            raise InputError(
+                f"{name}: expected uint8 of shape {self.observation_shape}, got {array.dtype} of shape {array.shape}"
+            )
+        frame_stack = self.store.layout.frame_stack
+        return array.reshape(frame_stack, -1, *self.observation_shape[1:])
+
+    def _values(self, action: Any, reward: Any, discount: Any) -> tuple[Any, ...]:
+        """Check what a step carries besides its observation."""
+        array = np.asarray(action)
+        if array.shape != self.action_shape or not np.can_cast(array.dtype, self.action_dtype, "same_kind"):
+            raise InputError(
+                f"action: expected {self.action_dtype} of shape {self.action_shape}, got {array.dtype} of shape "
+                f"{array.shape}"
+            )
+        return array, _finite("reward", reward), _finite("discount", discount)
+
+    def _blank(self) -> tuple[Any, ...]:
+        """What the first step of an episode carries: nothing leads to it."""
+        return np.zeros(self.action_shape, self.action_dtype), 0.0, 1.0
+
+
+def _positive(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+        raise InputError(f"{name}: expected a positive integer, got {value!r}")
+    return int(value)
+
+
+def _finite(name: str, value: Any) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise InputError(f"{name}: expected a finite number, got {value!r}") from None
+    if not np.isfinite(np.float32(number)):
+        raise InputError(f"{name}: expected a finite number (float32), got {value!r}")
+    return number

@@ -1,0 +1,154 @@
+"""Draws transitions uniformly from shared memory, in any process."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from diffreplay.batch import ReplayBatch
+from diffreplay.errors import EmptyBufferError, ReplayError
+from diffreplay.layout import Counter, Flag
+from diffreplay.reader import NO_ROW, FrameReader, OverrunError, Rows
+from diffreplay.stats import ReplayStats
+
+MAX_OVERRUNS = 1000
+
+
+class Windows(NamedTuple):
+    """Complete n-step windows: their steps, and the frames of their two observations."""
+
+    steps: Rows  # (B, n + 1) rows of the steps t, t + 1, ..., t + n
+    frames: Rows  # (B, W) rows of the frames of both observations; NO_ROW is a frame of zeros
+    oldest: int  # the oldest row that any of it needs
+
+
+class Sampler:
+    """The readers' half of a replay buffer: everything that does not change it.
+
+    Pickles small, as a handle on the shared memory, to a process that is being started.
+    """
+
+    def __init__(self, frames: FrameReader, nstep: int, discount: float) -> None:
+        self.frames, self.nstep, self.discount = frames, nstep, discount
+
+    def __len__(self) -> int:
+        """Transitions held, a complete n-step window begins at most of them."""
+        return self.frames.counter(Counter.TRANSITIONS)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Sampler, (self.frames, self.nstep, self.discount)
+
+    def stats(self) -> ReplayStats:
+        """Counts and bytes now."""
+        layout, counter = self.frames.layout, self.frames.counter
+        tail, head = self.frames.bounds()
+        transitions = counter(Counter.TRANSITIONS)
+        return ReplayStats(
+            transitions=transitions,
+            frames=head - tail,
+            payload_bytes=counter(Counter.PAYLOAD_BYTES),
+            index_bytes=(head - tail) * sum(column.row_bytes for column in layout.index),
+            reference_bytes=counter(Counter.REFERENCE_BYTES),
+            scalar_bytes=(head - tail) * sum(column.row_bytes for column in layout.scalars),
+            total_bytes=counter(Counter.ALLOCATED_BYTES),
+            stacked_bytes=transitions * layout.frame_stack * layout.frame_bytes,
+        )
+
+    def draw(self, batch_size: int, rng: np.random.Generator) -> ReplayBatch:
+        """A batch drawn uniformly from all complete windows.
+
+        Raises:
+            EmptyBufferError: there is no complete window.
+        """
+        for _ in range(MAX_OVERRUNS):
+            try:
+                batch = self._read(self._draw_windows(batch_size, rng))
+            except OverrunError:
+                batch = None
+            if batch is not None:
+                return batch
+            time.sleep(0)  # the writer runs ahead of us: let it
+        raise ReplayError(
+            f"{MAX_OVERRUNS} batches in a row were evicted while they were read: expected a capacity well above what "
+            "is written during one batch; raise it or write more slowly"
+        )
+
+    def _draw_windows(self, count: int, rng: np.random.Generator) -> Windows:
+        tail, head = self.frames.bounds()
+        kept: list[Rows] = []
+        missing = count
+        for _ in range(3):
+            if head == tail:
+                break
+            steps = self._steps(rng.integers(tail, head, missing + missing // 8 + 8), tail)
+            kept.append(steps[:missing])
+            missing -= len(kept[-1])
+            if not missing:
+                return self._windows(np.concatenate(kept), tail)
+        # Few rows end a complete window, or none does: look at all of them.
+        steps = self._steps(np.arange(tail, head), tail)
+        if not len(steps):
+            raise EmptyBufferError(
+                f"expected at least one complete window of {self.nstep + 1} steps of one episode to sample from, got "
+                f"{head - tail} frames without any; add steps first"
+            )
+        kept.append(steps[rng.integers(0, len(steps), missing)])
+        return self._windows(np.concatenate(kept), tail)
+
+    def _steps(self, last: Rows, tail: int) -> Rows:
+        """Steps (N', n + 1) of the windows that end at rows `last`, leaving out the incomplete ones."""
+        frames = self.frames
+        is_step = (frames.column("flags", last) & Flag.CONTEXT) == 0
+        steps = np.empty((int(is_step.sum()), self.nstep + 1), np.int64)
+        steps[:, -1] = last[is_step]
+        for k in range(self.nstep - 1, -1, -1):
+            steps[:, k] = frames.previous_steps(steps[:, k + 1])
+        steps = steps[steps[:, 0] >= tail]
+        stacks = frames.stacks(steps[:, 0])
+        needed = frames.oldest_needed(stacks.reshape(-1)).reshape(stacks.shape)
+        needed[stacks == NO_ROW] = tail
+        return steps[(needed >= tail).all(axis=1)]
+
+    def _windows(self, steps: Rows, tail: int) -> Windows:
+        obs, next_obs = self.frames.stacks(steps[:, 0]), self.frames.stacks(steps[:, -1])
+        shared = max(obs.shape[1] - self.nstep, 0)
+        if shared and not np.array_equal(obs[:, -shared:], next_obs[:, :shared]):
+            shared = 0  # a stack in between was stored anew
+        window = np.concatenate([obs, next_obs[:, shared:]], axis=1)
+        oldest = self.frames.oldest_needed(window.reshape(-1))
+        oldest = oldest[oldest >= 0]
+        return Windows(steps, window, int(oldest.min()) if len(oldest) else tail)
+
+    def _read(self, windows: Windows) -> ReplayBatch | None:
+        """Copy and decode windows, or None when some of it was evicted meanwhile."""
+        frames, (count, length) = self.frames, windows.frames.shape
+        height, width, channels = frames.layout.frame_shape
+        pixels = np.empty((count * length, height, width, channels), np.uint8)
+        coded = frames.fetch(windows.frames.reshape(-1), pixels)
+        action = frames.column("action", windows.steps[:, 1])
+        reward, discount = self._returns(windows.steps[:, 1:])
+        if not frames.intact(windows.oldest):
+            return None
+        frames.decode(coded, pixels)
+        images = torch.from_numpy(pixels).view(count, length, height, width, channels)
+        return ReplayBatch(
+            images.permute(0, 1, 4, 2, 3).reshape(count, length * channels, height, width),
+            torch.from_numpy(action),
+            torch.from_numpy(reward),
+            torch.from_numpy(discount),
+            frames.layout.frame_stack * channels,
+        )
+
+    def _returns(self, steps: Rows) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """n-step reward and discount of the steps (B, n) after the first observation, (B, 1) each.
+
+        reward = sum over k of (product over j < k of gamma * d_j) * r_k, discount = product of all gamma * d_j.
+        """
+        reward = self.frames.column("reward", steps).astype(np.float64)
+        factor = np.cumprod(self.frames.column("discount", steps).astype(np.float64) * self.discount, axis=1)
+        reward[:, 1:] *= factor[:, :-1]
+        return reward.sum(axis=1, keepdims=True).astype(np.float32), factor[:, -1:].astype(np.float32)

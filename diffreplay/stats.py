@@ -1,0 +1,42 @@
+"""What a buffer holds and takes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class ReplayStats:
+    """Counts and bytes of a replay buffer at one moment.
+
+    Attributes:
+        transitions: transitions held; an episode of T steps holds T - 1.
+        frames: frames stored.
+        payload_bytes: coded frames.
+        index_bytes: what finds them: place, stacking and episode of each frame.
+        reference_bytes: shared reference frames.
+        observation_bytes: sum of the three.
+        scalar_bytes: actions, rewards and discounts.
+        total_bytes: all memory that the buffer allocated, slack and the writer's own copies included.
+        stacked_bytes: the same transitions as plain stacks: transitions times bytes of an observation.
+        compression_ratio: stacked_bytes / observation_bytes; 0 while the buffer is empty.
+    """
+
+    transitions: int
+    frames: int
+    payload_bytes: int
+    index_bytes: int
+    reference_bytes: int
+    scalar_bytes: int
+    total_bytes: int
+    stacked_bytes: int
+
+    @property
+    def observation_bytes(self) -> int:
+        """Bytes that the observations take, coded."""
+        return self.payload_bytes + self.index_bytes + self.reference_bytes
+
+    @property
+    def compression_ratio(self) -> float:
+        """How many times smaller the observations are than as plain stacks."""
+        return self.stacked_bytes / self.observation_bytes if self.observation_bytes else 0.0
