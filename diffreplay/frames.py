@@ -133,7 +133,7 @@ class FrameStore(FrameReader):
         older, newest = stack[:-1], stack[-1]
         if first:
             state.group_size, link = 0, 0
-            flags = int(Flag.FIRST)
+            flags = Flag.FIRST
             if not np.array_equal(older, np.broadcast_to(newest, older.shape)):
                 if older.any():
                     flags |= self._append_context(state, older, 0)
@@ -166,7 +166,7 @@ class FrameStore(FrameReader):
         blank = tuple(np.zeros(c.shape, c.dtype) for c in self.layout.scalars)
         for k, frame in enumerate(older):
             self._append_frame(state, frame, 1 if k else link, Flag.CONTEXT, blank)
-        return int(Flag.RESTART)
+        return Flag.RESTART
 
     def _append_frame(
         self, state: Stream, frame: NDArray[np.uint8], link: int, flags: int, values: tuple[Any, ...]
@@ -317,10 +317,10 @@ class FrameStore(FrameReader):
         if self.max_bytes is not None and self.max_bytes < least:
             raise InputError(f"max_bytes: expected at least {least} to hold a few windows, got {self.max_bytes}")
 
-    def _count(self, which: Counter, value: int) -> None:
+    def _count(self, which: int, value: int) -> None:
         self.memory.counters[which] = value
 
-    def _add(self, which: Counter, value: int) -> None:
+    def _add(self, which: int, value: int) -> None:
         self.memory.counters[which] = self.counter(which) + value
 
     def _publish_allocated(self) -> None:

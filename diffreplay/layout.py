@@ -13,8 +13,8 @@ Rows, sets and log bytes are numbered for ever; a place in memory is the number 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from enum import IntEnum
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -31,8 +31,8 @@ HEADER_BYTES = PAGE
 SET_ENTRY = np.dtype([("first_row", "<u8"), ("nbytes", "<u8")])
 
 
-class Counter(IntEnum):
-    """Index of each counter in the header."""
+class Counter:
+    """Index of each counter in the header. Plain integers: an enum's cost shows in `add`."""
 
     MAGIC = 0
     VERSION = 1
@@ -48,7 +48,10 @@ class Counter(IntEnum):
     ALLOCATED_BYTES = 11
 
 
-class Flag(IntEnum):
+N_COUNTERS = 12
+
+
+class Flag:
     """Bits of a row's `flags`."""
 
     FIRST = 1  # first step of its episode: no step precedes it
@@ -97,44 +100,48 @@ class Layout:
     index: tuple[Column, ...]
     scalars: tuple[Column, ...]
     set_slot_bytes: int
-    offsets: dict[str, int] = field(init=False, compare=False)
-    block_bytes: int = field(init=False)
 
-    def __post_init__(self) -> None:
+    @cached_property
+    def offsets(self) -> dict[str, int]:
+        """Where each column begins in a row block, and as "" where the block ends."""
         offsets, place = {}, 64  # the block's base fills the first 8 bytes
         for column in self.index + self.scalars:
             offsets[column.name] = place
             place = round_up(place + BLOCK_ROWS * column.row_bytes, 64)
-        object.__setattr__(self, "offsets", offsets)
-        object.__setattr__(self, "block_bytes", round_up(place))
+        return offsets | {"": place}
 
-    @property
+    @cached_property
+    def block_bytes(self) -> int:
+        """Bytes of one row block."""
+        return round_up(self.offsets[""])
+
+    @cached_property
     def frame_bytes(self) -> int:
         """Bytes of one raw frame."""
         height, width, channels = self.frame_shape
         return height * width * channels
 
-    @property
+    @cached_property
     def set_slot(self) -> int:
         """Bytes from one reference set to the next."""
         return round_up(self.set_slot_bytes)
 
-    @property
+    @cached_property
     def blocks(self) -> int:
         """Row blocks in the ring: the rows held, and one partly filled block at either end."""
         return -(-self.max_rows // BLOCK_ROWS) + 2
 
-    @property
+    @cached_property
     def blocks_offset(self) -> int:
         """Where the ring of row blocks begins."""
         return HEADER_BYTES + SET_SLOTS * self.set_slot
 
-    @property
+    @cached_property
     def log_offset(self) -> int:
         """Where the log begins."""
         return self.blocks_offset + self.blocks * self.block_bytes
 
-    @property
+    @cached_property
     def log_bytes(self) -> int:
         """Size of the log's ring: every row raw, and slack for the frame that would straddle its end."""
         return round_up((self.max_rows + 1) * self.frame_bytes, LOG_SEGMENT_BYTES) + 2 * LOG_SEGMENT_BYTES
@@ -157,7 +164,7 @@ class Memory:
     """NumPy views of everything in the arena."""
 
     def __init__(self, layout: Layout, arena: Arena) -> None:
-        self.counters = arena.array("<u8", (len(Counter),), 0)
+        self.counters = arena.array("<u8", (N_COUNTERS,), 0)
         self.set_table = arena.array(SET_ENTRY, (SET_SLOTS,), SET_TABLE_OFFSET)
         blocks = layout.blocks
         self.base = arena.array("<u8", (blocks,), layout.blocks_offset, (layout.block_bytes,))

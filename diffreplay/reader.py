@@ -50,7 +50,7 @@ class FrameReader:
         fence()
         return min(self.counter(Counter.TAIL), head), head
 
-    def counter(self, which: Counter) -> int:
+    def counter(self, which: int) -> int:
         """A counter of the header."""
         return int(self.memory.counters[which])
 
@@ -197,6 +197,4 @@ class FrameReader:
         numbers = np.arange(tail, head)
         first_rows = self.memory.set_table["first_row"][numbers % SET_SLOTS].astype(np.int64)
         of_row = np.searchsorted(first_rows, rows[coded], side="right") - 1
-        return [
-            (int(numbers[k]) if k >= 0 else -1, coded[of_row == k]) for k in np.unique(of_row).tolist()
-        ]
+        return [(int(numbers[k]) if k >= 0 else -1, coded[of_row == k]) for k in np.unique(of_row).tolist()]

@@ -134,9 +134,9 @@ class Sampler:
         if not frames.intact(windows.oldest):
             return None
         frames.decode(coded, pixels)
-        images = torch.from_numpy(pixels).view(count, length, height, width, channels)
+        images = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))  # a view where there is one channel
         return ReplayBatch(
-            images.permute(0, 1, 4, 2, 3).reshape(count, length * channels, height, width),
+            torch.from_numpy(images.reshape(count, length * channels, height, width)),
             torch.from_numpy(action),
             torch.from_numpy(reward),
             torch.from_numpy(discount),
