@@ -22,6 +22,11 @@ def fail(reason: str) -> NoReturn:
     raise SystemExit(1)
 
 
+# Compute threads that spin while they wait would take the processor from the loader's workers. PyTorch's OpenMP reads
+# this when it is loaded.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
 @hydra.main(version_base="1.3", config_path="cfgs", config_name="config")
 def train(options: DictConfig) -> None:
     """Run what `options` describe in hydra's run folder."""

@@ -80,9 +80,9 @@ class DrQV2Agent:
         for network in (self.encoder, self.actor, self.critic, self.critic_target):
             network.to(device)
 
-        self.encoder_optimizer = torch.optim.Adam(self.encoder.parameters(), lr=config.lr)
-        self.actor_optimizer = torch.optim.Adam(self.actor.parameters(), lr=config.lr)
-        self.critic_optimizer = torch.optim.Adam(self.critic.parameters(), lr=config.lr)
+        self.encoder_optimizer = torch.optim.Adam(self.encoder.parameters(), lr=config.lr, fused=True)
+        self.actor_optimizer = torch.optim.Adam(self.actor.parameters(), lr=config.lr, fused=True)
+        self.critic_optimizer = torch.optim.Adam(self.critic.parameters(), lr=config.lr, fused=True)
 
     @torch.no_grad()
     def act(self, observation: np.ndarray, step: int, evaluate: bool) -> np.ndarray:

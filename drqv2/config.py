@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from drqv2.errors import OptionError
 from drqv2.schedule import parse_schedule
@@ -100,6 +100,8 @@ def parse_config(options: DictConfig) -> Config:
     """Check hydra's `options` for types, ranges and contradictions and return them; OptionError names the mistake."""
     try:
         config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), options))
+    except MissingMandatoryValue as error:
+        raise OptionError(f"option {error.full_key or error.key} has no value: choose a task with task=...") from error
     except OmegaConfBaseException as error:
         reason = str(error.msg or error).splitlines()[0]
         raise OptionError(f"option {error.full_key or error.key}: {reason}") from error

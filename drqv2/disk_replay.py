@@ -256,9 +256,12 @@ class DiskReplay:
 
 def _check_shared_memory(needed: int) -> None:
     """Batches travel through /dev/shm, and a full one kills workers with a bus error; say so before."""
-    if SHARED_MEMORY.exists() and shutil.disk_usage(SHARED_MEMORY).free < needed:
+    if not SHARED_MEMORY.exists():
+        return
+    free = shutil.disk_usage(SHARED_MEMORY).free
+    if free < needed:
         raise OptionError(
-            f"the loader's batches need {needed / 1e6:.0f} MB in {SHARED_MEMORY}, which has "
-            f"{shutil.disk_usage(SHARED_MEMORY).free / 1e6:.0f} MB: use full_compress=true, replay_buffer_num_workers=0 "
-            "or a smaller batch_size, or enlarge it (docker run --shm-size=8g)"
+            f"the loader's batches need {needed / 1e6:.0f} MB in {SHARED_MEMORY}, where {free / 1e6:.0f} MB are free: "
+            "use full_compress=true, replay_buffer_num_workers=0 or a smaller batch_size, or enlarge it (docker run "
+            "--shm-size=8g)"
         )

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import os
 from collections import deque
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -20,7 +21,8 @@ FIELDS = ("observation", "action", "reward", "discount")
 Episode = dict[str, np.ndarray]
 
 
-class EpisodeFile(NamedTuple):
+@dataclass(frozen=True)
+class EpisodeFile:
     """An episode on disk, `<time>_<index>_<length>.npz`; a length of T transitions means T + 1 steps."""
 
     path: Path
@@ -80,7 +82,7 @@ class EpisodeWriter:
                 f"replay_buffer_size is too small: an episode has {length} transitions, and each loader worker keeps "
                 f"{self._capacity} of them; set it to at least {length * len(self._shares)}"
             )
-        episode = {
+        arrays: dict[str, Any] = {
             "observation": np.stack([step.observation for step in steps]),
             "action": np.stack([step.action for step in steps]),
             "reward": np.array([[step.reward] for step in steps], np.float32),
@@ -91,7 +93,7 @@ class EpisodeWriter:
         name = f"{datetime.now():%Y%m%dT%H%M%S}_{index}_{length}"
         unfinished = self._directory / f"{name}.tmp"
         with unfinished.open("wb") as file:
-            np.savez_compressed(file, **episode)
+            np.savez_compressed(file, **arrays)
         os.replace(unfinished, self._directory / f"{name}.npz")
         self._count(index, length)
 

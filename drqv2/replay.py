@@ -84,7 +84,7 @@ class CompressedReplay:
 
 def make_replay(
     config: Config,
-    observation_shape: tuple[int, ...],
+    observation_shape: tuple[int, int, int],
     action_shape: tuple[int, ...],
     directory: Path,
     pin_memory: bool,

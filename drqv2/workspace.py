@@ -47,8 +47,8 @@ class Workspace:
         self.episode = 0
         self.train_env = self._make_environment()
         self.eval_env = self._make_environment()
-        observation_shape = self.train_env.observation_spec().shape
-        action_shape = self.train_env.action_spec().shape
+        observation_shape = tuple(self.train_env.observation_spec().shape)
+        action_shape = tuple(self.train_env.action_spec().shape)
         self.agent = DrQV2Agent(observation_shape, action_shape, config.agent, self.device, config.seed)
         self.throughput = Throughput()
         self._signature = {
@@ -191,7 +191,7 @@ class Workspace:
         in_rgb = f", {3 * ratio:.1f} against stacks in RGB" if self.config.observe_in_gray else ""
         self.logger.message(
             f"compression ratio: {ratio:.1f} against plain stacks{in_rgb}; {len(self.replay)} transitions, "
-            f"{replay['stacked_bytes'] / 1e6:.1f} MB as plain stacks, in {replay['replay_bytes'] / 1e6:.1f} MB of memory"
+            f"{replay['stacked_bytes'] / 1e6:.1f} MB as plain stacks; in memory {replay['replay_bytes'] / 1e6:.1f} MB"
         )
 
     def _save_snapshot_if_due(self) -> None:
