@@ -4,9 +4,10 @@
     time_step = env.reset()                        # an ExtendedTimeStep
     picture = env.render(height=256, width=256)    # (256, 256, 3) uint8, for videos
 
-The wrappers follow the official implementation (github.com/facebookresearch/drqv2), with two differences. A discount
-of 0 stays 0 there only by accident of no task having one: it reads ``discount or 1.0``; here it stays 0. And a
-frame is rendered once an agent step for manipulation tasks too, not once a repeat; the pictures are the same.
+Observations, rewards and actions are those of the official implementation (github.com/facebookresearch/drqv2), apart
+from three details. A terminal discount of 0 stays 0, where ``discount or 1.0`` makes it 1; none of DrQ-v2's tasks has
+one. The actuators' bounds are not rounded to float32, which shows with the quadruped alone, in the eighth digit. And
+manipulation tasks render one frame an agent step, not one a repeat; the pictures are the same.
 
 MuJoCo chooses how to render when it is first imported. Importing this module makes that choice on a Linux machine
 without a screen (EGL, unless MUJOCO_GL says otherwise), so import it before ``mujoco`` or ``dm_control``; it imports
