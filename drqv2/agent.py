@@ -104,15 +104,14 @@ class DrQV2Agent:
         """Whether agent step `step` comes with an update."""
         return step % self.config.update_every_steps == 0
 
-    def update(self, batch: Iterable[Any], step: int) -> dict[str, Tensor]:
+    def update(self, batch: Iterable[Tensor], step: int) -> dict[str, Tensor]:
         """Learn from `batch`, (obs, action, reward, discount, next_obs), with the noise of agent step `step`.
 
-        Observations are uint8 (B, *observation_shape), action (B, A), reward and discount float32 (B, 1). Returns
+        Observations are uint8 (B, *observation_shape) and may be views of one tensor, action is float32 (B, A), reward
+        and discount float32 (B, 1), all on the agent's device. Returns
         metrics as scalar tensors on the agent's device: reading them waits for the device, so read them seldom.
         """
-        obs, action, reward, discount, next_obs = (
-            torch.as_tensor(value).to(self.device, non_blocking=True) for value in batch
-        )
+        obs, action, reward, discount, next_obs = batch
         features = self.encoder(self._augment(obs.float(), self.generator))
         with torch.no_grad():
             next_features = self.encoder(self._augment(next_obs.float(), self.generator))

@@ -240,9 +240,9 @@ class DiskReplay:
         """Append one dm_env step; see `EpisodeWriter.add`."""
         self._writer.add(time_step)
 
-    def batches(self) -> Iterator[list[torch.Tensor]]:
-        """Start the workers and return the endless iterator of batches."""
-        return iter(self._loader)
+    def batches(self, device: torch.device) -> Iterator[list[torch.Tensor]]:
+        """Start the workers; an endless iterator of batches on `device`."""
+        return ([value.to(device, non_blocking=True) for value in batch] for batch in self._loader)
 
     def metrics(self) -> dict[str, float]:
         """Bytes of observations that the workers hold decoded, and the ratio of plain stacks to that."""

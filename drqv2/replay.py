@@ -6,6 +6,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
+from torch import Tensor
+
 import diffreplay
 from diffreplay.errors import ReplayError
 from drqv2.config import Config
@@ -26,8 +29,8 @@ class Replay(Protocol):
     def add(self, time_step: Any) -> None:
         """Append one dm_env step with observation, action, reward and discount."""
 
-    def batches(self) -> Iterator[Iterable[Any]]:
-        """Start the loader; an endless iterator of (obs, action, reward, discount, next_obs)."""
+    def batches(self, device: torch.device) -> Iterator[Iterable[Tensor]]:
+        """Start the loader; an endless iterator of (obs, action, reward, discount, next_obs) on `device`."""
 
     def metrics(self) -> dict[str, float]:
         """`replay_bytes` held in memory in all, `stacked_bytes` of the same transitions as plain stacks, and their
@@ -65,9 +68,9 @@ class CompressedReplay:
         """Append one dm_env step."""
         self._buffer.add(time_step)
 
-    def batches(self) -> Iterator[Iterable[Any]]:
-        """Start the loader and return its endless iterator of `diffreplay.ReplayBatch`."""
-        return iter(self._loader)
+    def batches(self, device: torch.device) -> Iterator[Iterable[Tensor]]:
+        """Start the loader; an endless iterator of `diffreplay.ReplayBatch` on `device`, their windows moved once."""
+        return (batch.to(device, non_blocking=True) for batch in self._loader)
 
     def metrics(self) -> dict[str, float]:
         """All that the buffer allocated, the plain stacks' bytes, and the measured ratio; see `diffreplay.stats`."""

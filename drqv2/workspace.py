@@ -63,7 +63,7 @@ class Workspace:
             config, observation_shape, action_shape, directory / "buffer", self.device.type == "cuda"
         )
         self.logger = Logger(directory, config.num_train_frames, config.use_tb, self.frame if resumed else None)
-        self._batches: Iterator[Iterable[Any]] | None = None
+        self._batches: Iterator[Iterable[torch.Tensor]] | None = None
         # A resumed run whose replay starts empty fills it first, lest it overfits to its first steps.
         seed_steps = config.num_seed_frames // config.action_repeat
         self._first_update = seed_steps + (self.step if len(self.replay) == 0 else 0)
@@ -158,7 +158,7 @@ class Workspace:
     def _update(self) -> None:
         with self.throughput.wait():
             if self._batches is None:
-                self._batches = self.replay.batches()
+                self._batches = self.replay.batches(self.device)
             batch = next(self._batches)
         self.logger.update(self.agent.update(batch, self.step))
         self.throughput.count(samples=self.config.batch_size)
