@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import time
+import weakref
 from collections.abc import Iterator
+from multiprocessing.context import BaseContext
+from typing import Any
 
-import numpy as np
+import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from diffreplay.batch import ReplayBatch
-from diffreplay.errors import EmptyBufferError
+from diffreplay.errors import InputError
 from diffreplay.sampling import Sampler
+from diffreplay.slots import BatchPlace, BatchSpec, Slots
+from diffreplay.workers import POLL_SECONDS, ProcessWorkers, Result, Task, ThreadWorkers, Workers, draw_when_filled
 
-WAIT_SECONDS = 0.01
+KEPT_BATCHES = 2  # that a trainer may hold, as views of their slots, without a copy
 
 
 class ReplayDataset(IterableDataset[ReplayBatch]):
     """Endless batches from a replay buffer; batch k depends on the buffer, the seed and k alone.
 
-    While the buffer holds no complete window, the next batch waits for one.
+    While the buffer holds no complete window, the next batch waits for one. In a worker process of a plain
+    `DataLoader`, worker w of W yields batches w, w + W, ...; `make_replay_loader` is faster.
 
     Args:
         replay: the buffer, or a handle on it.
@@ -27,6 +34,8 @@ class ReplayDataset(IterableDataset[ReplayBatch]):
     """
 
     def __init__(self, replay: Sampler, batch_size: int = 256, seed: int = 0) -> None:
+        if batch_size < 1:
+            raise InputError(f"batch_size: expected a positive integer, got {batch_size}")
         self.replay, self.batch_size, self.seed = replay, batch_size, seed
 
     def __iter__(self) -> Iterator[ReplayBatch]:
@@ -37,12 +46,122 @@ class ReplayDataset(IterableDataset[ReplayBatch]):
             number += step
 
     def batch(self, number: int) -> ReplayBatch:
-        """Batch `number`, as soon as the buffer holds a window."""
-        while True:
-            try:
-                return self.replay.draw(self.batch_size, np.random.default_rng([self.seed, number]))
-            except EmptyBufferError:
-                time.sleep(WAIT_SECONDS)
+        """Batch `number`, as soon as the buffer holds a window, drawn in this process."""
+        spec = self.spec
+        place, length = draw_when_filled(
+            self.replay, spec, self.seed, number, lambda length: BatchPlace(spec, length), _pause
+        )
+        return place.batch(place.window(length))
+
+    @property
+    def spec(self) -> BatchSpec:
+        """Shapes of a batch."""
+        return BatchSpec.of(self.replay.frames.layout, self.batch_size)
+
+
+def _pause() -> None:
+    time.sleep(POLL_SECONDS)
+
+
+class ReplayLoader(DataLoader[ReplayBatch]):
+    """A DataLoader of `ReplayBatch`es whose workers share the buffer's one copy; see `make_replay_loader`.
+
+    It never ends. Iterating again goes on with the batch after the last one that was delivered.
+    """
+
+    def __init__(self, dataset: ReplayDataset, *, threads: bool, prefetch_factor: int, **options: Any) -> None:
+        workers = options["num_workers"]
+        super().__init__(dataset, batch_size=None, prefetch_factor=prefetch_factor if workers else None, **options)
+        self.batches, self.threads = dataset, threads
+        self._delivered = 0
+        self._kept: Prefetcher | None = None
+
+    def __iter__(self) -> Iterator[ReplayBatch]:  # type: ignore[override]
+        return ReplayIterator(self)
+
+    def state_dict(self) -> dict[str, int]:
+        """What `load_state_dict` needs to go on with the batch after the last one delivered."""
+        return {"delivered": self._delivered}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go on where `state_dict` was taken; iterators made before are not to be used any more."""
+        self._delivered = int(state["delivered"])
+        self._kept = None
+
+    def __len__(self) -> int:
+        raise TypeError("a ReplayLoader has no length: it never ends")
+
+
+class ReplayIterator(Iterator[ReplayBatch]):
+    """Batches of a `ReplayLoader`, in their order."""
+
+    def __init__(self, loader: ReplayLoader) -> None:
+        self._loader = loader
+        self._prefetcher: Prefetcher | None = None
+        if loader.num_workers:
+            self._prefetcher = loader._kept or Prefetcher(loader)
+            loader._kept = self._prefetcher if loader.persistent_workers else None
+
+    def __next__(self) -> ReplayBatch:
+        loader = self._loader
+        number = loader._delivered
+        batch = self._prefetcher.batch(number) if self._prefetcher else loader.batches.batch(number)
+        if loader.pin_memory and torch.cuda.is_available():
+            batch = batch.pin_memory()
+        loader._delivered = number + 1
+        return batch
+
+
+class Prefetcher:
+    """Has workers draw batches ahead, and hands them out in their order."""
+
+    def __init__(self, loader: ReplayLoader) -> None:
+        dataset = loader.batches
+        self._ahead = loader.num_workers * (loader.prefetch_factor or 1)
+        self._slots = Slots(dataset.spec, self._ahead + KEPT_BATCHES)
+        self._arrived: dict[int, Result] = {}
+        self._next = loader._delivered
+        self._workers: Workers
+        if loader.threads:
+            self._workers = ThreadWorkers(loader.num_workers, dataset.replay, self._slots, dataset.seed)
+        else:
+            context = loader.multiprocessing_context or default_context()
+            self._workers = ProcessWorkers(loader.num_workers, dataset.replay, self._slots, dataset.seed, context)
+        self._submitted = 0
+        weakref.finalize(self, self._workers.stop)
+
+    def batch(self, number: int) -> ReplayBatch:
+        """Batch `number`; the numbers of successive calls are successive."""
+        self._submit(number)
+        while number not in self._arrived:
+            for result in self._workers.collect(timeout=1.0):
+                self._arrived[result.number] = result
+        result = self._arrived.pop(number)
+        if result.error is not None:
+            self._slots.free.append(result.slot)
+            raise result.error
+        batch = self._slots.deliver(result.slot, result.length)
+        self._submit(number + 1)
+        return batch
+
+    def _submit(self, number: int) -> None:
+        """Keep the workers busy with the batches from `number` on, as far as there are slots."""
+        while self._next < number + self._ahead and self._slots.free:
+            self._workers.submit(Task(self._next, self._slots.free.popleft()))
+            self._next += 1
+
+
+def default_context() -> BaseContext:
+    """The start method that the program has chosen, else forkserver.
+
+    A fork of a process that renders, uses CUDA or runs threads may hang.
+    """
+    chosen = multiprocessing.get_start_method(allow_none=True)
+    if chosen is None and "forkserver" in multiprocessing.get_all_start_methods():
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["diffreplay"])
+        return context
+    return multiprocessing.get_context(chosen)
 
 
 def make_replay_loader(
@@ -52,21 +171,36 @@ def make_replay_loader(
     prefetch_factor: int = 2,
     pin_memory: bool = False,
     seed: int = 0,
-) -> DataLoader[ReplayBatch]:
-    """A DataLoader of `ReplayBatch`es.
+    *,
+    threads: bool = False,
+    persistent_workers: bool = False,
+    multiprocessing_context: str | BaseContext | None = None,
+) -> ReplayLoader:
+    """A DataLoader of `ReplayBatch`es, endless and in an order that does not depend on `num_workers`.
 
     Args:
         replay: the buffer.
         batch_size: transitions in a batch.
-        num_workers: worker processes; 0 samples in this process.
+        num_workers: workers that prepare batches ahead; 0 draws each batch when it is asked for, in this process.
         prefetch_factor: batches that each worker prepares ahead.
-        pin_memory: copy batches to page-locked memory.
+        pin_memory: copy batches to page-locked memory, where CUDA is available.
         seed: of the draws.
+        threads: workers are threads of this process rather than processes.
+        persistent_workers: keep the workers when an iterator is dropped, for the next one.
+        multiprocessing_context: how worker processes start; by default as the program has chosen with
+            `multiprocessing.set_start_method`, else "forkserver".
+
+    Raises:
+        InputError: an argument makes no sense.
     """
-    return DataLoader(
+    if num_workers < 0 or (num_workers and prefetch_factor < 1):
+        raise InputError(f"expected num_workers >= 0 and prefetch_factor >= 1, got {num_workers} and {prefetch_factor}")
+    return ReplayLoader(
         ReplayDataset(replay, batch_size, seed),
-        batch_size=None,
+        threads=threads,
+        prefetch_factor=prefetch_factor,
         num_workers=num_workers,
-        prefetch_factor=prefetch_factor if num_workers else None,
         pin_memory=pin_memory,
+        persistent_workers=persistent_workers and num_workers > 0,
+        multiprocessing_context=multiprocessing_context if num_workers and not threads else None,
     )

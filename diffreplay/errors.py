@@ -31,3 +31,7 @@ class CorruptDataError(ReplayError):
 
 class SharedMemoryError(ReplayError):
     """The shared memory could not be created, attached to, or is not what was expected."""
+
+
+class WorkerError(ReplayError):
+    """A loader's worker process could not be started, or failed."""

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from diffreplay.batch import ReplayBatch
 from diffreplay.errors import EmptyBufferError, ReplayError
 from diffreplay.layout import Counter, Flag
 from diffreplay.reader import NO_ROW, FrameReader, OverrunError, Rows
+from diffreplay.slots import BatchPlace, BatchSpec
 from diffreplay.stats import ReplayStats
 
 MAX_OVERRUNS = 1000
@@ -34,6 +36,7 @@ class Sampler:
 
     def __init__(self, frames: FrameReader, nstep: int, discount: float) -> None:
         self.frames, self.nstep, self.discount = frames, nstep, discount
+        self._local = threading.local()
 
     def __len__(self) -> int:
         """Transitions held, a complete n-step window begins at most of them."""
@@ -59,18 +62,27 @@ class Sampler:
         )
 
     def draw(self, batch_size: int, rng: np.random.Generator) -> ReplayBatch:
-        """A batch drawn uniformly from all complete windows.
+        """A batch drawn uniformly from all complete windows, in new memory.
 
         Raises:
             EmptyBufferError: there is no complete window.
         """
+        spec = BatchSpec.of(self.frames.layout, batch_size)
+        place, length = self.draw_into(spec, rng, lambda length: BatchPlace(spec, length))
+        return place.batch(place.window(length))
+
+    def draw_into(
+        self, spec: BatchSpec, rng: np.random.Generator, place_for: Callable[[int], BatchPlace]
+    ) -> tuple[BatchPlace, int]:
+        """Draw a batch into the place that `place_for` gives for so many frames a transition; return both."""
         for _ in range(MAX_OVERRUNS):
             try:
-                batch = self._read(self._draw_windows(batch_size, rng))
+                windows = self._draw_windows(spec.size, rng)
+                place = place_for(windows.frames.shape[1])
+                if self._read(windows, place):
+                    return place, windows.frames.shape[1]
             except OverrunError:
-                batch = None
-            if batch is not None:
-                return batch
+                pass
             time.sleep(0)  # the writer runs ahead of us: let it
         raise ReplayError(
             f"{MAX_OVERRUNS} batches in a row were evicted while they were read: expected a capacity well above what "
@@ -123,25 +135,29 @@ class Sampler:
         oldest = oldest[oldest >= 0]
         return Windows(steps, window, int(oldest.min()) if len(oldest) else tail)
 
-    def _read(self, windows: Windows) -> ReplayBatch | None:
-        """Copy and decode windows, or None when some of it was evicted meanwhile."""
+    def _read(self, windows: Windows, place: BatchPlace) -> bool:
+        """Copy and decode windows into `place`; False when some of it was evicted meanwhile."""
         frames, (count, length) = self.frames, windows.frames.shape
         height, width, channels = frames.layout.frame_shape
-        pixels = np.empty((count * length, height, width, channels), np.uint8)
+        images = place.window(length).reshape(count * length, channels, height, width)
+        # Frames are stored (H, W, C): where there is one channel, they can be decoded in place.
+        pixels = images.reshape(-1, height, width, 1) if channels == 1 else self._scratch(count * length)
         coded = frames.fetch(windows.frames.reshape(-1), pixels)
-        action = frames.column("action", windows.steps[:, 1])
-        reward, discount = self._returns(windows.steps[:, 1:])
+        place.action[:] = frames.column("action", windows.steps[:, 1])
+        place.reward[:], place.discount[:] = self._returns(windows.steps[:, 1:])
         if not frames.intact(windows.oldest):
-            return None
+            return False
         frames.decode(coded, pixels)
-        images = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))  # a view where there is one channel
-        return ReplayBatch(
-            torch.from_numpy(images.reshape(count, length * channels, height, width)),
-            torch.from_numpy(action),
-            torch.from_numpy(reward),
-            torch.from_numpy(discount),
-            frames.layout.frame_stack * channels,
-        )
+        if channels > 1:
+            np.copyto(images, pixels.transpose(0, 3, 1, 2))
+        return True
+
+    def _scratch(self, count: int) -> NDArray[np.uint8]:
+        """This thread's own array of `count` frames (H, W, C), kept for the next batch."""
+        frames = getattr(self._local, "frames", None)
+        if frames is None or len(frames) < count:
+            frames = self._local.frames = np.empty((count, *self.frames.layout.frame_shape), np.uint8)
+        return frames[:count]
 
     def _returns(self, steps: Rows) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """n-step reward and discount of the steps (B, n) after the first observation, (B, 1) each.
