@@ -35,6 +35,8 @@ from diffreplay.layout import (
 from diffreplay.reader import NO_ROW, FrameReader
 
 MAX_LINK = np.iinfo(np.uint16).max
+# A block's frames, and what is skipped at the ring's end between them, are addressed with 32 bits.
+MAX_FRAME_BYTES = (1 << 32) // BLOCK_ROWS // 2
 
 
 @dataclass
@@ -71,8 +73,10 @@ class FrameStore(FrameReader):
     ) -> None:
         index = (END, LINK, FLAGS) + ((REFERENCE,) if codec.reference == "frame" else ())
         layout = Layout(frame_shape, frame_stack, max_rows, index, columns, codec.set_bytes)
-        if layout.frame_bytes * BLOCK_ROWS >= 1 << 32:
-            raise InputError(f"observation_shape: expected frames under 4 MiB, got {layout.frame_bytes} bytes a frame")
+        if layout.frame_bytes > MAX_FRAME_BYTES:
+            raise InputError(
+                f"observation_shape: expected frames of at most {MAX_FRAME_BYTES} bytes, got {layout.frame_bytes}"
+            )
         super().__init__(layout, Arena(layout.nbytes), codec)
         self.max_bytes = max_bytes
         self.streams: dict[int, Stream] = {}
@@ -123,8 +127,7 @@ class FrameStore(FrameReader):
         Raises:
             ReadOnlyError: this process is not the writer.
         """
-        if os.getpid() != self._owner:
-            raise ReadOnlyError(f"only process {self._owner}, which made the buffer, may add to it")
+        self._check_owner()
         state = self._stream(stream)
         first = first or state.row < self.tail
         if not first and self.head - state.row > MAX_LINK - self.layout.frame_stack:
@@ -157,8 +160,11 @@ class FrameStore(FrameReader):
         state = self.streams.get(stream)
         if state is None:
             height, width, channels = self.layout.frame_shape
+            self._check_cap(f"max_bytes, with {len(self.streams) + 1} streams", len(self.streams) + 1)
             stack = np.zeros((self.layout.frame_stack, channels, height, width), np.uint8)
+            self._make_room(stack.nbytes)
             state = self.streams[stream] = Stream(stack)
+            self._publish_allocated()
         return state
 
     def _append_context(self, state: Stream, older: NDArray[np.uint8], link: int) -> int:
@@ -236,6 +242,7 @@ class FrameStore(FrameReader):
 
     def evict(self) -> None:
         """Drop the oldest row, and those that cannot be decoded without it."""
+        self._check_owner()
         while True:
             self._evict_row()
             tail = self.tail
@@ -290,9 +297,8 @@ class FrameStore(FrameReader):
 
     def _build_set(self, data: bytes) -> None:
         number = self.counter(Counter.SET_HEAD)
-        slot = self.layout.set_slot
-        over_cap = self.max_bytes is not None and self.allocated_bytes() + 2 * slot > self.max_bytes
-        if number - self._sets.first >= SET_SLOTS or over_cap:
+        slot, opened = self.layout.set_slot, self.codec.open_set(data)
+        if number - self._sets.first >= SET_SLOTS or not self._make_room_for_set(opened):
             return
         begin = number % SET_SLOTS * slot
         self.memory.sets[begin : begin + len(data)] = data
@@ -301,8 +307,23 @@ class FrameStore(FrameReader):
         self._add(Counter.REFERENCE_BYTES, len(data))
         fence()
         self._count(Counter.SET_HEAD, number + 1)
-        self._reference_set = self.codec.open_set(data)
+        self._reference_set = opened
         self._publish_allocated()
+
+    def _make_room_for_set(self, opened: Any) -> bool:
+        """Evict rows for one more set, unless all sets would take more than a quarter of the cap."""
+        if self.max_bytes is None:
+            return True
+        slot, private = self.layout.set_slot, self.codec.private_bytes(opened)
+        if 4 * (self._sets.allocated + slot + private) > self.max_bytes:
+            return False
+        self._make_room(slot + private - self.codec.private_bytes(self._reference_set))
+        return True
+
+    def _make_room(self, more: int) -> None:
+        """Evict rows until `more` bytes may be taken besides."""
+        while self.max_bytes is not None and self.tail < self.head and self.allocated_bytes() + more > self.max_bytes:
+            self.evict()
 
     def read(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Frames of live rows, for the writer itself: a new array (N, H, W, C)."""
@@ -310,12 +331,17 @@ class FrameStore(FrameReader):
         self.decode(self.fetch(rows, out), out)
         return out
 
-    def _check_cap(self) -> None:
+    def _check_owner(self) -> None:
+        if os.getpid() != self._owner:
+            raise ReadOnlyError(f"only process {self._owner}, which made the buffer, may add to it")
+
+    def _check_cap(self, name: str = "max_bytes", streams: int = 1) -> None:
         """Refuse a cap under which not even a few windows fit uncompressed."""
-        frames = 4 * self.layout.frame_stack * self.layout.frame_bytes
-        least = HEADER_BYTES + 2 * self.layout.block_bytes + frames + 4 * LOG_SEGMENT_BYTES
+        stack = self.layout.frame_stack * self.layout.frame_bytes
+        sets = self._sets.allocated + self.codec.private_bytes(self._reference_set)
+        least = HEADER_BYTES + 2 * self.layout.block_bytes + sets + (4 + streams) * stack + 4 * LOG_SEGMENT_BYTES
         if self.max_bytes is not None and self.max_bytes < least:
-            raise InputError(f"max_bytes: expected at least {least} to hold a few windows, got {self.max_bytes}")
+            raise InputError(f"{name}: expected at least {least} to hold a few windows, got {self.max_bytes}")
 
     def _count(self, which: int, value: int) -> None:
         self.memory.counters[which] = value

@@ -185,7 +185,7 @@ class FrameReader:
         oldest = self.counter(Counter.SET_TAIL)
         if number < oldest:
             raise OverrunError
-        for old in [k for k in self._open_sets if k < oldest]:
+        for old in [k for k in list(self._open_sets) if k < oldest]:
             self._open_sets.pop(old, None)
         return self.codec.open_set(data)
 
@@ -196,5 +196,8 @@ class FrameReader:
         tail, head = self.counter(Counter.SET_TAIL), self.counter(Counter.SET_HEAD)
         numbers = np.arange(tail, head)
         first_rows = self.memory.set_table["first_row"][numbers % SET_SLOTS].astype(np.int64)
+        fence()
+        if self.counter(Counter.SET_TAIL) != tail:
+            raise OverrunError  # an entry may have been reused, and the table no longer be in order
         of_row = np.searchsorted(first_rows, rows[coded], side="right") - 1
         return [(int(numbers[k]) if k >= 0 else -1, coded[of_row == k]) for k in np.unique(of_row).tolist()]
