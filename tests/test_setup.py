@@ -1,0 +1,93 @@
+"""The set-up's refusals: what it prints and how it ends where it cannot go on."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+CHECK = "scripts/check_rendering.py"
+
+
+def run(*command: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True, timeout=120
+    )
+
+
+def executable(path: Path, script: str) -> Path:
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+    return path
+
+
+def test_rendering_works_here() -> None:
+    result = run(sys.executable, CHECK, MUJOCO_GL="")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == "MuJoCo renders without a screen (MUJOCO_GL=egl).\n"
+
+
+def test_backend_that_needs_a_screen_is_refused() -> None:
+    result = run(sys.executable, CHECK, MUJOCO_GL="glfw", DISPLAY="")
+    assert result.returncode == 1
+    assert "MUJOCO_GL=egl or MUJOCO_GL=osmesa" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def without_egl(folder: Path) -> dict[str, str]:
+    """The environment of a machine without the library: an empty file in its name is found before the real one."""
+    for name in ("libEGL.so.1", "libEGL.so"):
+        (folder / name).touch()
+    return {"MUJOCO_GL": "egl", "LD_LIBRARY_PATH": str(folder)}
+
+
+def test_missing_library_names_the_command(tmp_path: Path) -> None:
+    # With no apt-get on PATH nothing may be installed, whoever runs this.
+    result = run(sys.executable, CHECK, **without_egl(tmp_path), PATH=str(tmp_path))
+    assert result.returncode == 1
+    assert "apt-get install --yes --no-install-recommends libegl1 " in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+# The apt-get of these tests is a script of their own: the real one would change the machine that they run on.
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may install packages")
+def test_root_installs_the_missing_library(tmp_path: Path) -> None:
+    environment = without_egl(tmp_path)
+    executable(tmp_path / "apt-get", f'echo "ran $1" && if [ "$1" = install ]; then rm {tmp_path}/libEGL.*; fi')
+    result = run(sys.executable, CHECK, **environment, PATH=f"{tmp_path}:{os.environ['PATH']}")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.index("ran update") < result.stdout.index("ran install")
+    assert result.stdout.endswith("MuJoCo renders without a screen (MUJOCO_GL=egl).\n")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may install packages")
+def test_failed_installation_stops(tmp_path: Path) -> None:
+    environment = without_egl(tmp_path)
+    executable(tmp_path / "apt-get", 'echo "ran $1" && exit 100')
+    result = run(sys.executable, CHECK, **environment, PATH=f"{tmp_path}:{os.environ['PATH']}")
+    assert result.returncode == 1
+    assert "ran update" in result.stdout and "ran install" not in result.stdout
+    assert "    apt-get update && apt-get install --yes" in result.stderr
+
+
+def test_python_that_cannot_work_is_refused(tmp_path: Path) -> None:
+    old = executable(tmp_path / "python", 'if [ "$1" = --version ]; then echo Python 3.10.13; else exit 1; fi')
+    result = run("scripts/create_venv.sh", tmp_path / "venv", "dev", PYTHON=str(old))
+    assert result.returncode == 1
+    assert result.stderr.startswith("Expected Python 3.11 or 3.12, found Python 3.10.13.")
+    assert not (tmp_path / "venv").exists()
+
+
+def test_options_in_args_win() -> None:
+    result = run("make", "--dry-run", "--always-make", "train", "ARGS=task=quadruped_walk seed=2")
+    assert result.returncode == 0, result.stderr
+    command = result.stdout.splitlines()[-1]
+    assert "train.py task=walker_walk full_compress=true " in command
+    options = command.partition("train.py ")[2].split()
+    chosen = yaml.safe_load(run(sys.executable, "train.py", *options, "--cfg", "job").stdout)
+    assert (chosen["task_name"], chosen["seed"], chosen["full_compress"]) == ("quadruped_walk", 2, True)
