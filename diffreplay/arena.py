@@ -58,7 +58,7 @@ class Arena:
                 found = os.fstat(fd).st_size
                 raise SharedMemoryError(f"expected a shared memory file of {self.nbytes} bytes, got one of {found}")
             self.map = mmap.mmap(fd, self.nbytes)
-        except OSError as error:
+        except (OSError, OverflowError) as error:
             raise SharedMemoryError(
                 f"could not map {self.nbytes / 1e9:.2f} GB of shared address space ({error}); "
                 "lower the capacity or raise the limit on address space (ulimit -v)"

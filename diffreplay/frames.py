@@ -6,6 +6,7 @@ their bytes with the observation before it; see `FrameStore.append` for what hap
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
 from typing import Any
@@ -60,6 +61,7 @@ class FrameStore(FrameReader):
         codec: how frames are coded.
         columns: further values that are stored for each row.
         max_bytes: the allocated bytes never exceed this; the oldest frames leave first.
+        window_frames: frames that `max_bytes` must hold at least, even if none compresses.
     """
 
     def __init__(
@@ -70,21 +72,24 @@ class FrameStore(FrameReader):
         codec: Codec,
         columns: tuple[Column, ...] = (),
         max_bytes: int | None = None,
+        window_frames: int = 0,
     ) -> None:
         index = (END, LINK, FLAGS) + ((REFERENCE,) if codec.reference == "frame" else ())
-        layout = Layout(frame_shape, frame_stack, max_rows, index, columns, codec.set_bytes)
+        set_bytes = codec.set_frames(math.prod(frame_shape)) * math.prod(frame_shape)
+        layout = Layout(frame_shape, frame_stack, max_rows, index, columns, set_bytes)
         if layout.frame_bytes > MAX_FRAME_BYTES:
             raise InputError(
                 f"observation_shape: expected frames of at most {MAX_FRAME_BYTES} bytes, got {layout.frame_bytes}"
             )
         super().__init__(layout, Arena(layout.nbytes), codec)
         self.max_bytes = max_bytes
+        self._least_frames = max(window_frames, 4 * frame_stack)
         self.streams: dict[int, Stream] = {}
         self._owner = os.getpid()
         self._sets, self._blocks, self._log = layout.rings(self.arena)
         self._log_tail = 0  # where the coded frame of the oldest row begins in the log
-        self._reference_set: Any = codec.open_set(None)
-        self._planner = codec.planner()
+        self._reference_set: Any = codec.open_set(b"", frame_shape)
+        self._planner = codec.planner(frame_shape)
         self._count(Counter.MAGIC, MAGIC)
         self._count(Counter.VERSION, VERSION)
         self._check_cap()
@@ -104,7 +109,7 @@ class FrameStore(FrameReader):
         """Bytes of memory taken now, by the shared store and by the writer's own copies."""
         stacks = len(self.streams) * self.layout.frame_stack * self.layout.frame_bytes
         rings = self._sets.allocated + self._blocks.allocated + self._log.allocated
-        return HEADER_BYTES + rings + stacks + self.codec.private_bytes(self._reference_set)
+        return HEADER_BYTES + rings + stacks + self._private_bytes()
 
     def append(
         self, stack: NDArray[np.uint8], values: tuple[Any, ...] = (), stream: int = 0, *, first: bool = False
@@ -291,13 +296,13 @@ class FrameStore(FrameReader):
         """Ask the codec whether the rows so far make a better reference set, and build it."""
         if not self._planner.due(self.head):
             return
-        rows = self._planner.choose(self)
-        if rows is not None:
-            self._build_set(self.read(rows).tobytes())
+        frames = self._planner.choose(self)
+        if frames is not None:
+            self._build_set(frames.tobytes())
 
     def _build_set(self, data: bytes) -> None:
         number = self.counter(Counter.SET_HEAD)
-        slot, opened = self.layout.set_slot, self.codec.open_set(data)
+        slot, opened = self.layout.set_slot, self.codec.open_set(data, self.layout.frame_shape)
         if number - self._sets.first >= SET_SLOTS or not self._make_room_for_set(opened):
             return
         begin = number % SET_SLOTS * slot
@@ -307,18 +312,25 @@ class FrameStore(FrameReader):
         self._add(Counter.REFERENCE_BYTES, len(data))
         fence()
         self._count(Counter.SET_HEAD, number + 1)
-        self._reference_set = opened
+        self._open_sets.pop(number - 1, None)  # to read by, it is opened anew, without what only coding needs
+        self._reference_set = self._open_sets[number] = opened
         self._publish_allocated()
 
     def _make_room_for_set(self, opened: Any) -> bool:
         """Evict rows for one more set, unless all sets would take more than a quarter of the cap."""
         if self.max_bytes is None:
             return True
-        slot, private = self.layout.set_slot, self.codec.private_bytes(opened)
-        if 4 * (self._sets.allocated + slot + private) > self.max_bytes:
+        tables = self.codec.private_bytes(opened)
+        more = 2 * self.layout.set_slot + tables - self.codec.private_bytes(self._reference_set)
+        sets = self._sets.allocated + self._private_bytes() + more
+        if 4 * sets > self.max_bytes or self._least_bytes(len(self.streams), sets) > self.max_bytes:
             return False
-        self._make_room(slot + private - self.codec.private_bytes(self._reference_set))
+        self._make_room(more)
         return True
+
+    def _private_bytes(self) -> int:
+        """Bytes of this process alone: each reference set as the codec opened it, and what coding takes besides."""
+        return self.counter(Counter.REFERENCE_BYTES) + self.codec.private_bytes(self._reference_set)
 
     def _make_room(self, more: int) -> None:
         """Evict rows until `more` bytes may be taken besides."""
@@ -335,13 +347,25 @@ class FrameStore(FrameReader):
         if os.getpid() != self._owner:
             raise ReadOnlyError(f"only process {self._owner}, which made the buffer, may add to it")
 
+    def lengths(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Coded bytes of live rows, (N,)."""
+        return self._locate(rows)[1]
+
+    @property
+    def frame_bytes(self) -> int:
+        """Bytes of a raw frame."""
+        return self.layout.frame_bytes
+
     def _check_cap(self, name: str = "max_bytes", streams: int = 1) -> None:
         """Refuse a cap under which not even a few windows fit uncompressed."""
-        stack = self.layout.frame_stack * self.layout.frame_bytes
-        sets = self._sets.allocated + self.codec.private_bytes(self._reference_set)
-        least = HEADER_BYTES + 2 * self.layout.block_bytes + sets + (4 + streams) * stack + 4 * LOG_SEGMENT_BYTES
+        least = self._least_bytes(streams, self._sets.allocated + self._private_bytes())
         if self.max_bytes is not None and self.max_bytes < least:
             raise InputError(f"{name}: expected at least {least} to hold a few windows, got {self.max_bytes}")
+
+    def _least_bytes(self, streams: int, sets: int) -> int:
+        """Bytes for so many streams, `sets` bytes of reference sets, and a few windows that do not compress."""
+        frames = (self._least_frames + streams * self.layout.frame_stack) * self.layout.frame_bytes
+        return HEADER_BYTES + 2 * self.layout.block_bytes + sets + frames + 4 * LOG_SEGMENT_BYTES
 
     def _count(self, which: int, value: int) -> None:
         self.memory.counters[which] = value

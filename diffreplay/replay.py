@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,6 +15,8 @@ from diffreplay.errors import InputError
 from diffreplay.frames import FrameStore
 from diffreplay.layout import Column, Counter
 from diffreplay.sampling import Sampler
+
+FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
 class TimeStep(Protocol):
@@ -80,17 +83,25 @@ class ReplayBuffer(Sampler):
     ) -> None:
         self.capacity = _positive("capacity", capacity)
         frame_stack, nstep = _positive("frame_stack", frame_stack), _positive("nstep", nstep)
-        if capacity < nstep:
-            raise InputError(f"capacity: expected at least nstep = {nstep} transitions, got {capacity}")
-        if not 0 <= discount <= 1:
+        codec = codecs.get(codec)
+        # What one window needs: its frames, and with them the group of the oldest one's reference frame.
+        window_frames = nstep + frame_stack + (frame_stack - 1 if codec.reference == "frame" else 0)
+        if capacity < window_frames - 1:
+            raise InputError(
+                f"capacity: expected at least {window_frames - 1} transitions, which a window of nstep {nstep} and "
+                f"frame_stack {frame_stack} takes, got {capacity}"
+            )
+        if not 0 <= _finite("discount", discount) <= 1:
             raise InputError(f"discount: expected a number in [0, 1], got {discount}")
-        shape = tuple(_positive("observation_shape", side) for side in observation_shape)
+        if max_bytes is not None:
+            max_bytes = _positive("max_bytes", max_bytes)
+        shape = _shape("observation_shape", observation_shape)
         if len(shape) != 3 or shape[0] % frame_stack:
             raise InputError(
                 f"observation_shape: expected (frame_stack * C, H, W) with frame_stack {frame_stack}, got {shape}"
             )
         self.observation_shape = shape
-        self.action_shape, self.action_dtype = tuple(action_shape), np.dtype(action_dtype)
+        self.action_shape, self.action_dtype = _shape("action_shape", action_shape), _number_dtype(action_dtype)
         columns = (
             Column("action", self.action_dtype.str, self.action_shape),
             Column("reward", "<f4"),
@@ -100,9 +111,10 @@ class ReplayBuffer(Sampler):
             (shape[1], shape[2], shape[0] // frame_stack),
             frame_stack,
             2 * frame_stack * (capacity + 1),  # every transition in an episode of its own, no stack shifted by one
-            codecs.get(codec),
+            codec,
             columns,
             max_bytes,
+            window_frames,
         )
         super().__init__(self.store, nstep, discount)
         self._rng = np.random.default_rng(seed)
@@ -199,7 +211,12 @@ class ReplayBuffer(Sampler):
 
     def _values(self, action: Any, reward: Any, discount: Any) -> tuple[Any, ...]:
         """Check what a step carries besides its observation."""
-        array = np.asarray(action)
+        try:
+            array = np.asarray(action)
+        except ValueError as error:
+            raise InputError(
+                f"action: expected {self.action_dtype} of shape {self.action_shape}, but {error}"
+            ) from None
         if array.shape != self.action_shape or not np.can_cast(array.dtype, self.action_dtype, "same_kind"):
             raise InputError(
                 f"action: expected {self.action_dtype} of shape {self.action_shape}, got {array.dtype} of shape "
@@ -218,11 +235,27 @@ def _positive(name: str, value: Any) -> int:
     return int(value)
 
 
+def _shape(name: str, value: Any) -> tuple[int, ...]:
+    if not isinstance(value, Iterable):
+        raise InputError(f"{name}: expected a tuple of positive integers, got {value!r}")
+    return tuple(_positive(name, side) for side in value)
+
+
+def _number_dtype(value: DTypeLike) -> np.dtype[Any]:
+    try:
+        dtype = np.dtype(value)
+    except TypeError as error:
+        raise InputError(f"action_dtype: expected a dtype of numbers, got {value!r} ({error})") from None
+    if dtype.kind not in "biuf":
+        raise InputError(f"action_dtype: expected a dtype of numbers, got {dtype}")
+    return dtype
+
+
 def _finite(name: str, value: Any) -> float:
     try:
         number = float(value)
     except (TypeError, ValueError):
         raise InputError(f"{name}: expected a finite number, got {value!r}") from None
-    if not np.isfinite(np.float32(number)):
+    if not abs(number) <= FLOAT32_MAX:  # so that NaN does not pass either
         raise InputError(f"{name}: expected a finite number (float32), got {value!r}")
     return number

@@ -19,7 +19,7 @@ def get(codec: str | Codec) -> Codec:
     """
     if isinstance(codec, Codec):
         return codec
-    if codec not in REGISTRY:
+    if not isinstance(codec, str) or codec not in REGISTRY:
         names = ", ".join(repr(name) for name in REGISTRY)
         raise UnknownCodecError(f"codec: expected one of {names} or a codec instance, got {codec!r}")
     return REGISTRY[codec]()
