@@ -208,7 +208,6 @@ class FrameStore(FrameReader):
         self._add(Counter.PAYLOAD_BYTES, len(blob))
         fence()  # a reader that sees the new head sees all of the row
         self._count(Counter.HEAD, row + 1)
-        self._planner.stored(len(blob))
         return row
 
     def _encode(self, state: Stream, pixels: NDArray[np.uint8]) -> tuple[Any, int]:

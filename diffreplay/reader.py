@@ -177,7 +177,7 @@ class FrameReader:
     def _read_set(self, number: int) -> Any:
         """Open a reference set from a checked copy; forget the sets that no row needs any more."""
         if number < 0:
-            return self.codec.open_set(None)
+            return self.codec.open_set(b"", self.layout.frame_shape)
         slot = number % SET_SLOTS
         begin, nbytes = slot * self.layout.set_slot, int(self.memory.set_table["nbytes"][slot])
         data = bytes(self.memory.sets[begin : begin + min(nbytes, self.layout.set_slot)])
@@ -187,7 +187,7 @@ class FrameReader:
             raise OverrunError
         for old in [k for k in list(self._open_sets) if k < oldest]:
             self._open_sets.pop(old, None)
-        return self.codec.open_set(data)
+        return self.codec.open_set(data, self.layout.frame_shape)
 
     def _by_set(self, rows: Rows, coded: NDArray[np.intp]) -> list[tuple[int, NDArray[np.intp]]]:
         """Split places by the reference set of their rows."""

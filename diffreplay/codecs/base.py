@@ -20,14 +20,13 @@ class Codec(ABC):
 
     - "none": nothing;
     - "frame": an earlier frame of its episode that is stored raw, every `frame_stack`-th one;
-    - "set": reference frames shared by the whole buffer, chosen from time to time by `plan_set`.
+    - "set": reference frames shared by the whole buffer, chosen from time to time by its `planner`.
 
     A codec holds options, never data, so that one instance may serve many buffers and processes.
     """
 
     name: ClassVar[str]
     reference: ClassVar[Literal["none", "frame", "set"]] = "none"
-    set_bytes: int = 0
 
     @abstractmethod
     def encode(self, frame: Frame, reference: Any = None) -> Buffer | None:
@@ -35,7 +34,7 @@ class Codec(ABC):
 
         Args:
             frame: (H, W, C) uint8.
-            reference: for "frame" the reference frame (H, W, C); for "set" what `open_set` returned, or None.
+            reference: for "frame" the reference frame (H, W, C) or None; for "set" what `open_set` returned.
         """
 
     def gather(self, blobs: Sequence[Buffer], frame_bytes: int) -> Buffer:
@@ -49,38 +48,44 @@ class Codec(ABC):
         Args:
             data: copy of n coded frames, made by `gather`.
             lengths: (n,) coded size of each, in bytes.
-            reference: for "set" what `open_set` returned, or None; unused otherwise.
+            reference: for "set" what `open_set` returned; unused otherwise.
             out: (n, H, W, C) uint8, C-contiguous; for "frame" it already holds the reference frames.
 
         Raises:
             CorruptDataError: `data` is not what `encode` made of frames of this shape.
         """
 
-    def open_set(self, data: Buffer | None) -> Any:
-        """For "set": what `encode` and `decode` take as `reference`; None as `data` before the first set."""
+    def set_frames(self, frame_bytes: int) -> int:
+        """For "set": how many frames of that size a set has at most; 0 otherwise."""
+        return 0
+
+    def open_set(self, data: Buffer, frame_shape: tuple[int, int, int]) -> Any:
+        """For "set": what `encode` and `decode` take as `reference`.
+
+        Args:
+            data: the reference frames, end to end; empty before the first set is built.
+            frame_shape: (H, W, C) of a frame.
+        """
         return None
 
     def private_bytes(self, reference: Any) -> int:
         """For "set": bytes that the writer takes for its own copy of an open set."""
         return 0
 
-    def planner(self) -> SetPlanner:
-        """For "set": a fresh object that decides when to build a set, and of which rows."""
+    def planner(self, frame_shape: tuple[int, int, int]) -> SetPlanner:
+        """For "set": a fresh object that decides when to build a set, and of which frames."""
         return SetPlanner()
 
 
 class SetPlanner:
     """Decides when a reference set is built. This one: never."""
 
-    def stored(self, nbytes: int) -> None:
-        """A frame was stored in `nbytes`."""
-
     def due(self, head: int) -> bool:
         """Whether `choose` should be asked now that `head` rows are written."""
         return False
 
-    def choose(self, store: FrameSource) -> NDArray[np.int64] | None:
-        """Rows of the frames of a new set, or None to go on with the present one."""
+    def choose(self, store: FrameSource) -> NDArray[np.uint8] | None:
+        """Reference frames (K, H, W, C) of a new set, or None to go on with the present one."""
         return None
 
 
@@ -95,5 +100,12 @@ class FrameSource(Protocol):
     def tail(self) -> int:
         """The oldest row that still counts."""
 
+    @property
+    def frame_bytes(self) -> int:
+        """Bytes of a raw frame."""
+
     def read(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Frames of rows, (N, H, W, C)."""
+
+    def lengths(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Coded bytes of rows, (N,)."""

@@ -18,42 +18,40 @@ import numpy as np
 import zstandard
 from numpy.typing import NDArray
 
-from diffreplay.codecs.base import Buffer, Codec, Frame, FrameSource, SetPlanner
+from diffreplay.codecs.base import Buffer, Codec, Frame
+from diffreplay.codecs.references import PayingPlanner
 from diffreplay.errors import CorruptDataError, InputError
 
+MAX_SET_BYTES = 3 << 19
 MAX_BLOCK_BYTES = 1 << 17  # RFC 8878: larger frames are several blocks, whose headers are stored
 BLOCK_HEADER_BYTES = 3
 HEADER_OPTIONS = {"write_content_size": True, "write_dict_id": False, "write_checksum": False}
 
 
 class ReferenceSet:
-    """Reference frames ready to code against, or none when `data` is None."""
+    """Reference frames ready to code against; empty before the first set is built."""
 
-    def __init__(self, data: Buffer | None, params: zstandard.ZstdCompressionParameters) -> None:
-        self._params = params
-        self.data = None if data is None else bytes(data)
+    def __init__(self, data: Buffer, params: zstandard.ZstdCompressionParameters) -> None:
+        self._params, self.nbytes = params, len(data)
+        self._dictionary = zstandard.ZstdCompressionDict(data, zstandard.DICT_TYPE_RAWCONTENT) if self.nbytes else None
 
     @property
     def private_bytes(self) -> int:
-        """The dictionary's own copy of the frames for coding and decoding, and its match tables."""
-        tables = 4 * ((1 << self._params.hash_log) + (1 << self._params.chain_log))
-        return 0 if self.data is None else 2 * len(self.data) + tables
-
-    @cached_property
-    def _dictionary(self) -> zstandard.ZstdCompressionDict | None:
-        if self.data is None:
-            return None
-        return zstandard.ZstdCompressionDict(self.data, dict_type=zstandard.DICT_TYPE_RAWCONTENT)
+        """Bytes of match tables that the compressor holds."""
+        return 4 * ((1 << self._params.hash_log) + (1 << self._params.chain_log)) if self.nbytes else 0
 
     @cached_property
     def compressor(self) -> zstandard.ZstdCompressor:
         """Codes against the set; its match tables are built once."""
-        if self._dictionary is not None:
-            self._dictionary.precompute_compress(compression_params=self._params)
+        if self._dictionary is None:
+            return zstandard.ZstdCompressor(compression_params=self._params)
+        self._dictionary.precompute_compress(compression_params=self._params)
         return zstandard.ZstdCompressor(dict_data=self._dictionary, compression_params=self._params)
 
     def decompressor(self) -> zstandard.ZstdDecompressor:
         """A new decompressor: one must not serve two threads, and a batch is worth one."""
+        if self._dictionary is None:
+            return zstandard.ZstdDecompressor()
         return zstandard.ZstdDecompressor(dict_data=self._dictionary)
 
 
@@ -61,31 +59,55 @@ class ZstdCodec(Codec):
     """Zstandard with shared reference frames.
 
     Args:
-        level: compression level, 1 to 22.
-        set_bytes: bytes of reference frames in a set, at most.
-        refresh_interval: frames after which a new set is considered.
+        level: compression level, 1 to 22; by default 7 for frames of one channel and 6 for others.
+        set_frames: frames in a reference set, at most.
+        refresh_interval: frames after which a new set is considered, at most.
     """
 
     name = "zstd"
     reference = "set"
 
-    def __init__(self, level: int = 6, set_bytes: int = 1 << 18, refresh_interval: int = 50_000) -> None:
-        if not 1 <= level <= zstandard.MAX_COMPRESSION_LEVEL:
+    def __init__(self, level: int | None = None, set_frames: int = 64, refresh_interval: int = 25_000) -> None:
+        if level is not None and not 1 <= level <= zstandard.MAX_COMPRESSION_LEVEL:
             raise InputError(f"level: expected 1 to {zstandard.MAX_COMPRESSION_LEVEL}, got {level}")
-        self.level, self.set_bytes, self.refresh_interval = level, set_bytes, refresh_interval
+        if set_frames < 1 or refresh_interval < 1:
+            raise InputError(
+                f"expected positive set_frames and refresh_interval, got {set_frames} and {refresh_interval}"
+            )
+        self._level, self._set_frames, self._refresh_interval = level, set_frames, refresh_interval
 
-    def open_set(self, data: Buffer | None) -> ReferenceSet:
-        """The set for `encode` and `decode`; None for the frames before the first set."""
-        params = zstandard.ZstdCompressionParameters.from_level(self.level, **HEADER_OPTIONS)
+    def set_frames(self, frame_bytes: int) -> int:
+        """How many frames of that size a set has at most."""
+        return min(self._set_frames, max(1, MAX_SET_BYTES // frame_bytes))
+
+    def open_set(self, data: Buffer, frame_shape: tuple[int, int, int]) -> ReferenceSet:
+        """The set for `encode` and `decode`."""
+        gray = frame_shape[2] == 1
+        level = self._level if self._level is not None else 7 if gray else 6
+        params = zstandard.ZstdCompressionParameters.from_level(
+            level,
+            window_log=21,
+            hash_log=18 if gray else 19,
+            chain_log=18,
+            min_match=5 if gray else 4,
+            **HEADER_OPTIONS,
+        )
         return ReferenceSet(data, params)
 
     def private_bytes(self, reference: ReferenceSet) -> int:
-        """Bytes of the writer's own copy of an open set."""
+        """Bytes that the writer takes for coding against an open set."""
         return reference.private_bytes
 
-    def planner(self) -> Planner:
+    def planner(self, frame_shape: tuple[int, int, int]) -> PayingPlanner:
         """Decides when to build a set, and of which frames."""
-        return Planner(self.set_bytes, self.refresh_interval)
+
+        def trial(frames: NDArray[np.uint8], references: NDArray[np.uint8]) -> int:
+            opened = self.open_set(references.tobytes(), frame_shape)
+            coded = [self.encode(frame, opened) for frame in frames]
+            return sum(frames[0].size if blob is None else len(blob) for blob in coded)
+
+        frame_bytes = int(np.prod(frame_shape))
+        return PayingPlanner(self.set_frames(frame_bytes), self._refresh_interval, trial)
 
     def encode(self, frame: Frame, reference: Any = None) -> Buffer | None:
         """The frame against the set `reference`, or None when raw is no larger."""
@@ -134,23 +156,3 @@ def stored_header(frame_bytes: int, length: int) -> bytes:
         return header
     kind, size = (1, frame_bytes) if length == 1 else (2, length)
     return header + (size << 3 | kind << 1 | 1).to_bytes(BLOCK_HEADER_BYTES, "little")
-
-
-class Planner(SetPlanner):
-    """Builds sets of frames spread evenly over the newest ones."""
-
-    def __init__(self, set_bytes: int, interval: int) -> None:
-        self.set_bytes, self.interval = set_bytes, interval
-        self._next = 64
-
-    def due(self, head: int) -> bool:
-        """Whether `choose` should be asked now that `head` rows are written."""
-        return head >= self._next
-
-    def choose(self, store: FrameSource) -> NDArray[np.int64] | None:
-        """Rows spread evenly over the newest `interval`."""
-        head = store.head
-        self._next = head * 8 if head < 4096 else head + self.interval
-        first = max(store.tail, head - self.interval)
-        count = min(self.set_bytes // store.read(np.array([head - 1])).size, head - first)
-        return np.unique(np.linspace(first, head - 1, count).astype(np.int64))
