@@ -22,6 +22,8 @@ def fail(reason: str) -> NoReturn:
     raise SystemExit(1)
 
 
+RUN_FOLDER_ERRORS = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EACCES, errno.EROFS, errno.ENOSPC)
+
 # Compute threads that spin while they wait would take the processor from the loader's workers. PyTorch's OpenMP reads
 # this when it is loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -53,7 +55,7 @@ def main() -> None:
         print("train.py: interrupted", file=sys.stderr)
         raise SystemExit(130) from None
     except OSError as error:
-        if error.errno not in (errno.ENAMETOOLONG, errno.EACCES, errno.EROFS):
+        if error.errno not in RUN_FOLDER_ERRORS:
             raise
         fail(f"{error}; choose another run folder with hydra.run.dir=...")
 

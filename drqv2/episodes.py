@@ -131,5 +131,6 @@ class EpisodeWriter:
 
 def load_episode(path: Path) -> Episode:
     """The arrays of an episode of T transitions, each with T + 1 rows, decoded."""
-    with np.load(path, allow_pickle=False) as file:
+    # Opened here, because numpy leaves a damaged file open.
+    with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
         return {field: file[field] for field in FIELDS}

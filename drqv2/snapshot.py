@@ -30,7 +30,7 @@ def load_snapshot(path: Path) -> dict[str, Any]:
     """Return the state in `path`, its tensors on the CPU; OptionError when the file is damaged or not a snapshot."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
         raise OptionError(
             f"{path} is not a readable snapshot: restore it from a copy, or remove it to start the run over"
         ) from error

@@ -1,0 +1,57 @@
+import pytest
+from training_options import tiny_config
+
+from drqv2.errors import OptionError
+
+MODES = {
+    # half_compress, full_compress, codec -> gray, black floor, codec
+    (): (False, False, None),
+    ("half_compress=true",): (True, False, "raw"),
+    ("full_compress=true",): (True, True, "zstd"),
+    ("full_compress=true", "codec=sparse"): (True, True, "sparse"),
+    ("full_compress=true", "grayscale=false"): (False, True, "zstd"),
+    ("full_compress=true", "black_floor=false"): (True, False, "zstd"),
+    ("half_compress=true", "black_floor=true"): (True, True, "raw"),
+    ("grayscale=true", "black_floor=true"): (True, True, None),
+}
+
+
+@pytest.mark.parametrize("overrides", MODES)
+def test_modes_and_what_they_turn_on(overrides):
+    config = tiny_config(*overrides)
+    assert (config.observe_in_gray, config.paint_floor_black, config.replay_codec) == MODES[overrides]
+
+
+def test_published_hyperparameters():
+    config = tiny_config("feature_dim=50", "agent.hidden_dim=1024", "task=cheetah_run", "batch_size=256")
+    agent = config.agent
+    assert (agent.lr, agent.feature_dim, agent.hidden_dim) == (1e-4, 50, 1024)
+    assert (agent.critic_target_tau, agent.update_every_steps, agent.num_expl_steps) == (0.01, 2, 2000)
+    assert (agent.stddev_schedule, agent.stddev_clip) == ("linear(1.0,0.1,500000)", 0.3)
+    assert (config.frame_stack, config.discount, config.nstep) == (3, 0.99, 3)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["half_compress=true", "full_compress=true"], "exclude each other"),
+        (["codec=sparse"], "add full_compress=true"),
+        (["half_compress=true", "codec=zstd"], "add full_compress=true"),
+        (["replay_buffer_max_bytes=1000"], "buffer in RAM"),
+        (["batch_size=0"], "batch_size=0: expected at least 1"),
+        (["batch_size=many"], "batch_size.*Integer"),
+        (["action_repeat=2.5"], "action_repeat.*Integer"),
+        (["grayscale=perhaps"], "grayscale.*bool"),
+        (["seed=-1"], "seed=-1: expected at least 0"),
+        (["eval_every_frames=3"], "at least one agent step, 10 frames"),
+        (["discount=1.5"], "from 0 to 1"),
+        (["nstep=2000"], "at most replay_buffer_size"),
+        (["stddev_schedule=falling"], "no schedule"),
+        (["+batchsize=3"], "batchsize"),
+        (["task=easy"], "choose a task"),
+        (["agent.lr=fast"], "agent.lr.*Float"),
+    ],
+)
+def test_mistakes(overrides, message):
+    with pytest.raises(OptionError, match=f"(?i){message}"):
+        tiny_config(*overrides)

@@ -1,0 +1,103 @@
+import csv
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from drqv2.logger import COMMON_COLUMNS, TRAIN_COLUMNS, Logger
+from drqv2.throughput import Throughput
+
+
+def row(frame, columns=COMMON_COLUMNS):
+    return {**dict.fromkeys(columns, 1.5), "frame": frame, "step": frame // 2, "episode": frame // 10}
+
+
+def train_row(frame):
+    names = TRAIN_COLUMNS[: TRAIN_COLUMNS.index("batch_reward")]
+    return row(frame, names)
+
+
+def read(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_rows_are_on_disk_at_once_and_hold_the_updates_means(tmp_path, capsys):
+    with Logger(tmp_path, 100, use_tb=False) as logger:
+        logger.train(train_row(10))
+        for loss in (1.0, 2.0, 6.0):
+            logger.update({"critic_loss": torch.tensor(loss), "batch_reward": torch.tensor(0.5)})
+        logger.train(train_row(20))
+        logger.eval(row(20))
+        rows = read(tmp_path / "train.csv")
+        assert [r["frame"] for r in rows] == ["10", "20"]
+        assert tuple(rows[0]) == TRAIN_COLUMNS
+        assert [(r["critic_loss"], r["batch_reward"]) for r in rows] == [("", ""), ("3.0", "0.5")]
+        assert read(tmp_path / "eval.csv")[0]["frame"] == "20"
+    lines = capsys.readouterr().out.splitlines()
+    assert [line[:7] for line in lines] == ["| train", "| train", "| eval "]
+    assert "ratio 1.5" in lines[0] and "wait 150.0%" in lines[0] and "FPS 1.5" in lines[0]
+    assert not (tmp_path / "tb").exists()
+
+
+def test_a_resumed_run_has_neither_gaps_nor_doubled_rows(tmp_path):
+    with Logger(tmp_path, 100, use_tb=False) as logger:
+        for frame in (10, 20, 30):
+            logger.eval(row(frame))
+            logger.train(train_row(frame))
+    with (tmp_path / "train.csv").open("a") as file:
+        file.write("15,7")  # torn off by a crash
+    with Logger(tmp_path, 100, use_tb=False, resume_frame=20) as logger:
+        logger.eval(row(20))
+        for frame in (30, 40):
+            logger.train(train_row(frame))
+    assert [r["frame"] for r in read(tmp_path / "train.csv")] == ["10", "20", "30", "40"]
+    assert [r["frame"] for r in read(tmp_path / "eval.csv")] == ["10", "20"]
+
+
+def test_a_run_that_starts_over_keeps_the_earlier_rows_aside(tmp_path):
+    for frame in (10, 50):
+        with Logger(tmp_path, 100, use_tb=False) as logger:
+            logger.train(train_row(frame))
+    assert [r["frame"] for r in read(tmp_path / "train.csv")] == ["50"]
+    assert [r["frame"] for r in read(tmp_path / "train.old.csv")] == ["10"]
+
+
+def test_tensorboard_gets_every_figure(tmp_path):
+    with Logger(tmp_path, 100, use_tb=True) as logger:
+        logger.update({"critic_loss": torch.tensor(4.0)})
+        logger.train(train_row(10))
+        logger.eval(row(20))
+    events = EventAccumulator(str(tmp_path / "tb"))
+    events.Reload()
+    for name, step, value in (
+        ("train/critic_loss", 10, 4.0),
+        ("train/compression_ratio", 10, 1.5),
+        ("eval/episode_reward", 20, 1.5),
+    ):
+        assert [(event.step, event.value) for event in events.Scalars(name)] == [(step, value)]
+
+
+def test_an_unknown_column_is_refused(tmp_path):
+    with Logger(tmp_path, 100, use_tb=False) as logger, pytest.raises(ValueError, match="nonsense"):
+        logger.eval({**row(10), "nonsense": 1})
+
+
+def test_throughput_leaves_evaluations_out_and_tells_waiting(monkeypatch):
+    clock = [100.0]
+    monkeypatch.setattr("drqv2.throughput.time.perf_counter", lambda: clock[0])
+
+    def work(seconds):
+        clock[0] += seconds
+
+    throughput = Throughput(total_time=1000)
+    work(6)
+    with throughput.wait():
+        work(2)
+    with throughput.pause():
+        work(50)
+    throughput.count(frames=40)
+    throughput.count(samples=80)
+    assert throughput.report() == {"fps": 5, "samples_per_second": 10, "data_wait": 0.25, "total_time": 1058}
+    work(1)
+    assert throughput.report() == {"fps": 0, "samples_per_second": 0, "data_wait": 0, "total_time": 1059}
