@@ -53,7 +53,8 @@ def check_image_space(space: spaces.Space[Any], name: str = "observation_space")
     """
     if isinstance(space, spaces.Dict):
         raise InputError(
-            f"{name}: expected a Box of uint8, got a Dict; use CompressedDictReplayBuffer or CompressedDictRolloutBuffer"
+            f"{name}: expected a Box of uint8, got a Dict; use CompressedDictReplayBuffer or "
+            "CompressedDictRolloutBuffer"
         )
     if not isinstance(space, spaces.Box) or space.dtype != np.uint8 or not space.shape or 0 in space.shape:
         raise InputError(

@@ -1,0 +1,18 @@
+"""Compressed replay and rollout buffers for Stable-Baselines3.
+
+    from diffreplay.sb3 import CompressedReplayBuffer
+
+    model = DQN("CnnPolicy", env, replay_buffer_class=CompressedReplayBuffer)
+
+Needs Stable-Baselines3 2.9: `pip install diffreplay[atari]`.
+"""
+
+from diffreplay.sb3.replay import CompressedDictReplayBuffer, CompressedReplayBuffer
+from diffreplay.sb3.rollout import CompressedDictRolloutBuffer, CompressedRolloutBuffer
+
+__all__ = [
+    "CompressedDictReplayBuffer",
+    "CompressedDictRolloutBuffer",
+    "CompressedReplayBuffer",
+    "CompressedRolloutBuffer",
+]
