@@ -7,6 +7,7 @@ or evicted frame gets through.
 
 from __future__ import annotations
 
+import threading
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -40,6 +41,7 @@ class FrameReader:
         self.layout, self.arena, self.codec = layout, arena, codec
         self.memory = Memory(layout, arena)
         self._open_sets: dict[int, Any] = {}
+        self._local = threading.local()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return FrameReader, (self.layout, self.arena, self.codec)
@@ -122,9 +124,19 @@ class FrameReader:
             if len(part.places) == len(out):
                 self.codec.decode(part.data, part.lengths, part.reference, out)
                 continue
-            few = out[part.places]
+            few = self.scratch("few", len(part.places))
+            if self.codec.reference == "frame":
+                np.take(out, part.places, axis=0, out=few)
             self.codec.decode(part.data, part.lengths, part.reference, few)
             out[part.places] = few
+
+    def scratch(self, name: str, count: int) -> NDArray[np.uint8]:
+        """This thread's own array of `count` frames (H, W, C), kept for the next use of that name."""
+        frames = getattr(self._local, name, None)
+        if frames is None or len(frames) < count:
+            frames = np.empty((count, *self.layout.frame_shape), np.uint8)
+            setattr(self._local, name, frames)
+        return frames[:count]
 
     def oldest_needed(self, rows: Rows) -> Rows:
         """For each of `rows`, the oldest row without which it cannot be decoded."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -36,7 +35,6 @@ class Sampler:
 
     def __init__(self, frames: FrameReader, nstep: int, discount: float) -> None:
         self.frames, self.nstep, self.discount = frames, nstep, discount
-        self._local = threading.local()
 
     def __len__(self) -> int:
         """Transitions held, a complete n-step window begins at most of them."""
@@ -141,7 +139,7 @@ class Sampler:
         height, width, channels = frames.layout.frame_shape
         images = place.window(length).reshape(count * length, channels, height, width)
         # Frames are stored (H, W, C): where there is one channel, they can be decoded in place.
-        pixels = images.reshape(-1, height, width, 1) if channels == 1 else self._scratch(count * length)
+        pixels = images.reshape(-1, height, width, 1) if channels == 1 else frames.scratch("pixels", count * length)
         coded = frames.fetch(windows.frames.reshape(-1), pixels)
         place.action[:] = frames.column("action", windows.steps[:, 1])
         place.reward[:], place.discount[:] = self._returns(windows.steps[:, 1:])
@@ -151,13 +149,6 @@ class Sampler:
         if channels > 1:
             np.copyto(images, pixels.transpose(0, 3, 1, 2))
         return True
-
-    def _scratch(self, count: int) -> NDArray[np.uint8]:
-        """This thread's own array of `count` frames (H, W, C), kept for the next batch."""
-        frames = getattr(self._local, "frames", None)
-        if frames is None or len(frames) < count:
-            frames = self._local.frames = np.empty((count, *self.frames.layout.frame_shape), np.uint8)
-        return frames[:count]
 
     def _returns(self, steps: Rows) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """n-step reward and discount of the steps (B, n) after the first observation, (B, 1) each.
