@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import os
 import subprocess
 import sys
@@ -81,6 +82,17 @@ def test_python_that_cannot_work_is_refused(tmp_path: Path) -> None:
     assert result.returncode == 1
     assert result.stderr.startswith("Expected Python 3.11 or 3.12, found Python 3.10.13.")
     assert not (tmp_path / "venv").exists()
+
+
+def test_every_package_is_listed() -> None:
+    listed = configparser.ConfigParser()
+    listed.read(ROOT / "setup.cfg")
+    packages = {
+        ".".join(file.parent.relative_to(ROOT).parts)
+        for top in ("diffreplay", "drqv2")
+        for file in (ROOT / top).rglob("__init__.py")
+    }
+    assert set(listed["options"]["packages"].split()) == packages
 
 
 def test_options_in_args_win() -> None:
