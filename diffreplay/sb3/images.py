@@ -15,6 +15,7 @@ from diffreplay.codecs import Codec
 from diffreplay.errors import CorruptDataError, InputError
 from diffreplay.frames import FrameStore
 from diffreplay.reader import NO_ROW, Rows
+from diffreplay.sb3.pickling import restore_store, store_state
 from diffreplay.sb3.spaces import FrameCut
 
 Frames = tuple[Rows, NDArray[np.uint8]]  # sorted rows and their frames (N, H, W, C)
@@ -35,6 +36,7 @@ class ImageStore:
         self, cut: FrameCut, n_envs: int, observations: int, codec: Codec, max_bytes: int | None = None
     ) -> None:
         self.cut, self.n_envs = cut, n_envs
+        self._arguments = (cut, n_envs, observations, codec, max_bytes)
         # At worst no frame of a stack is found in the one before it.
         self.frames = FrameStore(cut.frame_shape, cut.frame_stack, observations * cut.frame_stack, codec, (), max_bytes)
         self._newest: NDArray[np.uint8] | None = None
@@ -94,6 +96,15 @@ class ImageStore:
         """Drop all rows before `row`, which none that is still wanted may need."""
         while self.frames.tail < row:
             self.frames.evict()
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        """To pickle: everything, coded as it is, and to be restored into memory of its own."""
+        state = {"frames": store_state(self), "newest": self._newest, "newest_rows": self._newest_rows}
+        return ImageStore, self._arguments, state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        restore_store(self.frames, state["frames"])
+        self._newest, self._newest_rows = state["newest"], state["newest_rows"]
 
     def _known(self, observations: NDArray[np.uint8]) -> NDArray[np.bool_]:
         """Which environments' observations are those stored last."""
