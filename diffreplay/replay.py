@@ -13,6 +13,7 @@ from diffreplay import codecs
 from diffreplay.batch import ReplayBatch
 from diffreplay.errors import InputError
 from diffreplay.frames import FrameStore
+from diffreplay.invariants import check_invariants
 from diffreplay.layout import Column, Counter
 from diffreplay.sampling import Sampler
 
@@ -187,6 +188,14 @@ class ReplayBuffer(Sampler):
             EmptyBufferError: there is no complete window yet.
         """
         return self.draw(_positive("batch_size", batch_size), self._rng)
+
+    def check_invariants(self) -> None:
+        """Recount and decode all that the buffer holds; for tests, as it takes time in proportion to that.
+
+        Raises:
+            CorruptDataError: names what should hold and does not.
+        """
+        check_invariants(self.store, self.capacity)
 
     def _append(self, stack: NDArray[np.uint8], values: tuple[Any, ...], stream: int, *, first: bool) -> None:
         while not first and self.store.counter(Counter.TRANSITIONS) >= self.capacity:

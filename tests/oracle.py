@@ -1,0 +1,182 @@
+"""A naive replay buffer: every step ever written, as it came, in Python lists. Slow, and simple enough to believe.
+
+`Oracle` adds to the real buffer and to itself. It works out which frames have to be stored, and which complete
+windows there are; only how far eviction by bytes got it has to ask, and checks where it can.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from diffreplay import ReplayBuffer
+from diffreplay.layout import Flag
+
+
+class TimeStep(NamedTuple):
+    """A dm_env style step."""
+
+    observation: np.ndarray
+    action: np.ndarray
+    reward: float
+    discount: float
+    is_first: bool
+    is_last: bool
+
+    def first(self):
+        return self.is_first
+
+    def last(self):
+        return self.is_last
+
+
+@dataclass(eq=False)
+class Step:
+    """A step as it was added, and where its frames are."""
+
+    number: int  # its action, too
+    stack: np.ndarray  # (frame_stack * C, H, W)
+    reward: float
+    discount: float
+    frames: list[int | None]  # rows of its frames; None is a frame of zeros
+    previous: Step | None
+
+    @property
+    def row(self):
+        return self.frames[-1]
+
+
+class Oracle:
+    """Mirrors `replay`, which must be new and take int64 actions of shape (1,); a step's action is its number."""
+
+    def __init__(self, replay: ReplayBuffer) -> None:
+        self.replay, self.store = replay, replay.store
+        self.frame_stack, self.nstep = self.store.layout.frame_stack, replay.nstep
+        self.steps = 0  # written so far; a step's action is its number
+        self.live: list[Step] = []  # those whose row counts
+        self.newest: dict[int, Step] = {}  # of each stream
+        self.open: set[int] = set()
+        self.tail = 0  # the oldest row, if capacity alone makes rows leave
+
+    # Writing.
+
+    def add(self, stack, reward=0.0, discount=1.0, *, first=False, last=False, stream=0):
+        """Add a dm_env style step to both."""
+        self._evict(first)
+        head, action = self.store.head, np.array([self.steps])
+        self.replay.add(TimeStep(stack, action, reward, discount, first, last), stream)
+        self._record(stack, reward, discount, stream, first, head)
+        self._close(stream, last)
+        self.check()
+
+    def add_transition(self, obs, reward, next_obs, terminated=False, truncated=False, stream=0):
+        """Add a Gymnasium style transition to both."""
+        head = self.store.head
+        anew = stream not in self.open or not np.array_equal(obs, self.newest[stream].stack)
+        action = np.array([self.steps + anew])
+        if not anew:
+            self._evict(False)
+        self.replay.add_transition(obs, action, reward, next_obs, terminated, truncated, stream)
+        if anew:
+            head = self._record(obs, 0.0, 1.0, stream, True, head)
+            self._evict(False)
+        self._record(next_obs, reward, 0.0 if terminated else 1.0, stream, False, head)
+        self._close(stream, terminated or truncated)
+        self.check()
+
+    def _close(self, stream, last):
+        (self.open.discard if last else self.open.add)(stream)
+
+    def _evict(self, first):
+        """What capacity alone makes leave before a step comes that is not a first one."""
+        while not first and self._transitions(self.tail) >= self.replay.capacity:
+            self.tail += 1
+
+    def _record(self, stack, reward, discount, stream, first, head):
+        """Note a step that was added when `head` rows were there; return how many there are now."""
+        previous = self.newest.get(stream)
+        if not first and previous.row < self.store.tail:
+            # Its predecessor was evicted before or while it was written: only the store knows which.
+            row = head + self.frame_stack - 1
+            flags = [int(self.store.column("flags", np.array([r]))[0]) for r in (head, row)]
+            first = bool(flags[0] & Flag.FIRST or (self.store.head > row and flags[1] & Flag.FIRST))
+        frames = self._frames(stack, None if first else previous, head)
+        step = Step(self.steps, stack.copy(), reward, discount, frames, None if first else previous)
+        self.newest[stream] = step
+        self.live.append(step)
+        self.steps += 1
+        return step.row + 1
+
+    def _frames(self, stack, previous, head):
+        f = self.frame_stack
+        older, newest = stack.reshape(f, -1)[:-1], stack.reshape(f, -1)[-1]
+        if previous is not None:
+            if np.array_equal(older, previous.stack.reshape(f, -1)[1:]):
+                return [*previous.frames[1:], head]
+        elif all(np.array_equal(frame, newest) for frame in older):
+            return [head] * f
+        elif not older.any():
+            return [None] * (f - 1) + [head]
+        return list(range(head, head + f))
+
+    # Checking.
+
+    def _transitions(self, tail):
+        return sum(step.previous is not None and step.previous.row >= tail for step in self.live)
+
+    def check(self):
+        """Everything that can be compared without sampling."""
+        tail, head = self.store.tail, self.store.head
+        assert head == self.live[-1].row + 1, "not the expected number of rows"
+        self.live = [step for step in self.live if step.row >= tail]
+        if self.replay.store.max_bytes is None and self.store.codec.reference != "frame":
+            assert tail == self.tail
+        else:
+            self.tail = max(tail, self.tail)
+            assert tail >= self.tail
+        assert len(self.replay) == self._transitions(tail) <= self.replay.capacity
+        stats = self.replay.stats()
+        assert (stats.transitions, stats.frames) == (len(self.replay), head - tail)
+        assert self.store.max_bytes is None or stats.total_bytes <= self.store.max_bytes
+        self.replay.check_invariants()
+
+    def windows(self):
+        """The steps (n + 1 of them) of each complete window that is held, by the number of its action."""
+        windows = {}
+        for step in self.live:
+            steps = [step]
+            while len(steps) <= self.nstep and steps[0].previous is not None:
+                steps.insert(0, steps[0].previous)
+            if len(steps) == self.nstep + 1 and self._held(steps):
+                windows[steps[1].number] = steps
+        return windows
+
+    def _held(self, steps):
+        rows = [row for step in (steps[0], steps[-1]) for row in step.frames if row is not None]
+        rows += [step.row for step in steps]
+        return self.store.oldest_needed(np.array(rows)).min() >= self.store.tail
+
+    def check_batch(self, batch):
+        """Compare every value of a batch; return the numbers of the actions in it."""
+        windows = self.windows()
+        obs, action, reward, discount, next_obs = (value.numpy() for value in batch)
+        numbers = action[:, 0]
+        incomplete = set(numbers.tolist()) - set(windows)
+        assert not incomplete, f"the windows of actions {incomplete} are not complete"
+        drawn = [windows[number] for number in numbers.tolist()]
+        returns = np.array([self._returns(steps) for steps in drawn])
+        np.testing.assert_array_equal(obs, np.stack([steps[0].stack for steps in drawn]))
+        np.testing.assert_array_equal(next_obs, np.stack([steps[-1].stack for steps in drawn]))
+        np.testing.assert_allclose(reward, returns[:, :1], rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(discount, returns[:, 1:], rtol=1e-5, atol=1e-6)
+        return numbers
+
+    def _returns(self, steps):
+        """n-step reward and discount of a window, as the loop that defines them."""
+        reward, factor = 0.0, 1.0
+        for step in steps[1:]:
+            reward += factor * step.reward
+            factor *= step.discount * self.replay.discount
+        return reward, factor
