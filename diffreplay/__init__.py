@@ -3,7 +3,17 @@
 from diffreplay import codecs, errors
 from diffreplay.batch import ReplayBatch
 from diffreplay.dataset import ReplayDataset, make_replay_loader
+from diffreplay.estimate import estimate
 from diffreplay.replay import ReplayBuffer
 from diffreplay.stats import ReplayStats
 
-__all__ = ["ReplayBatch", "ReplayBuffer", "ReplayDataset", "ReplayStats", "codecs", "errors", "make_replay_loader"]
+__all__ = [
+    "ReplayBatch",
+    "ReplayBuffer",
+    "ReplayDataset",
+    "ReplayStats",
+    "codecs",
+    "errors",
+    "estimate",
+    "make_replay_loader",
+]

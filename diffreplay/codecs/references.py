@@ -16,6 +16,7 @@ from diffreplay.codecs.base import FrameSource, SetPlanner
 FIRST_CHECK_BYTES = 1 << 18  # raw bytes stored at the first check
 GROWTH = 5  # each of the next checks comes after so many times as many frames
 STARTUP_BYTES = 1 << 23  # raw bytes stored up to which each check builds a set, as early sets are poor
+STARTUP_SETS = 2  # full sets that this makes, roughly: one small, one middling and one full
 CANDIDATES = 512
 CANDIDATE_BYTES = 1 << 23
 TRIAL_FRAMES = 64

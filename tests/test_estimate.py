@@ -1,0 +1,61 @@
+"""Predicted against real sizes, on frames of a real Atari game and on noise."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import diffreplay
+
+gymnasium = pytest.importorskip("gymnasium")
+ale_py = pytest.importorskip("ale_py")
+
+
+def pong(steps: int) -> list[np.ndarray]:
+    """Gray 80x80 frames of episodes of Pong under random play, (T, 80, 80) each."""
+    gymnasium.register_envs(ale_py)
+    env = gymnasium.make("ALE/Pong-v5", obs_type="grayscale", frameskip=4)
+    env.action_space.seed(0)
+    episodes, frames = [], [env.reset(seed=0)[0]]
+    for _ in range(steps):
+        observation, _, terminated, truncated, _ = env.step(env.action_space.sample())
+        frames.append(observation)
+        if terminated or truncated:
+            episodes.append(frames)
+            frames = [env.reset()[0]]
+    return [np.stack(part)[:, 34:194:2, ::2] for part in [*episodes, frames]]
+
+
+def fill(episodes: list[np.ndarray], codec: str) -> diffreplay.ReplayStats:
+    replay = diffreplay.ReplayBuffer(sum(map(len, episodes)), (4, 80, 80), (1,), frame_stack=4, codec=codec)
+    for frames in episodes:
+        for t in range(1, len(frames)):
+            stacks = [frames[np.maximum(np.arange(k - 3, k + 1), 0)] for k in (t - 1, t)]
+            replay.add_transition(stacks[0], [0.0], 0.0, stacks[1], False, t == len(frames) - 1)
+    return replay.stats()
+
+
+@pytest.mark.parametrize("codec", ["raw", "sparse", "zstd"])
+def test_the_size_of_a_full_buffer_is_predicted_within_15_percent(codec: str) -> None:
+    episodes = pong(3000)
+    found = fill(episodes, codec)
+    frames = np.concatenate(episodes)
+    sample = frames[:: len(frames) // 300] if codec == "zstd" else frames[100:400]
+    predicted = diffreplay.estimate(
+        sample, found.transitions, frame_stack=4, codec=codec, episode_length=len(frames) // len(episodes)
+    )
+    assert predicted.total_bytes == pytest.approx(found.total_bytes, rel=0.15)
+    assert predicted.frames == pytest.approx(found.frames, rel=0.01)
+    assert predicted.stacked_bytes == found.stacked_bytes
+
+
+def test_noise_is_predicted_to_be_raw() -> None:
+    frames = np.random.default_rng(0).integers(0, 256, (60, 3, 20, 20), np.uint8)
+    predicted = diffreplay.estimate(frames, 10_000)
+    assert predicted.payload_bytes == predicted.frames * frames[0].nbytes
+
+
+@pytest.mark.parametrize("frames", [np.zeros((5, 8, 8), np.uint8), np.zeros((50, 8, 8)), np.zeros((50, 8), np.uint8)])
+def test_frames_that_make_no_sense_are_refused(frames: np.ndarray) -> None:
+    with pytest.raises(diffreplay.errors.InputError, match="uint8 frames"):
+        diffreplay.estimate(frames, 1000)
