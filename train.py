@@ -1,8 +1,13 @@
-"""Train DrQ-v2: `python train.py task=walker_walk full_compress=true`. cfgs/config.yaml explains every option."""
+"""Train DrQ-v2: `python train.py task=walker_walk full_compress=true`. cfgs/config.yaml explains every option.
+
+Train QR-DQN or PPO on Atari: `python train.py --config-name=atari env=Pong alg=qrdqn full_compress=true`. cfgs/atari.yaml
+explains every option.
+"""
 
 import errno
 import os
 import sys
+import warnings
 from pathlib import Path
 from typing import NoReturn
 
@@ -32,13 +37,31 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 @hydra.main(version_base="1.3", config_path="cfgs", config_name="config")
 def train(options: DictConfig) -> None:
     """Run what `options` describe in hydra's run folder."""
+    if HydraConfig.get().job.config_name == "atari":
+        train_atari(options)
+        return
     try:
         config = parse_config(options)
+        # Workers that sleep until a batch is needed may well outnumber the processors.
+        warnings.filterwarnings("ignore", message="This DataLoader will create")
         # Imported this late, PyTorch and MuJoCo do not delay the report of a mistaken option.
         from drqv2.workspace import Workspace
 
         with Workspace(config, Path(HydraConfig.get().runtime.output_dir)) as workspace:
             workspace.train()
+    except OptionError as error:
+        fail(str(error))
+
+
+def train_atari(options: DictConfig) -> None:
+    """Like `train`, for Atari."""
+    from sb3_atari.config import OptionError, parse_config
+
+    try:
+        config = parse_config(options)
+        from sb3_atari.training import train as run
+
+        run(config, Path(HydraConfig.get().runtime.output_dir))
     except OptionError as error:
         fail(str(error))
 

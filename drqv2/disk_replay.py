@@ -15,6 +15,7 @@ import shutil
 import time
 import zipfile
 from collections.abc import Iterator
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
@@ -218,6 +219,8 @@ class DiskReplay:
             _check_shared_memory(num_workers * PREFETCH * batch_size * 2 * self._observation_bytes)
             # Forking this process, with its graphics and compute threads, could hang the workers.
             multiprocessing.get_context("forkserver").set_forkserver_preload([__name__])
+            # Started now, the server imports PyTorch while the first episodes are played.
+            forkserver.ensure_running()
         self._loader: DataLoader = DataLoader(
             dataset,
             batch_size=batch_size,
