@@ -1,0 +1,223 @@
+"""Every codec in the registry: round trips, sizes, and what it does with damaged bytes."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+
+import numpy as np
+import pytest
+
+from diffreplay import ReplayBuffer, codecs
+from diffreplay.codecs.sparse import pixel_dtype
+from diffreplay.errors import CorruptDataError, InputError, ReplayError, UnknownCodecError
+
+SHAPES = [(84, 84, 1), (84, 84, 3), (1, 1, 1), (1, 7, 1), (12, 12, 4), (300, 200, 1), (256, 256, 3), (64, 90, 3)]
+
+
+def frames_of(kind, shape, count, seed=0):
+    """Frames (count, H, W, C) of a kind; the first ones serve as references."""
+    rng = np.random.default_rng([seed, *shape])
+    if kind == "noise":
+        return rng.integers(0, 256, (count, *shape), np.uint8)
+    if kind == "constant":
+        return np.broadcast_to(rng.integers(0, 256, (count, 1, 1, 1), np.uint8), (count, *shape)).copy()
+    if kind == "black":
+        return np.zeros((count, *shape), np.uint8)
+    if kind == "gradient":
+        ramp = np.add.outer(np.arange(shape[0]), np.arange(shape[1]))[..., None] + np.arange(shape[2])
+        return (ramp + np.arange(count).reshape(-1, 1, 1, 1)).astype(np.uint8)
+    frames = np.repeat(rng.integers(0, 256, (1, *shape), np.uint8), count, axis=0)
+    for frame in frames:  # a box moves over a noisy background
+        y, x = rng.integers(0, shape[0]), rng.integers(0, shape[1])
+        frame[y : y + 9, x : x + 9] = rng.integers(0, 256)
+    return frames
+
+
+KINDS = ["noise", "constant", "black", "gradient", "moving"]
+
+
+def open_reference(codec, references):
+    """What `encode` and `decode` take besides the frames, and what `decode` expects in `out`."""
+    if codec.reference == "set":
+        return codec.open_set(references.tobytes(), references.shape[1:])
+    return references[0] if codec.reference == "frame" and len(references) else None
+
+
+def decode(codec, blobs, frames_shape, references):
+    """Decode blobs the way a reader does."""
+    out = np.full(frames_shape, 170, np.uint8)
+    if codec.reference == "frame":
+        out[:] = references[0]
+    lengths = np.array([len(blob) for blob in blobs], np.intp)
+    data = codec.gather(blobs, int(np.prod(frames_shape[1:])))
+    codec.decode(data, lengths, open_reference(codec, references), out)
+    return out
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("name", codecs.REGISTRY)
+def test_round_trip(name, shape, kind, count):
+    codec = codecs.get(name)
+    frames = frames_of(kind, shape, 8)
+    references, frames = frames[:count], frames[2:]
+    reference = open_reference(codec, references)
+    coded, blobs = [], []
+    for i, frame in enumerate(frames):
+        blob = codec.encode(frame, reference)
+        if blob is not None:
+            assert len(blob) < frame.size
+            coded.append(i)
+            blobs.append(bytes(blob))
+    if coded:
+        np.testing.assert_array_equal(decode(codec, blobs, frames[coded].shape, references), frames[coded])
+        np.testing.assert_array_equal(
+            decode(codec, blobs[-1:], frames[coded[-1:]].shape, references)[0], frames[coded[-1]]
+        )
+    if name == "raw" or (kind == "noise" and count < 3):
+        assert not coded
+    elif count and kind == "moving" and shape[0] > 60:
+        assert len(coded) == len(frames)
+
+
+def mutate(blob, rng):
+    """Damaged bytes: flipped, cut, extended, or a part put elsewhere."""
+    damaged = bytearray(blob)
+    how = rng.integers(5)
+    if how == 0:
+        for place in rng.integers(0, len(damaged), rng.integers(1, 5)):
+            damaged[place] ^= 1 << rng.integers(8)
+    elif how == 1:
+        del damaged[rng.integers(len(damaged)) :]
+    elif how == 2:
+        damaged += rng.bytes(rng.integers(1, 40))
+    elif how == 3:
+        begin, end = np.sort(rng.integers(0, len(damaged), 2))
+        damaged[begin:end] = rng.bytes(int(rng.integers(0, 30)))
+    else:
+        damaged = bytearray(rng.bytes(len(damaged)))
+    return bytes(damaged)
+
+
+@pytest.mark.parametrize("shape", [(84, 84, 1), (20, 20, 3), (300, 200, 1), (256, 256, 3)], ids=str)
+@pytest.mark.parametrize("name", codecs.REGISTRY)
+def test_damaged_bytes_raise_or_decode_to_something(name, shape):
+    codec = codecs.get(name)
+    frames = frames_of("moving", shape, 6)
+    references, frames = frames[:3], frames[3:]
+    reference = open_reference(codec, references)
+    blobs = [bytes(codec.encode(frame, reference) or b"any bytes") for frame in frames]
+    rng = np.random.default_rng(1)
+    errors, rounds = 0, 6000 if frames[0].size < 10_000 else 1000
+    for _ in range(rounds):
+        damaged = list(blobs)
+        which = rng.integers(len(blobs))
+        damaged[which] = mutate(blobs[which], rng)
+        try:
+            out = decode(codec, damaged, frames.shape, references)
+        except CorruptDataError:
+            errors += 1
+        else:
+            assert out.shape == frames.shape
+    assert errors > rounds // 20
+
+
+def test_registry_is_complete():
+    for module in pkgutil.iter_modules(codecs.__path__):
+        importlib.import_module(f"diffreplay.codecs.{module.name}")
+    ours = {c.name: c for c in subclasses(codecs.Codec) if c.__module__.startswith("diffreplay.codecs.")}
+    assert ours == codecs.REGISTRY
+    for name, codec in codecs.REGISTRY.items():
+        assert isinstance(codecs.get(name), codec)
+        assert codec.reference in ("none", "frame", "set")
+
+
+def subclasses(of):
+    return {c for direct in of.__subclasses__() for c in {direct, *subclasses(direct)}}
+
+
+@pytest.mark.parametrize("name", ["lz4", "", "ZSTD", None, 3, [], codecs.RawCodec])
+def test_unknown_codec(name):
+    with pytest.raises(
+        UnknownCodecError, match="expected one of 'raw', 'sparse', 'zstd' or a codec instance, got"
+    ) as info:
+        codecs.get(name)
+    assert isinstance(info.value, ReplayError) and isinstance(info.value, ValueError)
+
+
+def test_instance_is_returned_as_it_is():
+    codec = codecs.ZstdCodec(level=3)
+    assert codecs.get(codec) is codec
+
+
+@pytest.mark.parametrize("options", [{"level": 0}, {"level": 23}, {"set_frames": 0}, {"refresh_interval": 0}])
+def test_zstd_options(options):
+    with pytest.raises(InputError, match="expected"):
+        codecs.ZstdCodec(**options)
+
+
+@pytest.mark.parametrize("level", [1, 3, 9, 19])
+def test_zstd_levels(level):
+    codec = codecs.ZstdCodec(level=level)
+    frames = frames_of("moving", (84, 84, 3), 12)
+    reference = open_reference(codec, frames[:4])
+    blobs = [bytes(codec.encode(frame, reference)) for frame in frames[4:]]
+    np.testing.assert_array_equal(decode(codec, blobs, frames[4:].shape, frames[:4]), frames[4:])
+    assert sum(map(len, blobs)) < frames[4:].size / 10
+
+
+def test_zstd_stores_no_header():
+    """A frame equal to a reference frame takes a few bytes: one match."""
+    codec = codecs.ZstdCodec()
+    frames = frames_of("noise", (84, 84, 1), 3)
+    assert len(codec.encode(frames[1], open_reference(codec, frames))) <= 12
+
+
+@pytest.mark.parametrize(
+    ("shape", "itemsize"),
+    [((84, 84, 1), 4), ((256, 256, 1), 4), ((84, 85, 3), 4), ((84, 86, 3), 6), ((257, 8, 1), 6), ((300, 200, 1), 6)],
+)
+def test_sparse_bytes_a_pixel(shape, itemsize):
+    assert pixel_dtype(shape[0], shape[1] * shape[2]).itemsize == itemsize
+    rng, codec = np.random.default_rng(0), codecs.SparseCodec()
+    reference = rng.integers(0, 256, shape, np.uint8)
+    for count in (0, 1, 17, reference.size // itemsize - 1):
+        frame = reference.copy()
+        frame.reshape(-1)[rng.choice(frame.size, count, replace=False)] += 1 + rng.integers(255, dtype=np.uint8)
+        assert len(codec.encode(frame, reference)) == itemsize * count
+    frame = reference + np.uint8(1)
+    assert codec.encode(frame, reference) is None
+    assert codec.encode(frame) is None
+
+
+def test_sparse_follows_the_papers_size_model():
+    """I^2 d + 8 d (f - 1) + 4 N + 4 |D| f bytes: d references among |D| frames, N pixels that differ."""
+    f, rng = 3, np.random.default_rng(0)
+    replay = ReplayBuffer(1000, (f, 84, 84), (1,), frame_stack=f, codec="sparse")
+    background = rng.integers(0, 256, (84, 84), np.uint8)
+    raw = pixels = count = 0
+    for length in (100, 61, 2, 200):
+        stack = before = None
+        for t in range(length):
+            frame = np.roll(background, t, axis=1) if length == 61 else background.copy()
+            frame[t % 50 : t % 50 + 20, :30] = t
+            stack = np.stack([frame] * f) if t == 0 else np.concatenate([stack[1:], frame[None]])
+            if t:
+                replay.add_transition(before, [0.0], 0.0, stack, False, t == length - 1)
+            before = stack
+            if t % f == 0:
+                reference = frame
+            differing = np.count_nonzero(frame != reference)
+            if t % f == 0 or 4 * differing >= frame.size:
+                raw += 1
+            else:
+                pixels += differing
+            count += 1
+    assert raw > 140  # some frames were stored raw because that is smaller
+    stats = replay.stats()
+    assert stats.frames == count
+    assert stats.payload_bytes == 84 * 84 * raw + 4 * pixels
+    model = 84 * 84 * raw + 8 * (count - raw) + 4 * pixels + 4 * count * f
+    assert stats.observation_bytes == pytest.approx(model, rel=0.01)
