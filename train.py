@@ -1,7 +1,7 @@
 """Train DrQ-v2: `python train.py task=walker_walk full_compress=true`. cfgs/config.yaml explains every option.
 
-Train QR-DQN or PPO on Atari: `python train.py --config-name=atari env=Pong alg=qrdqn full_compress=true`. cfgs/atari.yaml
-explains every option.
+Train QR-DQN or PPO on Atari: `python train.py --config-name=atari env=Pong alg=qrdqn full_compress=true`.
+cfgs/atari.yaml explains every option.
 """
 
 import errno

@@ -1,0 +1,152 @@
+"""The options' types and the rules between them. Their meaning and defaults stand in cfgs/atari.yaml.
+
+Light to import, so that a mistaken option is reported before PyTorch loads.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+GAMES = (
+    "Asteroids",
+    "BeamRider",
+    "Breakout",
+    "Enduro",
+    "MsPacman",
+    "Pong",
+    "Qbert",
+    "RoadRunner",
+    "Seaquest",
+    "SpaceInvaders",
+)
+ALGORITHMS = ("qrdqn", "ppo")
+AT_LEAST = {
+    "frame_stack": 1,
+    "num_train_steps": 1,
+    "num_envs": 1,
+    "eval_every_steps": 0,
+    "num_eval_episodes": 1,
+    "seed": 0,
+    "num_threads": 1,
+    "log_every_steps": 1,
+    "buffer_max_bytes": 1,
+}
+
+
+class OptionError(ValueError):
+    """An option's value cannot work. The message says what was expected, what came, and what to do."""
+
+
+@dataclass
+class QRDQNConfig:
+    """Hyperparameters of `sb3_contrib.QRDQN`."""
+
+    buffer_size: int
+    exploration_fraction: float
+    learning_rate: float
+    learning_starts: int
+    batch_size: int
+    train_freq: int
+    target_update_interval: int
+    n_steps: int
+    gamma: float
+
+
+@dataclass
+class PPOConfig:
+    """Hyperparameters of `stable_baselines3.PPO`."""
+
+    n_steps: int
+    n_epochs: int
+    batch_size: int
+    learning_rate: float
+    clip_range: float
+    vf_coef: float
+    ent_coef: float
+    gamma: float
+    gae_lambda: float
+
+
+@dataclass
+class AtariConfig:
+    """All options of a run; OptionError from `parse_config` when they cannot work."""
+
+    env: str
+    alg: str
+    frame_stack: int
+    num_train_steps: int
+    num_envs: int | None
+    eval_every_steps: int
+    num_eval_episodes: int
+    half_compress: bool
+    full_compress: bool
+    codec: str | None
+    buffer_max_bytes: int | None
+    seed: int
+    device: str
+    num_threads: int | None
+    use_tb: bool
+    log_every_steps: int
+    save_model: bool
+    save_replay_buffer: bool
+    experiment: str
+    qrdqn: QRDQNConfig
+    ppo: PPOConfig
+
+    @property
+    def environments(self) -> int:
+        """Environments side by side."""
+        return self.num_envs or (8 if self.alg == "ppo" else 1)
+
+    @property
+    def buffer_codec(self) -> str | None:
+        """Name of the compressed buffer's codec; None for Stable-Baselines3's own buffer."""
+        if self.full_compress:
+            return self.codec or "zstd"
+        return "raw" if self.half_compress else None
+
+
+def parse_config(options: DictConfig) -> AtariConfig:
+    """Check hydra's `options` for types, ranges and contradictions and return them; OptionError names the mistake."""
+    try:
+        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(AtariConfig), options))
+    except OmegaConfBaseException as error:
+        reason = str(error.msg or error).splitlines()[0]
+        raise OptionError(f"option {error.full_key or error.key}: {reason}") from error
+    if not isinstance(config, AtariConfig):
+        raise TypeError(f"expected an AtariConfig, got {type(config).__name__}")
+    for name, known in (("env", GAMES), ("alg", ALGORITHMS)):
+        if getattr(config, name) not in known:
+            raise OptionError(f"{name}={getattr(config, name)}: expected one of {', '.join(known)}")
+    for name, least in AT_LEAST.items():
+        value = getattr(config, name)
+        if value is not None and value < least:
+            raise OptionError(f"{name}={value}: expected at least {least}")
+    _check_buffer(config)
+    return config
+
+
+def _check_buffer(config: AtariConfig) -> None:
+    if config.half_compress and config.full_compress:
+        raise OptionError(
+            "half_compress=true and full_compress=true exclude each other: keep half_compress for raw frames stored "
+            "once or full_compress for compressed ones"
+        )
+    if config.codec is not None and not config.full_compress:
+        raise OptionError(
+            f"codec={config.codec} has an effect with full_compress=true alone: add full_compress=true or drop codec"
+        )
+    if config.buffer_max_bytes is not None and config.buffer_codec is None:
+        raise OptionError(
+            f"buffer_max_bytes={config.buffer_max_bytes} is for compressed buffers: add full_compress=true or "
+            "half_compress=true"
+        )
+    if config.save_replay_buffer and config.alg != "qrdqn":
+        raise OptionError(
+            f"save_replay_buffer=true: expected alg=qrdqn, got alg={config.alg}, which has no such buffer"
+        )
+    if config.ppo.n_steps * config.environments < 2:
+        raise OptionError("ppo.n_steps: expected at least 2 steps over all environments; raise it")

@@ -1,0 +1,104 @@
+"""Builds an algorithm of Stable-Baselines3 for a run's options, and trains it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from sb3_contrib import QRDQN
+from stable_baselines3 import PPO
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.buffers import BaseBuffer
+from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
+from stable_baselines3.common.logger import configure
+from stable_baselines3.common.vec_env import VecEnv
+
+from diffreplay.sb3 import CompressedReplayBuffer, CompressedRolloutBuffer
+from sb3_atari.config import AtariConfig
+from sb3_atari.games import make_game
+
+
+def train(config: AtariConfig, folder: Path) -> None:
+    """Train as `config` says and write logs, evaluations and models to `folder`."""
+    if config.num_threads is not None:
+        torch.set_num_threads(config.num_threads)
+    env = make_game(config.env, config.environments, config.seed, config.frame_stack)
+    model = make_model(config, env)
+    model.set_logger(configure(str(folder), ["stdout", "csv", *(["tensorboard"] if config.use_tb else [])]))
+    callbacks: list[BaseCallback] = [BufferLog(config.log_every_steps)]
+    if config.eval_every_steps:
+        games = make_game(config.env, 1, config.seed + 1_000_000, config.frame_stack, evaluation=True)
+        frequency = max(config.eval_every_steps // config.environments, 1)
+        callbacks.append(
+            EvalCallback(games, None, None, config.num_eval_episodes, frequency, str(folder), deterministic=False)
+        )
+    model.learn(config.num_train_steps, callbacks, log_interval=100 if config.alg == "qrdqn" else 1)
+    if config.save_model:
+        model.save(folder / "model")
+    if config.save_replay_buffer and isinstance(model, QRDQN):
+        model.save_replay_buffer(folder / "replay_buffer")
+    env.close()
+
+
+def make_model(config: AtariConfig, env: VecEnv) -> BaseAlgorithm:
+    """QR-DQN or PPO with the buffer that the options ask for."""
+    coded: dict[str, Any] = {}
+    if config.buffer_codec is not None:
+        coded = {
+            "codec": config.buffer_codec,
+            "max_bytes": config.buffer_max_bytes,
+            "frame_stack": config.frame_stack,
+        }
+    shared: dict[str, Any] = {"seed": config.seed, "device": config.device}
+    if config.alg == "ppo":
+        if coded:
+            shared |= {"rollout_buffer_class": CompressedRolloutBuffer, "rollout_buffer_kwargs": coded}
+        return PPO("CnnPolicy", env, **asdict(config.ppo), **shared)
+    options = asdict(config.qrdqn)
+    if coded:
+        coded |= {"n_steps": options.pop("n_steps"), "gamma": options["gamma"]}
+        shared |= {"replay_buffer_class": CompressedReplayBuffer, "replay_buffer_kwargs": coded}
+    return QRDQN("CnnPolicy", env, **options, **shared)
+
+
+def model_buffer(model: BaseAlgorithm) -> BaseBuffer:
+    """The replay or rollout buffer of an algorithm."""
+    buffer = getattr(model, "replay_buffer", None) or getattr(model, "rollout_buffer", None)
+    if not isinstance(buffer, BaseBuffer):
+        raise TypeError(f"expected an algorithm with a buffer, got {type(model).__name__}")
+    return buffer
+
+
+def buffer_bytes(buffer: BaseBuffer) -> tuple[int, float]:
+    """Bytes of all that a buffer allocated, and how many times smaller its observations are than plain stacks.
+
+    Stable-Baselines3's own buffers count as allocated in full; their ratio is 1, next observations left out.
+    """
+    if isinstance(buffer, CompressedReplayBuffer | CompressedRolloutBuffer):
+        stats = buffer.stats()
+        return stats.total_bytes, stats.compression_ratio
+    return sum(array.nbytes for array in vars(buffer).values() if isinstance(array, np.ndarray)), 1.0
+
+
+class BufferLog(BaseCallback):
+    """Logs the buffer's bytes and compression ratio about every `every` steps."""
+
+    def __init__(self, every: int) -> None:
+        super().__init__()
+        self._every, self._next = every, 0
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _on_rollout_end(self) -> None:
+        if self.num_timesteps < self._next:
+            return
+        self._next = self.num_timesteps + self._every
+        nbytes, ratio = buffer_bytes(model_buffer(self.model))
+        self.logger.record("buffer/total_megabytes", nbytes / 1e6)
+        self.logger.record("buffer/compression_ratio", ratio)
+        if isinstance(self.model, QRDQN):
+            self.model.dump_logs()
