@@ -96,7 +96,9 @@ def test_every_package_is_listed() -> None:
 
 
 def test_options_in_args_win() -> None:
-    result = run("make", "--dry-run", "--always-make", "train", "ARGS=task=quadruped_walk seed=2")
+    result = run(
+        "make", "--no-print-directory", "--dry-run", "--always-make", "train", "ARGS=task=quadruped_walk seed=2"
+    )
     assert result.returncode == 0, result.stderr
     command = result.stdout.splitlines()[-1]
     assert "train.py task=walker_walk full_compress=true " in command
