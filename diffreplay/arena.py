@@ -50,20 +50,20 @@ class Arena:
 
     def __init__(self, nbytes: int, *, fd: int | None = None) -> None:
         self.nbytes = round_up(nbytes)
+        self.fd = -1 if fd is None else fd
         try:
             if fd is None:
-                fd = os.memfd_create("diffreplay", os.MFD_CLOEXEC)
-                os.ftruncate(fd, self.nbytes)
+                self.fd = os.memfd_create("diffreplay", os.MFD_CLOEXEC)
+                os.ftruncate(self.fd, self.nbytes)
             elif os.fstat(fd).st_size != self.nbytes:
                 found = os.fstat(fd).st_size
                 raise SharedMemoryError(f"expected a shared memory file of {self.nbytes} bytes, got one of {found}")
-            self.map = mmap.mmap(fd, self.nbytes)
+            self.map = mmap.mmap(self.fd, self.nbytes)
         except (OSError, OverflowError) as error:
             raise SharedMemoryError(
                 f"could not map {self.nbytes / 1e9:.2f} GB of shared address space ({error}); "
                 "lower the capacity or raise the limit on address space (ulimit -v)"
             ) from error
-        self.fd = fd
         self.bytes = memoryview(self.map)
 
     def array(
