@@ -48,7 +48,7 @@ def test_option_has_this_default(name: str, default: str) -> None:
 
 def test_options_in_commands_exist() -> None:
     text = re.sub(r"```python\n.*?```", "", README, flags=re.DOTALL)
-    used = set(re.findall(r"(?<![\w.])([a-z_]+)=\w", text)) - {"key", "task", "non_blocking"}
+    used = set(re.findall(r"(?<![\w.])([a-z_]+)=\w", text)) - {"key", "task", "env", "alg", "non_blocking"}
     assert {"seed", "full_compress", "codec", "num_train_frames"} <= used
     assert used <= OPTIONS.keys()
 
