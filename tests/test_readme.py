@@ -15,6 +15,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
 OPTIONS: dict[str, Any] = yaml.safe_load((ROOT / "cfgs/config.yaml").read_text())
+ATARI_OPTIONS: dict[str, Any] = yaml.safe_load((ROOT / "cfgs/atari.yaml").read_text())
 SET_ELSEWHERE = {"task", "num_train_frames", "hydra.run.dir"}  # by hydra's defaults and the task files
 
 
@@ -48,9 +49,9 @@ def test_option_has_this_default(name: str, default: str) -> None:
 
 def test_options_in_commands_exist() -> None:
     text = re.sub(r"```python\n.*?```", "", README, flags=re.DOTALL)
-    used = set(re.findall(r"(?<![\w.])([a-z_]+)=\w", text)) - {"key", "task", "env", "alg", "non_blocking"}
+    used = set(re.findall(r"(?<![\w.-])([a-z_]+)=\w", text)) - {"key", "non_blocking"}
     assert {"seed", "full_compress", "codec", "num_train_frames"} <= used
-    assert used <= OPTIONS.keys()
+    assert used <= {"task"} | OPTIONS.keys() | ATARI_OPTIONS.keys()
 
 
 @pytest.mark.parametrize("target", re.findall(r"\]\((?!https?:)([^)#]+)", README))
