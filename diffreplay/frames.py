@@ -89,7 +89,7 @@ class FrameStore(FrameReader):
         self._sets, self._blocks, self._log = layout.rings(self.arena)
         self._log_tail = 0  # where the coded frame of the oldest row begins in the log
         self._reference_set: Any = codec.open_set(b"", frame_shape)
-        self._planner = codec.planner(frame_shape)
+        self.planner = codec.planner(frame_shape)
         self._count(Counter.MAGIC, MAGIC)
         self._count(Counter.VERSION, VERSION)
         self._check_cap()
@@ -132,7 +132,7 @@ class FrameStore(FrameReader):
         Raises:
             ReadOnlyError: this process is not the writer.
         """
-        self._check_owner()
+        self.check_owner()
         state = self._stream(stream)
         first = first or state.row < self.tail
         if not first and self.head - state.row > MAX_LINK - self.layout.frame_stack:
@@ -167,10 +167,24 @@ class FrameStore(FrameReader):
             height, width, channels = self.layout.frame_shape
             self._check_cap(f"max_bytes, with {len(self.streams) + 1} streams", len(self.streams) + 1)
             stack = np.zeros((self.layout.frame_stack, channels, height, width), np.uint8)
-            self._make_room(stack.nbytes)
+            self.make_room(stack.nbytes)
             state = self.streams[stream] = Stream(stack)
             self._publish_allocated()
         return state
+
+    def reopen_stream(self, stream: int, row: int, reference_row: int, group_size: int) -> None:
+        """Have a stream of a loaded store go on from `row`, or begin anew where that was lost."""
+        if row < self.tail or not len(self.present(np.array([row]))):
+            return
+        state = self._stream(stream)
+        frames = self.stacks(np.array([row]))[0]
+        pixels = np.empty((len(frames), *self.layout.frame_shape), np.uint8)
+        self.decode(self.fetch(frames, pixels), pixels)
+        np.copyto(state.stack, pixels.transpose(0, 3, 1, 2))
+        state.row = row
+        if reference_row >= self.tail:
+            state.reference, state.reference_row = self.read(np.array([reference_row]))[0], reference_row
+            state.group_size = group_size
 
     def _append_context(self, state: Stream, older: NDArray[np.uint8], link: int) -> int:
         """Store the older frames of a stack that nothing else holds; the first one links to the step before."""
@@ -196,7 +210,7 @@ class FrameStore(FrameReader):
         block, within = row // BLOCK_ROWS % self.layout.blocks, row % BLOCK_ROWS
         columns = self.memory.columns
         if within == 0:
-            self.memory.base[block] = self.counter(Counter.LOG_HEAD)
+            self.memory.base[block] = self._log_end()
         columns["end"][block, within] = start + len(blob) - int(self.memory.base[block])
         columns["link"][block, within] = link
         columns["flags"][block, within] = flags
@@ -229,7 +243,7 @@ class FrameStore(FrameReader):
 
         Evicts rows until the ring, the log and the byte cap allow it, before any memory is taken.
         """
-        head, log_head, ring = self.head, self.counter(Counter.LOG_HEAD), self.layout.log_bytes
+        head, log_head, ring = self.head, self._log_end(), self.layout.log_bytes
         start = log_head if log_head % ring + nbytes <= ring else round_up(log_head, ring)
         block_end, log_end = head // BLOCK_ROWS + 1, -(-(start + nbytes) // LOG_SEGMENT_BYTES)
         while self.tail < head:
@@ -244,9 +258,20 @@ class FrameStore(FrameReader):
             self._publish_allocated()
         return start
 
+    def _log_end(self) -> int:
+        """Where the newest row's coded frame ends in the log.
+
+        Read from the row, not from a counter: so a row that an interrupt kept from being published leaves no trace.
+        """
+        row = self.head - 1
+        if row < self.tail:
+            return self._log_tail
+        block, within = row // BLOCK_ROWS % self.layout.blocks, row % BLOCK_ROWS
+        return int(self.memory.base[block]) + int(self.memory.columns["end"][block, within])
+
     def evict(self) -> None:
         """Drop the oldest row, and those that cannot be decoded without it."""
-        self._check_owner()
+        self.check_owner()
         while True:
             self._evict_row()
             tail = self.tail
@@ -293,20 +318,24 @@ class FrameStore(FrameReader):
 
     def _plan_set(self) -> None:
         """Ask the codec whether the rows so far make a better reference set, and build it."""
-        if not self._planner.due(self.head):
+        if not self.planner.due(self.head):
             return
-        frames = self._planner.choose(self)
+        frames = self.planner.choose(self)
         if frames is not None:
             self._build_set(frames.tobytes())
 
     def _build_set(self, data: bytes) -> None:
         number = self.counter(Counter.SET_HEAD)
-        slot, opened = self.layout.set_slot, self.codec.open_set(data, self.layout.frame_shape)
-        if number - self._sets.first >= SET_SLOTS or not self._make_room_for_set(opened):
-            return
-        begin = number % SET_SLOTS * slot
+        opened = self.codec.open_set(data, self.layout.frame_shape)
+        if number - self._sets.first < SET_SLOTS and self._make_room_for_set(opened):
+            self.write_set(data, self.head)
+
+    def write_set(self, data: bytes, first_row: int) -> None:
+        """Store a reference set for the rows from `first_row` on, and code against it from now on."""
+        number, opened = self.counter(Counter.SET_HEAD), self.codec.open_set(data, self.layout.frame_shape)
+        begin = number % SET_SLOTS * self.layout.set_slot
         self.memory.sets[begin : begin + len(data)] = data
-        self.memory.set_table[number % SET_SLOTS] = (self.head, len(data))
+        self.memory.set_table[number % SET_SLOTS] = (first_row, len(data))
         self._sets.end = number + 1
         self._add(Counter.REFERENCE_BYTES, len(data))
         fence()
@@ -324,14 +353,14 @@ class FrameStore(FrameReader):
         sets = self._sets.allocated + self._private_bytes() + more
         if 4 * sets > self.max_bytes or self._least_bytes(len(self.streams), sets) > self.max_bytes:
             return False
-        self._make_room(more)
+        self.make_room(more)
         return True
 
     def _private_bytes(self) -> int:
         """Bytes of this process alone: each reference set as the codec opened it, and what coding takes besides."""
         return self.counter(Counter.REFERENCE_BYTES) + self.codec.private_bytes(self._reference_set)
 
-    def _make_room(self, more: int) -> None:
+    def make_room(self, more: int) -> None:
         """Evict rows until `more` bytes may be taken besides."""
         while self.max_bytes is not None and self.tail < self.head and self.allocated_bytes() + more > self.max_bytes:
             self.evict()
@@ -342,13 +371,17 @@ class FrameStore(FrameReader):
         self.decode(self.fetch(rows, out), out)
         return out
 
-    def _check_owner(self) -> None:
+    def check_owner(self) -> None:
         if os.getpid() != self._owner:
             raise ReadOnlyError(f"only process {self._owner}, which made the buffer, may add to it")
 
     def lengths(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Coded bytes of live rows, (N,)."""
-        return self._locate(rows)[1]
+        return self.locate(rows)[1]
+
+    def present(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Those of the live rows `rows` that were not lost with a damaged snapshot."""
+        return rows[(self.column("flags", rows) & Flag.LOST) == 0]
 
     @property
     def frame_bytes(self) -> int:

@@ -22,7 +22,7 @@ from diffreplay.layout import (
 from diffreplay.reader import NO_ROW, OverrunError, Rows
 
 CHUNK_ROWS = 256
-ALL_FLAGS = Flag.FIRST | Flag.ZEROS | Flag.CONTEXT | Flag.RESTART | Flag.STARTS
+ALL_FLAGS = Flag.FIRST | Flag.ZEROS | Flag.CONTEXT | Flag.RESTART | Flag.STARTS | Flag.LOST
 
 
 class _Index(NamedTuple):
@@ -60,8 +60,8 @@ def check_invariants(store: FrameStore, capacity: int | None = None) -> None:
     """
     _check_bounds(store, capacity)
     index = _read_index(store)
-    _check_memory(store)
     _check_sets(store)
+    _check_memory(store)
     if len(index.rows):
         _check_spans(store, index)
         _check_flags(store, index)
@@ -157,10 +157,11 @@ def _check_spans(store: FrameStore, index: _Index) -> None:
 
 
 def _check_flags(store: FrameStore, index: _Index) -> None:
-    rows, older = index.rows, store.layout.frame_stack - 1
-    first, context, restart = index.has(Flag.FIRST), index.has(Flag.CONTEXT), index.has(Flag.RESTART)
+    rows, older, lost = index.rows, store.layout.frame_stack - 1, index.has(Flag.LOST)
+    first, context, restart = index.has(Flag.FIRST), index.has(Flag.CONTEXT), index.has(Flag.RESTART) & ~lost
     _require_all((index.flags & ~np.uint8(ALL_FLAGS)) == 0, rows, "known flags only")
-    _require_all(~context | (index.flags == Flag.CONTEXT), rows, "no other flag beside CONTEXT")
+    _require_all(~context | (index.flags == Flag.CONTEXT) | lost, rows, "no other flag beside CONTEXT")
+    _require_all(~lost | (context != first), rows, "a row after a loss to be CONTEXT or FIRST")
     _require_all(~index.has(Flag.ZEROS) | (first & ~restart), rows, "ZEROS with FIRST and without RESTART only")
     _require_all(~restart | (older > 0), rows, "no RESTART where an observation is one frame")
     # Every CONTEXT row belongs to one RESTART row, and every RESTART row has all of its CONTEXT rows.
@@ -168,15 +169,16 @@ def _check_flags(store: FrameStore, index: _Index) -> None:
     for k in range(1, older + 1):
         places = np.flatnonzero(restart) - k
         np.add.at(owned, places[places >= 0], 1)
-    _require_all(owned == context, rows, f"{older} CONTEXT rows before each RESTART row, and no others")
+    _require_all(owned == (context & ~lost), rows, f"{older} CONTEXT rows before each RESTART row, and no others")
 
 
 def _check_links(store: FrameStore, index: _Index) -> None:
     rows, target, older = index.rows, index.rows - index.link, store.layout.frame_stack - 1
-    first, context, restart = index.has(Flag.FIRST), index.has(Flag.CONTEXT), index.has(Flag.RESTART)
+    lost, context = index.has(Flag.LOST), index.has(Flag.CONTEXT)
+    first, restart = index.has(Flag.FIRST), index.has(Flag.RESTART) & ~lost
     _require_all(target >= 0, rows, "links to rows that were written")
     _require_all(~restart | (index.link == 1), rows, "RESTART to link to the row before")
-    _require_all(~(first & ~restart) | (index.link == 0), rows, "FIRST to link to itself")
+    _require_all(~(first & ~restart) | (index.link == 0) | lost, rows, "FIRST to link to itself")
     live = target >= index.tail
     plain = ~first & ~context & ~restart
     _require_all(~plain | (index.link > 0), rows, "a step in mid-episode to link to an earlier row")
@@ -202,12 +204,12 @@ def _check_links(store: FrameStore, index: _Index) -> None:
 
 def _check_references(store: FrameStore, index: _Index) -> None:
     """For codecs with reference frames: coded rows name a raw row."""
-    coded = index.end - index.start < store.layout.frame_bytes
+    coded = (index.end - index.start < store.layout.frame_bytes) & ~index.has(Flag.LOST)
     if store.codec.reference == "none":
         _require_all(~coded, index.rows, "raw frames")
     if store.codec.reference != "frame":
         return
-    back = store.column("reference", index.rows).astype(np.int64)
+    back = np.where(index.has(Flag.LOST), 0, store.column("reference", index.rows).astype(np.int64))
     _require_all(coded == (back > 0), index.rows, "a reference frame for coded rows, and only for them")
     target = index.rows - back
     live = target >= index.tail
@@ -216,7 +218,7 @@ def _check_references(store: FrameStore, index: _Index) -> None:
 
 def _check_frames(store: FrameStore, index: _Index) -> None:
     """Every live row decodes, and each stream's newest observation comes back."""
-    rows = index.rows[store.oldest_needed(index.rows) >= index.tail]
+    rows = index.rows[(store.oldest_needed(index.rows) >= index.tail) & ~index.has(Flag.LOST)]
     for chunk in np.split(rows, range(CHUNK_ROWS, len(rows), CHUNK_ROWS)):
         _decode(store, chunk)
     for number, stream in store.streams.items():

@@ -102,7 +102,7 @@ class FrameReader:
         Raises:
             OverrunError: the index makes no sense, as it was being overwritten.
         """
-        start, length = self._locate(rows)
+        start, length = self.locate(rows)
         raw_bytes = self.layout.frame_bytes
         length[rows < 0] = -1
         self._copy_raw(start, out, np.flatnonzero(length == raw_bytes))
@@ -112,7 +112,7 @@ class FrameReader:
             return []
         if self.codec.reference == "frame":
             references = rows[coded] - self.column("reference", rows[coded])
-            place, size = self._locate(references)
+            place, size = self.locate(references)
             if np.any(size != raw_bytes):
                 raise OverrunError
             self._copy_raw(place, out, coded)
@@ -146,7 +146,7 @@ class FrameReader:
         needed[rows < 0] = NO_ROW
         return needed
 
-    def _locate(self, rows: Rows) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def locate(self, rows: Rows) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Place in the log's ring and length of coded frames."""
         block, row = np.divmod(rows, BLOCK_ROWS)
         block %= self.layout.blocks

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from diffreplay import codecs
+from diffreplay import codecs, snapshot
 from diffreplay.batch import ReplayBatch
-from diffreplay.errors import InputError
+from diffreplay.errors import InputError, ReplayError
 from diffreplay.frames import FrameStore
 from diffreplay.invariants import check_invariants
 from diffreplay.layout import Column, Counter
+from diffreplay.restore import restore
 from diffreplay.sampling import Sampler
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)
+VERIFY_ROWS = 1024
 
 
 class TimeStep(Protocol):
@@ -120,6 +123,7 @@ class ReplayBuffer(Sampler):
         super().__init__(self.store, nstep, discount)
         self._rng = np.random.default_rng(seed)
         self._streams_open: set[int] = set()
+        self._commits: dict[Path, str] = {}  # snapshots that hold a state of this buffer
 
     def add(self, time_step: TimeStep, stream: int = 0) -> None:
         """Append a step of an episode.
@@ -196,6 +200,97 @@ class ReplayBuffer(Sampler):
             CorruptDataError: names what should hold and does not.
         """
         check_invariants(self.store, self.capacity)
+
+    def save(self, directory: str | Path) -> None:
+        """Save a snapshot: only what is new since the last one in the same directory is written.
+
+        Sampling goes on meanwhile. Interrupted at any moment, the directory holds the state before or after.
+
+        Args:
+            directory: made if needed; a snapshot of another buffer in it is replaced.
+
+        Raises:
+            OSError: it cannot be written to; the snapshot in it is as it was.
+        """
+        self.store.check_owner()
+        directory = Path(directory)
+        manifest = snapshot.save(self.store, directory, self._commits.get(directory.resolve()), self._state())
+        self._commits[directory.resolve()] = manifest.commit
+
+    @classmethod
+    def load(
+        cls, directory: str | Path, *, codec: str | codecs.Codec | None = None, skip_damaged: bool = False
+    ) -> ReplayBuffer:
+        """The buffer that was saved, in new memory; it may add to the same snapshot.
+
+        Args:
+            directory: of `save`.
+            codec: needed where the buffer was made with a codec of one's own.
+            skip_damaged: leave out what is damaged, with a warning, rather than refuse to load; no window
+                bridges what is left out.
+
+        Raises:
+            CorruptDataError: there is no snapshot, or a file of it is damaged or missing; the message names it.
+        """
+        directory = Path(directory)
+        manifest = snapshot.read_manifest(directory)
+        state = manifest.buffer
+        if codec is None:
+            codec = codecs.REGISTRY[codecs.get(state["codec"]).name](**state["codec_options"])
+        replay = cls(*state["arguments"], **state["options"], codec=codec)
+        for problem in restore(replay.store, directory, manifest, skip_damaged):
+            warnings.warn(f"left out: {problem}", RuntimeWarning, stacklevel=2)
+        replay._resume(state)
+        replay._commits[directory.resolve()] = manifest.commit
+        return replay
+
+    def verify(self) -> list[str]:
+        """Decode every frame, and check every file of the snapshots this buffer was saved to or loaded from.
+
+        Returns:
+            What is damaged, a sentence each; empty when all is well.
+        """
+        problems = [problem for directory in self._commits for problem in snapshot.verify(directory)]
+        tail, head = self.store.bounds()
+        for first in range(tail, head, VERIFY_ROWS):
+            rows = self.store.present(np.arange(first, min(first + VERIFY_ROWS, head)))
+            try:
+                self.store.read(rows)
+            except ReplayError as error:
+                problems.append(f"frames {first} to {first + len(rows)}: {error}")
+        return problems
+
+    def _state(self) -> dict[str, Any]:
+        """Everything but the frames, as JSON can hold it."""
+        store = self.store
+        layout = store.layout
+        streams = [
+            [name, state.row, name in self._streams_open, state.reference_row, state.group_size]
+            for name, state in store.streams.items()
+        ]
+        return {
+            "arguments": [self.capacity, self.observation_shape, self.action_shape],
+            "options": {
+                "action_dtype": self.action_dtype.str,
+                "frame_stack": layout.frame_stack,
+                "nstep": self.nstep,
+                "discount": self.discount,
+                "max_bytes": store.max_bytes,
+            },
+            "codec": store.codec.name,
+            "codec_options": store.codec.options(),
+            "random_state": self._rng.bit_generator.state,
+            "next_check": store.planner.next_check,
+            "streams": streams,
+        }
+
+    def _resume(self, state: dict[str, Any]) -> None:
+        """Take up where `_state` was taken."""
+        self._rng.bit_generator.state = state["random_state"]
+        self.store.planner.next_check = state["next_check"]
+        for name, row, is_open, reference_row, group_size in state["streams"]:
+            self.store.reopen_stream(name, row, reference_row, group_size)
+            self._set_open(name, is_open)
 
     def _append(self, stack: NDArray[np.uint8], values: tuple[Any, ...], stream: int, *, first: bool) -> None:
         while not first and self.store.counter(Counter.TRANSITIONS) >= self.capacity:

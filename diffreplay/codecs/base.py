@@ -55,6 +55,10 @@ class Codec(ABC):
             CorruptDataError: `data` is not what `encode` made of frames of this shape.
         """
 
+    def options(self) -> dict[str, Any]:
+        """Arguments that make this codec again, as JSON can hold them."""
+        return {}
+
     def set_frames(self, frame_bytes: int) -> int:
         """For "set": how many frames of that size a set has at most; 0 otherwise."""
         return 0
@@ -78,7 +82,13 @@ class Codec(ABC):
 
 
 class SetPlanner:
-    """Decides when a reference set is built. This one: never."""
+    """Decides when a reference set is built. This one: never.
+
+    Attributes:
+        next_check: rows written when `choose` is asked next; a snapshot keeps it.
+    """
+
+    next_check: int = 1
 
     def due(self, head: int) -> bool:
         """Whether `choose` should be asked now that `head` rows are written."""
@@ -109,3 +119,6 @@ class FrameSource(Protocol):
 
     def lengths(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Coded bytes of rows, (N,)."""
+
+    def present(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Those of `rows` that were not lost with a damaged snapshot."""

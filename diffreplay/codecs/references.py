@@ -80,11 +80,11 @@ class PayingPlanner(SetPlanner):
         trial: Callable[[NDArray[np.uint8], NDArray[np.uint8]], int],
     ) -> None:
         self._set_frames, self._interval, self._trial = set_frames, interval, trial
-        self._next_check = 1
+        self.next_check = 1
 
     def due(self, head: int) -> bool:
         """Whether `choose` should be asked now that `head` rows are written."""
-        return head >= self._next_check
+        return head >= self.next_check
 
     def choose(self, store: FrameSource) -> NDArray[np.uint8] | None:
         """Reference frames (K, H, W, C) of a new set, or None to go on with the present one."""
@@ -92,22 +92,26 @@ class PayingPlanner(SetPlanner):
         span, frame_bytes = head - first, store.frame_bytes
         first_check = max(2, -(-FIRST_CHECK_BYTES // frame_bytes))
         if head < first_check:
-            self._next_check = first_check
+            self.next_check = first_check
             return None
-        self._next_check = min(head * GROWTH, head + self._interval)
+        self.next_check = min(head * GROWTH, head + self._interval)
         if span < first_check:  # nearly all was evicted
             return None
         startup = head * frame_bytes <= STARTUP_BYTES
         held_out = 0 if startup else span // 8
         wanted = min(CANDIDATES, max(CANDIDATE_BYTES // frame_bytes, self._set_frames))
-        frames = store.read(_spread(first, head - held_out, wanted))
+        frames = store.read(store.present(_spread(first, head - held_out, wanted)))
+        if len(frames) < 2:
+            return None
         references = frames[select_references(frames, min(self._set_frames, max(1, len(frames) // 4)))]
         if startup:
             return references
-        trial_rows = _spread(head - held_out, head, TRIAL_FRAMES)
+        trial_rows = store.present(_spread(head - held_out, head, TRIAL_FRAMES))
+        if not len(trial_rows):
+            return None
         coded = self._trial(store.read(trial_rows), references)
         saved = (int(store.lengths(trial_rows).sum()) - coded) / len(trial_rows)
-        return references if saved * (self._next_check - head) > references.size else None
+        return references if saved * (self.next_check - head) > references.size else None
 
 
 def _spread(first: int, end: int, count: int) -> NDArray[np.int64]:

@@ -76,6 +76,10 @@ class ZstdCodec(Codec):
             )
         self._level, self._set_frames, self._refresh_interval = level, set_frames, refresh_interval
 
+    def options(self) -> dict[str, Any]:
+        """Arguments that make this codec again."""
+        return {"level": self._level, "set_frames": self._set_frames, "refresh_interval": self._refresh_interval}
+
     def set_frames(self, frame_bytes: int) -> int:
         """How many frames of that size a set has at most."""
         return min(self._set_frames, max(1, MAX_SET_BYTES // frame_bytes))

@@ -43,7 +43,7 @@ def _write_piece(owner: Any, begin: int, data: bytearray) -> None:
 def store_state(owner: Any) -> dict[str, Any]:
     """What `restore_store` needs to make a store of the same arguments into a copy of `owner.frames`."""
     store: FrameStore = owner.frames
-    planner = {name: value for name, value in vars(store._planner).items() if isinstance(value, int)}
+    planner = {name: value for name, value in vars(store.planner).items() if isinstance(value, int)}
     return {
         "version": VERSION,
         "layout": dataclasses.asdict(store.layout),
@@ -70,7 +70,7 @@ def restore_store(store: FrameStore, state: dict[str, Any]) -> None:
     for ring, (first, end) in zip((store._sets, store._blocks, store._log), state["rings"], strict=True):
         ring.first, ring.end = first, end
     store._log_tail, store.streams = state["log_tail"], state["streams"]
-    vars(store._planner).update(state["planner"])
+    vars(store.planner).update(state["planner"])
     number = store.counter(Counter.SET_HEAD) - 1
     if number >= 0:
         begin, nbytes = _set_place(store, number)

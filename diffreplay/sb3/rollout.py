@@ -10,7 +10,7 @@ from gymnasium import spaces
 from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
 
 from diffreplay import codecs
-from diffreplay.codecs import Codec
+from diffreplay.codecs import Codec, ZstdCodec
 from diffreplay.errors import InputError
 from diffreplay.sb3.images import ImageArray, ImageStore
 from diffreplay.sb3.replay import split_images
@@ -18,7 +18,14 @@ from diffreplay.sb3.spaces import FrameCut, check_image_space, cut_frames
 from diffreplay.sb3.usage import buffer_stats, share_bytes
 from diffreplay.stats import ReplayStats
 
+STATES_PER_REFERENCE = 128
 SCALARS = ("actions", "rewards", "returns", "episode_starts", "values", "log_probs", "advantages")
+
+
+def _codec(codec: str | Codec, states: int) -> Codec:
+    if codec == "zstd":
+        return ZstdCodec(set_frames=min(64, max(1, states // STATES_PER_REFERENCE)))
+    return codecs.get(codec)
 
 
 class _RolloutMixin(RolloutBuffer):
@@ -95,7 +102,8 @@ class CompressedRolloutBuffer(_RolloutMixin, RolloutBuffer):
         gae_lambda: of the generalised advantage estimate.
         gamma: discount.
         n_envs: environments.
-        codec: "raw", "sparse", "zstd" or a codec instance.
+        codec: "raw", "sparse", "zstd" or a codec instance. "zstd" takes a set of reference frames in proportion to
+            the rollout, as one for a whole replay buffer would be larger than the rollout.
         max_bytes: cap on `stats().total_bytes`; `add` raises when a rollout does not fit.
         frame_stack: frames in an observation; None guesses it from the channels, see `cut_frames`.
 
@@ -119,7 +127,7 @@ class CompressedRolloutBuffer(_RolloutMixin, RolloutBuffer):
         frame_stack: int | None = None,
     ) -> None:
         self._cuts = {"": cut_frames(check_image_space(observation_space), frame_stack)}
-        self._stores, self._codec, self._max_bytes = {}, codecs.get(codec), max_bytes
+        self._stores, self._codec, self._max_bytes = {}, _codec(codec, buffer_size * n_envs), max_bytes
         super().__init__(buffer_size, observation_space, action_space, device, gae_lambda, gamma, n_envs)
 
     def reset(self) -> None:
@@ -157,7 +165,7 @@ class CompressedDictRolloutBuffer(_RolloutMixin, DictRolloutBuffer):
         frame_stack: int | None = None,
     ) -> None:
         _, self._cuts = split_images(observation_space, frame_stack)
-        self._stores, self._codec, self._max_bytes = {}, codecs.get(codec), max_bytes
+        self._stores, self._codec, self._max_bytes = {}, _codec(codec, buffer_size * n_envs), max_bytes
         super().__init__(buffer_size, observation_space, action_space, device, gae_lambda, gamma, n_envs)
 
     def reset(self) -> None:
