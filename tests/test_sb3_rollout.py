@@ -97,7 +97,7 @@ def test_reference_frames_outlive_rollouts() -> None:
     assert 0 < sizes[-1].reference_bytes == sizes[-2].reference_bytes
     # 320 states, the newest stack of 8 environments that the rollout continues, and episodes' starts.
     assert all(320 <= stats.frames <= 400 for stats in sizes)
-    assert sizes[-1].payload_bytes < 0.7 * sizes[0].payload_bytes, "the first frames are coded without references"
+    assert sizes[-1].payload_bytes < 0.8 * sizes[0].payload_bytes, "the first frames are coded without references"
     assert sizes[-1].stacked_bytes == 320 * 28224
 
 

@@ -43,7 +43,6 @@ def _write_piece(owner: Any, begin: int, data: bytearray) -> None:
 def store_state(owner: Any) -> dict[str, Any]:
     """What `restore_store` needs to make a store of the same arguments into a copy of `owner.frames`."""
     store: FrameStore = owner.frames
-    planner = {name: value for name, value in vars(store.planner).items() if isinstance(value, int)}
     return {
         "version": VERSION,
         "layout": dataclasses.asdict(store.layout),
@@ -51,7 +50,7 @@ def store_state(owner: Any) -> dict[str, Any]:
         "rings": [(ring.first, ring.end) for ring in (store._sets, store._blocks, store._log)],
         "log_tail": store._log_tail,
         "streams": store.streams,
-        "planner": planner,
+        "next_check": store.planner.next_check,
     }
 
 
@@ -70,7 +69,7 @@ def restore_store(store: FrameStore, state: dict[str, Any]) -> None:
     for ring, (first, end) in zip((store._sets, store._blocks, store._log), state["rings"], strict=True):
         ring.first, ring.end = first, end
     store._log_tail, store.streams = state["log_tail"], state["streams"]
-    vars(store.planner).update(state["planner"])
+    store.planner.next_check = state["next_check"]
     number = store.counter(Counter.SET_HEAD) - 1
     if number >= 0:
         begin, nbytes = _set_place(store, number)

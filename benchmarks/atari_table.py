@@ -1,0 +1,203 @@
+"""Atari through Stable-Baselines3: speed and buffer sizes with its own buffers, ours, and the paper's coding.
+
+Reproduces Table II of Grossman and Plancher, "Differentially Encoded Observation Spaces for Perceptive Reinforcement
+Learning" (ICRA 2024), with QR-DQN and PPO as cfgs/atari.yaml configures them. For every game and algorithm:
+
+- speed: models that differ in nothing but their buffer train in turns, a slice each; the times of slices that do the
+  same work are compared, and their weights must end identical;
+- size: buffers are filled to the last step with one and the same play. A state of Stable-Baselines3's buffer is its
+  stacked observation alone, though its replay buffer stores the next observation once more.
+
+Run as `python -m benchmarks.atari_table Pong Breakout --alg qrdqn`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from omegaconf import OmegaConf
+from stable_baselines3.common.base_class import BaseAlgorithm
+
+from benchmarks.common import machine, print_table
+from diffreplay.sb3 import CompressedReplayBuffer, CompressedRolloutBuffer
+from diffreplay.stats import ReplayStats
+from sb3_atari.config import ALGORITHMS, GAMES, AtariConfig, parse_config
+from sb3_atari.games import make_game
+from sb3_atari.training import make_model
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "SB3": {},
+    "zstd": {"full_compress": True},
+    "sparse": {"full_compress": True, "codec": "sparse"},
+}
+STATE_BYTES = 4 * 84 * 84
+PAPER = {  # average, lowest and highest total compression, and slow-down in percent
+    "qrdqn": "9.9 (4.9 to 14.2), 29 %",
+    "ppo": "8.9 (3.6 to 14.2), 5 %",
+}
+
+
+def configure(game: str, algorithm: str, variant: str, steps: int) -> AtariConfig:
+    """Options of a run; QR-DQN learns from the start, so that every slice does the same work."""
+    options = OmegaConf.load("cfgs/atari.yaml")
+    del options["hydra"]
+    changes = {"env": game, "alg": algorithm, "num_train_steps": steps, "device": "cpu", **VARIANTS[variant]}
+    return parse_config(OmegaConf.merge(options, changes))
+
+
+def train_in_turns(game: str, algorithm: str, slices: int, steps: int) -> dict[str, np.ndarray]:
+    """Processor seconds of each slice of `steps` steps, by variant, the first slice left out."""
+    models: dict[str, BaseAlgorithm] = {}
+    for variant in VARIANTS:
+        config = configure(game, algorithm, variant, steps)
+        models[variant] = make_model(config, make_game(game, config.environments, config.seed))
+    seconds: dict[str, list[float]] = {variant: [] for variant in VARIANTS}
+    states: dict[str, tuple[Any, ...]] = {}
+    for number in range(slices + 1):
+        for variant, model in models.items():
+            # All variants draw from NumPy's and torch's global generators; each has its own state of them.
+            if variant in states:
+                np.random.set_state(states[variant][0])
+                torch.set_rng_state(states[variant][1])
+            else:
+                model.set_random_seed(1)
+            start = time.process_time()
+            model.learn(steps, reset_num_timesteps=False, log_interval=None)
+            if number:
+                seconds[variant].append(time.process_time() - start)
+            states[variant] = np.random.get_state(), torch.get_rng_state()
+    expected = models["SB3"].policy.state_dict()
+    for variant, model in models.items():
+        for name, value in model.policy.state_dict().items():
+            if not torch.equal(value, expected[name]):
+                raise RuntimeError(f"{game}, {algorithm}: weights {name} with {variant} differ from SB3's")
+        model.get_env().close()  # type: ignore[union-attr]
+    return {variant: np.array(times) for variant, times in seconds.items()}
+
+
+def fill_replay(game: str, capacity: int) -> dict[str, ReplayStats]:
+    """Sizes of full replay buffers, by codec."""
+    env = make_game(game, 1, 1)
+    buffers = {
+        codec: CompressedReplayBuffer(capacity, env.observation_space, env.action_space, codec=codec, device="cpu")
+        for codec in ("zstd", "sparse")
+    }
+    for obs, after, action, reward, done, infos in _play(env, capacity):
+        for buffer in buffers.values():
+            buffer.add(obs, after, action, reward, done, infos)
+    return {codec: buffer.stats() for codec, buffer in buffers.items()}
+
+
+def fill_rollouts(game: str, rollouts: int) -> dict[str, list[ReplayStats]]:
+    """Sizes of each of a number of PPO's rollouts, by codec."""
+    env, steps = make_game(game, 8, 1), 128
+    options: dict[str, Any] = {"n_envs": 8, "device": "cpu"}
+    buffers = {
+        codec: CompressedRolloutBuffer(steps, env.observation_space, env.action_space, codec=codec, **options)
+        for codec in ("zstd", "sparse")
+    }
+    stats: dict[str, list[ReplayStats]] = {codec: [] for codec in buffers}
+    starts, nothing = np.ones(8, bool), torch.zeros(8)
+    for number, (obs, _, action, reward, done, _) in enumerate(_play(env, rollouts * steps)):
+        for codec, buffer in buffers.items():
+            if number % steps == 0:
+                buffer.reset()
+            buffer.add(obs, action, reward, starts, nothing, nothing)
+            if buffer.full:
+                stats[codec].append(buffer.stats())
+        starts = done
+    return stats
+
+
+def _play(env: Any, steps: int) -> Iterator[tuple[Any, ...]]:
+    """Random actions, each held for a while, as `ReplayBuffer.add` gets them."""
+    rng = np.random.default_rng(0)
+    obs = env.reset()
+    action = np.zeros(env.num_envs, int)
+    for _ in range(steps):
+        new_action = rng.integers(env.action_space.n, size=env.num_envs)
+        action = np.where(rng.random(env.num_envs) < 0.5, new_action, action)
+        new, reward, done, infos = env.step(action)
+        after = new.copy()
+        for i in np.flatnonzero(done):
+            after[i] = infos[i]["terminal_observation"]
+        yield obs, after, action, reward, done, infos
+        obs = new
+    env.close()
+
+
+def size_row(game: str, algorithm: str, capacity: int, rollouts: int) -> list[Any]:
+    """Megabytes and compression of SB3's states, zstd and sparse."""
+    if algorithm == "qrdqn":
+        sizes = fill_replay(game, capacity)
+        states = capacity
+        ours, paper = sizes["zstd"].observation_bytes, sizes["sparse"].observation_bytes
+    else:
+        every = fill_rollouts(game, rollouts)
+        states = 1024
+        # The first rollout finds no reference frames yet, and counts.
+        ours, paper = (float(np.mean([s.observation_bytes for s in every[codec]])) for codec in ("zstd", "sparse"))
+    stacked = states * STATE_BYTES
+    return [stacked / 1e6, ours / 1e6, paper / 1e6, stacked / ours, stacked / paper]
+
+
+def speed_row(game: str, algorithm: str, slices: int, steps: int) -> list[Any]:
+    """Steps a processor second with SB3's buffer, zstd and sparse, and the slow-downs in percent."""
+    seconds = train_in_turns(game, algorithm, slices, steps)
+    median = {variant: float(np.median(times)) for variant, times in seconds.items()}
+    slower = {v: float(np.median(seconds[v] / seconds["SB3"] - 1)) * 100 for v in ("zstd", "sparse")}
+    return [*(steps / median[v] for v in VARIANTS), slower["zstd"], slower["sparse"]]
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("games", nargs="*", default=GAMES, help=", ".join(GAMES))
+    parser.add_argument("--alg", choices=ALGORITHMS, nargs="*", default=ALGORITHMS)
+    parser.add_argument("--capacity", type=int, default=100_000, help="steps of the replay buffer (%(default)s)")
+    parser.add_argument("--rollouts", type=int, default=20, help="of PPO, to average sizes over (%(default)s)")
+    parser.add_argument("--slices", type=int, default=5, help="of training, 0 for sizes alone (%(default)s)")
+    parser.add_argument("--steps", type=int, default=1024, help="of a slice (%(default)s)")
+    parser.add_argument("--threads", type=int, default=1, help="compute threads of PyTorch (%(default)s)")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    print(machine() + f"; {args.threads} compute threads\n")
+    header = ["game", "alg", "MB SB3", "MB zstd", "MB sparse", "x zstd", "x sparse"]
+    if args.slices:
+        header += ["FPS SB3", "FPS zstd", "FPS sparse", "slower zstd %", "slower sparse %"]
+
+    def rows() -> Iterator[list[Any]]:
+        for algorithm in args.alg:
+            ratios = []
+            for game in args.games:
+                row = size_row(game, algorithm, args.capacity, args.rollouts)
+                ratios.append(row[3])
+                yield [
+                    game,
+                    algorithm,
+                    *row,
+                    *(speed_row(game, algorithm, args.slices, args.steps) if args.slices else []),
+                ]
+            blank = [""] * (len(header) - 6)
+            mean, least = float(np.mean(ratios)), float(np.min(ratios))
+            yield [
+                "mean (lowest)",
+                algorithm,
+                "",
+                "",
+                "",
+                f"{mean:.0f} ({least:.0f})",
+                f"paper: {PAPER[algorithm]}",
+                *blank[1:],
+            ]
+
+    print_table(header, rows())
+
+
+if __name__ == "__main__":
+    main()
