@@ -1,0 +1,135 @@
+"""What all benchmarks share: options, times, memory, tables, and a line about the machine."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import time
+from collections.abc import Callable, Iterable, Sequence
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks import recordings
+from benchmarks.recordings import Recording
+
+BATCH = 256
+
+
+def parser(description: str | None, *names: str) -> argparse.ArgumentParser:
+    """Options of every benchmark; `names` are the recordings that it uses unless told otherwise."""
+    made = argparse.ArgumentParser(description=(description or "").splitlines()[0])
+    made.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"recordings: TASK_gray, TASK_rgb or atari_GAME ({', '.join(names)})"
+    )
+    made.add_argument("--folder", type=Path, help="take the recordings from the .npz or .npz.xz files of this folder")
+    made.add_argument(
+        "--frames",
+        type=int,
+        default=recordings.RECORDED_FRAMES,
+        help="frames to record of each, once, into exp_local/recordings (%(default)s)",
+    )
+    made.set_defaults(default_names=names)
+    return made
+
+
+def chosen(args: argparse.Namespace) -> Iterable[Recording]:
+    """The recordings that the command line asks for."""
+    for name in args.names or (recordings.names(args.folder) if args.folder else args.default_names):
+        yield recordings.load(name, args.folder, args.frames)
+
+
+def machine() -> str:
+    """One line: date, processor, memory, GPU, versions, load."""
+    cores = len(os.sched_getaffinity(0))
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    packages = ", ".join(f"{name} {version(name)}" for name in ("numpy", "torch", "zstandard"))
+    load = os.getloadavg()[0]
+    return (
+        f"{date.today()}: {_cpu_model()}, {cores} cores, {memory:.0f} GiB, {_gpu()}; {platform.system()} "
+        f"{platform.release()}, Python {platform.python_version()}, {packages}; load average {load:.1f}"
+    )
+
+
+def _cpu_model() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()
+
+
+def _gpu() -> str:
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+
+
+def process_ms(calls: Sequence[Callable[[], Any]], repeats: int = 40) -> list[float]:
+    """Median processor time of each call in milliseconds, taken in turns so that all see the same machine.
+
+    Processor time rather than time passed: other processes on the machine count only through its caches.
+    """
+    times: NDArray[np.float64] = np.empty((repeats, len(calls)))
+    for call in calls:
+        call()
+    for row in times:
+        for k, call in enumerate(calls):
+            start = time.process_time()
+            call()
+            row[k] = time.process_time() - start
+    return [1e3 * float(value) for value in np.median(times, axis=0)]
+
+
+def pss(pid: int | str = "self") -> int:
+    """Proportional set size of a process in bytes: its own memory, and its share of what it shares."""
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        if line.startswith("Pss:"):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError(f"/proc/{pid}/smaps_rollup has no line Pss")
+
+
+def family_pss() -> int:
+    """Proportional set size of this process and all that it started, directly or not, in bytes."""
+    parents = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
+        except OSError:  # it has ended
+            continue
+    family, size = {os.getpid()}, 0
+    while len(family) > size:
+        size = len(family)
+        family |= {pid for pid, parent in parents.items() if parent in family}
+    return sum(pss(pid) for pid in family)
+
+
+def mapped_pss(part: str) -> int:
+    """Proportional set size of this process's mappings of files whose name contains `part`, in bytes."""
+    total, inside = 0, False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        key = line.split(maxsplit=1)[0]
+        if not key.endswith(":"):
+            inside = part in line
+        elif inside and key == "Pss:":
+            total += int(line.split()[1]) * 1024
+    return total
+
+
+def print_table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Print a Markdown table, each row as soon as it is there; numbers are aligned right."""
+    print("| " + " | ".join(header) + " |")
+    print("|" + "|".join(["---"] + ["---:"] * (len(header) - 1)) + "|", flush=True)
+    for row in rows:
+        print("| " + " | ".join(map(_cell, row)) + " |", flush=True)
+
+
+def _cell(value: Any) -> str:
+    if not isinstance(value, float):
+        return str(value)
+    digits = 0 if abs(value) >= 1000 else 1 if abs(value) >= 10 else 2
+    return f"{value:,.{digits}f}"

@@ -1,0 +1,110 @@
+"""Recorded episodes as an endless stream of steps for a replay buffer, and a check of what comes back.
+
+Each step's action holds the step's number, so that every sampled transition says where it came from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+import diffreplay
+from benchmarks.recordings import Frames, Recording
+
+ACTION_DIM = 6  # as the walker's
+
+
+class Step(NamedTuple):
+    """A dm_env style time step."""
+
+    observation: Frames  # (frame_stack * C, H, W)
+    action: NDArray[np.float32]  # the step's number, ACTION_DIM times
+    reward: float
+    discount: float
+    begins: bool
+    ends: bool
+
+    def first(self) -> bool:
+        return self.begins
+
+    def last(self) -> bool:
+        return self.ends
+
+
+class EpisodeStream:
+    """The recorded episodes, then the same mirrored; then both again, moved down by one row more, and so on.
+
+    Args:
+        recording: the episodes.
+        shifts: how many different row shifts there are; 1 moves nothing.
+    """
+
+    def __init__(self, recording: Recording, shifts: int = 1) -> None:
+        self.recording, self.shifts = recording, shifts
+        self._starts = np.cumsum([0, *map(len, recording.episodes)])
+
+    @property
+    def observation_shape(self) -> tuple[int, int, int]:
+        """(frame_stack * C, H, W)."""
+        _, channels, height, width = self.recording.episodes[0].shape
+        return self.recording.frame_stack * channels, height, width
+
+    def buffer(self, capacity: int, codec: str | diffreplay.codecs.Codec = "zstd", **options: Any) -> Any:
+        """An empty replay buffer for these steps, n = 1."""
+        return diffreplay.ReplayBuffer(
+            capacity,
+            self.observation_shape,
+            (ACTION_DIM,),
+            frame_stack=self.recording.frame_stack,
+            nstep=1,
+            codec=codec,
+            **options,
+        )
+
+    def steps(self, first_episode: int = 0) -> Iterator[Step]:
+        """Endless steps, from the start of an episode on."""
+        number = first_episode
+        while True:
+            turn, k = divmod(number, len(self.recording.episodes))
+            yield from self._episode(
+                self._vary(self.recording.episodes[k], turn), turn * self._starts[-1] + self._starts[k]
+            )
+            number += 1
+
+    def observation(self, number: int) -> Frames:
+        """The observation of step `number`, computed from the recording."""
+        turn, place = divmod(number, int(self._starts[-1]))
+        k = int(np.searchsorted(self._starts, place, side="right")) - 1
+        last = place - int(self._starts[k])
+        rows = np.maximum(np.arange(last - self.recording.frame_stack + 1, last + 1), 0)
+        return self._vary(self.recording.episodes[k][rows], turn).reshape(self.observation_shape)
+
+    def check(self, batch: Any) -> None:
+        """Compare each transition of a batch, a `ReplayBatch` or a list in its order, with the recording.
+
+        Raises:
+            RuntimeError: a value is wrong.
+        """
+        obs, action, reward, _, next_obs = (np.asarray(value) for value in batch)
+        for k, number in enumerate(action[:, 0].astype(int).tolist()):
+            right = np.array_equal(obs[k], self.observation(number - 1))
+            right &= np.array_equal(next_obs[k], self.observation(number))
+            if not right or reward[k] != number % 7:
+                raise RuntimeError(f"the transition to step {number} came back wrong")
+
+    def _vary(self, frames: Frames, turn: int) -> Frames:
+        if turn % 2:
+            frames = frames[..., ::-1]
+        shift = turn // 2 % self.shifts
+        return np.roll(frames, shift, axis=2) if shift else frames
+
+    def _episode(self, frames: Frames, first_number: int) -> Iterator[Step]:
+        window = [frames[0]] * self.recording.frame_stack
+        for t, frame in enumerate(frames):
+            window = [*window[1:], frame]
+            action = np.full(ACTION_DIM, first_number + t, np.float32)
+            reward = (first_number + t) % 7
+            yield Step(np.concatenate(window), action, float(reward), 1.0, t == 0, t == len(frames) - 1)

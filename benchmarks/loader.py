@@ -1,0 +1,171 @@
+"""Batches a second of the loader beside DrQ-v2's disk baseline, over the same episodes in the same run; or its memory.
+
+All loaders are open at once, and measured in turns: first each delivers what it had prepared while it waited, which
+does not count, then `--batches` are timed. Batch 256, n = 1. A trainer that computes nothing takes the batches, so
+these are rates at which the loader itself is the limit.
+
+`--memory` fills a buffer while worker processes sample from it, and reports the proportional set size (PSS) of the
+trainer and all its processes together.
+"""
+
+from __future__ import annotations
+
+import gc
+import multiprocessing
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import diffreplay
+from benchmarks.common import BATCH, chosen, family_pss, machine, mapped_pss, parser, print_table
+from benchmarks.episodes import EpisodeStream
+from benchmarks.recordings import Recording
+from drqv2.disk_replay import DiskReplay
+
+NAMES = ("walker_walk_gray", "walker_walk_rgb")
+KINDS = (
+    *("disk 4", "disk 2", "disk 1", "disk 0"),
+    *("none 0", "forkserver 1", "forkserver 2", "forkserver 4", "fork 4", "thread 1", "thread 2", "thread 4"),
+)
+BASELINE = "disk 4"
+PREFETCH = 2
+MB = 1e6
+
+Batches = Iterator[Any]
+
+
+def open_disk(stream: EpisodeStream, folder: Path, workers: int) -> DiskReplay:
+    """DrQ-v2's replay over the episode files in `folder`."""
+    return DiskReplay(
+        folder,
+        stream.observation_shape,
+        capacity=100 * stream.recording.frames,
+        batch_size=BATCH,
+        nstep=1,
+        discount=0.99,
+        num_workers=workers,
+        pin_memory=False,
+        keep_files=True,
+        seed=0,
+    )
+
+
+def open_ours(replay: Any, kind: str, workers: int) -> Batches:
+    """An iterator of our loader; `kind` is "thread", or how worker processes start."""
+    options = {"threads": True} if kind == "thread" else {"multiprocessing_context": kind}
+    if not workers:
+        options = {}
+    return iter(diffreplay.make_replay_loader(replay, BATCH, workers, PREFETCH, **options))
+
+
+def rates(open_loader: dict[str, Callable[[], Batches]], check: Callable[[Any], None], count: int, repeats: int) -> Any:
+    """Batches a second of each loader, (repeats, loaders)."""
+    loaders = {kind: opened() for kind, opened in open_loader.items()}
+    for batches in loaders.values():
+        for _ in range(4):
+            check(next(batches))
+    measured = np.empty((repeats, len(loaders)))
+    for row in measured:
+        for k, (kind, batches) in enumerate(loaders.items()):
+            for _ in range(PREFETCH * int(kind.split()[1]) + 1):
+                next(batches)
+            start = time.perf_counter()
+            for _ in range(count):
+                next(batches)
+            row[k] = count / (time.perf_counter() - start)
+    return measured
+
+
+def compare(recording: Recording, kinds: list[str], count: int, repeats: int) -> list[tuple[Any, ...]]:
+    """A row for each kind of loader: median, lowest and highest rate, and its rate relative to BASELINE's."""
+    stream = EpisodeStream(recording)
+    with tempfile.TemporaryDirectory(prefix="diffreplay-") as temporary:
+        folder = Path(temporary)
+        writer, replay = open_disk(stream, folder, 0), stream.buffer(recording.frames)
+        for step in islice(stream.steps(), recording.frames):
+            writer.add(step)
+            replay.add(step)
+        opening: dict[str, Callable[[], Batches]] = {}
+        for kind in kinds:
+            start, _, workers = kind.partition(" ")
+            if start == "disk":
+                disk = open_disk(stream, folder, int(workers))
+                opening[kind] = partial(disk.batches, torch.device("cpu"))
+            else:
+                opening[kind] = partial(open_ours, replay, start, int(workers))
+        measured = rates(opening, stream.check, count, repeats)
+    middle = np.median(measured, axis=0)
+    # The quotient of each repeat, as the machine's other load is the same for both.
+    quotient = np.median(measured / measured[:, [kinds.index(BASELINE)]], axis=0) if BASELINE in kinds else middle * 0
+    return [
+        (f"{recording.name}, {kind}", float(middle[k]), float(measured[:, k].min()), float(measured[:, k].max()),
+         f"{quotient[k]:.2f}")
+        for k, kind in enumerate(kinds)
+    ]  # fmt: skip
+
+
+def memory(recording: Recording, transitions: int, batches: int, workers: int) -> Iterator[tuple[str, Any]]:
+    """Growth of the PSS of all processes while a buffer fills, and while batches are drawn after that."""
+    stream = EpisodeStream(recording)
+    replay = stream.buffer(transitions)
+    steps = stream.steps()
+    start = recording.frames // 2
+    for step in islice(steps, start):
+        replay.add(step)
+    loader = open_ours(replay, "forkserver", workers)
+    for _ in range(200):  # so that every slot has been used
+        stream.check(next(loader))
+    gc.collect()
+    before, total_before = family_pss(), replay.stats().total_bytes
+    yield f"{workers} workers, {len(replay)} transitions: PSS of all processes, MB", before / MB
+    for number, step in enumerate(islice(steps, transitions)):
+        replay.add(step)
+        if number % 100 == 0:
+            next(loader)
+    gc.collect()
+    full, total = family_pss(), replay.stats().total_bytes
+    yield f"{transitions} transitions added: PSS growth, MB", (full - before) / MB
+    yield "total_bytes, MB", total / MB
+    yield "PSS growth / total_bytes", f"{(full - before) / total:.3f}"
+    yield "PSS growth / growth of total_bytes", f"{(full - before) / (total - total_before):.3f}"
+    yield "shared memory's part of the trainer's PSS, MB", mapped_pss("memfd:diffreplay") / MB
+    for _ in range(batches):
+        next(loader)
+    stream.check(next(loader))
+    gc.collect()
+    yield f"{batches} batches later: further PSS growth, MB", (family_pss() - full) / MB
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run from the command line."""
+    options = parser(__doc__, *NAMES)
+    options.add_argument("--kinds", nargs="*", default=KINDS, help='such as "disk 4", "thread 1"; default: all')
+    options.add_argument("--batches", type=int, default=60, help="timed in a row (%(default)s)")
+    options.add_argument("--repeats", type=int, default=9, help="turns (%(default)s)")
+    options.add_argument("--memory", action="store_true", help="measure memory instead, on the first recording")
+    options.add_argument("--transitions", type=int, default=200_000, help="added with --memory (%(default)s)")
+    options.add_argument("--later", type=int, default=10_000, help="batches after that, with --memory (%(default)s)")
+    options.add_argument("--workers", type=int, default=4, help="with --memory (%(default)s)")
+    args = options.parse_args(argv)
+    torch.set_num_threads(1)
+    multiprocessing.get_context("forkserver").set_forkserver_preload(["diffreplay", "drqv2.disk_replay"])
+    print(f"{machine()}\n")
+    recordings = list(chosen(args))
+    if args.memory:
+        rows = memory(recordings[0], args.transitions, args.later, args.workers)
+        print_table((recordings[0].name, "value"), rows)
+        return
+    compared = (compare(recording, list(args.kinds), args.batches, args.repeats) for recording in recordings)
+    header = ("loader and workers", "batches a second", "lowest", "highest", f"times {BASELINE}")
+    print_table(header, (row for rows in compared for row in rows))
+
+
+if __name__ == "__main__":
+    main()

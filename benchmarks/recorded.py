@@ -1,0 +1,86 @@
+"""Size and speed of a codec on recorded episodes, beside plain arrays of the same frames.
+
+The ratio is marginal: what the second half of the episodes added, so that a short recording is not charged with what
+a buffer costs once. It is against stacks as DrQ-v2 (RGB) and Stable-Baselines3 (gray) store them. `add` is processor
+time over that half, reference frames included; a batch is 256 transitions, and `gather` takes the same
+number of stacks, obs and next_obs, from one NumPy array of raw frames.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+import diffreplay
+from benchmarks.common import BATCH, chosen, machine, parser, print_table, process_ms
+from benchmarks.episodes import EpisodeStream
+from benchmarks.recordings import Frames, Recording
+
+NAMES = (
+    "walker_walk_gray",
+    "quadruped_walk_gray",
+    "walker_walk_rgb",
+    "atari_Pong",
+    "atari_BeamRider",
+    "atari_MsPacman",
+)
+HEADER = ("ratio", "bytes a frame", "add us", "add p99 us", "batch ms", "gather ms", "batch / gather")
+GATHERED_BYTES = 400_000_000  # raw frames to gather from: more than caches hold
+
+
+def measure(recording: Recording, codec: str | diffreplay.codecs.Codec) -> tuple[float, ...]:
+    """The values of HEADER."""
+    stream = EpisodeStream(recording)
+    replay = stream.buffer(recording.frames, codec)
+    steps = islice(stream.steps(), recording.frames)
+    for step in islice(steps, recording.frames // 2):
+        replay.add(step)
+    before = replay.stats()
+    costs = []
+    for step in steps:
+        start = time.process_time()
+        replay.add(step)
+        costs.append(time.process_time() - start)
+    after = replay.stats()
+    for _ in range(4):
+        stream.check(replay.sample(BATCH))
+    frame_bytes = (after.observation_bytes - before.observation_bytes) / (after.frames - before.frames)
+    batch, gather = process_ms([lambda: replay.sample(BATCH), raw_gather(recording)])
+    mean, tail = 1e6 * float(np.mean(costs)), 1e6 * float(np.percentile(costs, 99))
+    return recording.stacked_bytes / frame_bytes, frame_bytes, mean, tail, batch, gather, batch / gather
+
+
+def raw_gather(recording: Recording) -> Callable[[], tuple[Frames, Frames]]:
+    """Takes a batch of obs and next_obs from raw frames, stored once each: two NumPy calls."""
+    frames = np.concatenate([episode.reshape(len(episode), -1) for episode in recording.episodes])
+    flat = np.tile(frames, (max(1, GATHERED_BYTES // frames.nbytes), 1))
+    rng = np.random.default_rng(0)
+    window = np.arange(1 - recording.frame_stack, 1)
+
+    def gather() -> tuple[Frames, Frames]:
+        rows = rng.integers(recording.frame_stack, len(flat) - 1, BATCH)[:, None] + window
+        return flat[rows], flat[rows + 1]
+
+    return gather
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run from the command line."""
+    options = parser(__doc__, *NAMES)
+    options.add_argument("--codec", default="zstd", choices=sorted(diffreplay.codecs.REGISTRY))
+    args = options.parse_args(argv)
+    print(f"{machine()}\ncodec {args.codec}\n")
+
+    def rows() -> Any:
+        for recording in chosen(args):
+            yield f"{recording.name} ({recording.frames})", *measure(recording, args.codec)
+
+    print_table(("recording (frames)", *HEADER), rows())
+
+
+if __name__ == "__main__":
+    main()
