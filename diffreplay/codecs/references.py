@@ -15,7 +15,8 @@ from diffreplay.codecs.base import FrameSource, SetPlanner
 
 FIRST_CHECK_BYTES = 1 << 18  # raw bytes stored at the first check
 GROWTH = 5  # each of the next checks comes after so many times as many frames
-STARTUP_BYTES = 1 << 23  # raw bytes stored up to which each check builds a set, as early sets are poor
+STARTUP_BYTES = 1 << 23  # raw bytes stored up to which a set need not pay for itself, as early sets are poor
+STARTUP_GAIN = 0.02  # but makes coded frames at least so much smaller, which those of noise never do
 STARTUP_SETS = 2  # full sets that this makes, roughly: one small, one middling and one full
 CANDIDATES = 512
 CANDIDATE_BYTES = 1 << 23
@@ -64,8 +65,9 @@ class PayingPlanner(SetPlanner):
     """Checks ever more rarely whether new reference frames pay, and builds a set when they do.
 
     The first checks come when FIRST_CHECK_BYTES of raw frames are stored, then GROWTH times as many, and so on,
-    later every `interval` frames. Once STARTUP_BYTES are stored, a set is built only if, by a trial on newer
-    frames than it was chosen from, it will save more bytes until the next check than it takes.
+    later every `interval` frames. A set is built only after a trial: until STARTUP_BYTES are stored, if it makes
+    frames smaller at all; then only if, by newer frames than it was chosen from, it will save more bytes until the
+    next check than it takes.
 
     Args:
         set_frames: frames in a set, at most.
@@ -100,20 +102,22 @@ class PayingPlanner(SetPlanner):
         startup = head * frame_bytes <= STARTUP_BYTES
         held_out = 0 if startup else span // 8
         wanted = min(CANDIDATES, max(CANDIDATE_BYTES // frame_bytes, self._set_frames))
-        frames = store.read(store.present(_spread(first, head - held_out, wanted)))
-        if len(frames) < 2:
+        rows = store.present(_spread(first, head - held_out, wanted))
+        if len(rows) < 2:
             return None
-        references = frames[select_references(frames, min(self._set_frames, max(1, len(frames) // 4)))]
-        if startup:
-            return references
-        trial_rows = store.present(_spread(head - held_out, head, TRIAL_FRAMES))
+        frames = store.read(rows)
+        chosen = select_references(frames, min(self._set_frames, max(1, len(frames) // 4)))
+        trial_rows = np.delete(rows, chosen) if startup else store.present(np.arange(head - held_out, head))
+        trial_rows = trial_rows[_spread(0, len(trial_rows), TRIAL_FRAMES)]
         if not len(trial_rows):
             return None
-        coded = self._trial(store.read(trial_rows), references)
-        saved = (int(store.lengths(trial_rows).sum()) - coded) / len(trial_rows)
-        return references if saved * (self.next_check - head) > references.size else None
+        before, after = int(store.lengths(trial_rows).sum()), self._trial(store.read(trial_rows), frames[chosen])
+        needed = STARTUP_GAIN * before
+        if not startup:
+            needed = frames[chosen].size * len(trial_rows) / (self.next_check - head)
+        return frames[chosen] if before - after > needed else None
 
 
 def _spread(first: int, end: int, count: int) -> NDArray[np.int64]:
     """At most `count` different rows of [first, end), evenly spread."""
-    return np.unique(np.linspace(first, end - 1, min(count, end - first)).astype(np.int64))
+    return np.unique(np.linspace(first, end - 1, min(count, max(end - first, 0))).astype(np.int64))
