@@ -16,11 +16,12 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Iterator
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
 import torch
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 from benchmarks.common import machine, print_table
@@ -35,6 +36,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "zstd": {"full_compress": True},
     "sparse": {"full_compress": True, "codec": "sparse"},
 }
+OPTIONS = [option.name for option in fields(AtariConfig)]
 STATE_BYTES = 4 * 84 * 84
 PAPER = {  # average, lowest and highest total compression, and slow-down in percent
     "qrdqn": "9.9 (4.9 to 14.2), 29 %",
@@ -43,11 +45,14 @@ PAPER = {  # average, lowest and highest total compression, and slow-down in per
 
 
 def configure(game: str, algorithm: str, variant: str, steps: int) -> AtariConfig:
-    """Options of a run; QR-DQN learns from the start, so that every slice does the same work."""
-    options = OmegaConf.load("cfgs/atari.yaml")
-    del options["hydra"]
+    """Options of a run as the training command would make them."""
+    loaded = OmegaConf.load("cfgs/atari.yaml")
+    if not isinstance(loaded, DictConfig):
+        raise TypeError(f"cfgs/atari.yaml: expected options by name, got {type(loaded).__name__}")
+    options = OmegaConf.masked_copy(loaded, OPTIONS)
     changes = {"env": game, "alg": algorithm, "num_train_steps": steps, "device": "cpu", **VARIANTS[variant]}
-    return parse_config(OmegaConf.merge(options, changes))
+    options.update(changes)
+    return parse_config(options)
 
 
 def train_in_turns(game: str, algorithm: str, slices: int, steps: int) -> dict[str, np.ndarray]:
@@ -67,7 +72,7 @@ def train_in_turns(game: str, algorithm: str, slices: int, steps: int) -> dict[s
             else:
                 model.set_random_seed(1)
             start = time.process_time()
-            model.learn(steps, reset_num_timesteps=False, log_interval=None)
+            model.learn(steps, reset_num_timesteps=False, log_interval=1 << 30)
             if number:
                 seconds[variant].append(time.process_time() - start)
             states[variant] = np.random.get_state(), torch.get_rng_state()
@@ -136,7 +141,7 @@ def size_row(game: str, algorithm: str, capacity: int, rollouts: int) -> list[An
     if algorithm == "qrdqn":
         sizes = fill_replay(game, capacity)
         states = capacity
-        ours, paper = sizes["zstd"].observation_bytes, sizes["sparse"].observation_bytes
+        ours, paper = (float(sizes[codec].observation_bytes) for codec in ("zstd", "sparse"))
     else:
         every = fill_rollouts(game, rollouts)
         states = 1024

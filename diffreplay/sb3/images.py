@@ -18,8 +18,6 @@ from diffreplay.reader import NO_ROW, Rows
 from diffreplay.sb3.pickling import restore_store, store_state
 from diffreplay.sb3.spaces import FrameCut
 
-Frames = tuple[Rows, NDArray[np.uint8]]  # sorted rows and their frames (N, H, W, C)
-
 
 class ImageStore:
     """The observations of `n_envs` environments, each frame stored once, each environment a stream of its own.
@@ -41,7 +39,7 @@ class ImageStore:
         self.frames = FrameStore(cut.frame_shape, cut.frame_stack, observations * cut.frame_stack, codec, (), max_bytes)
         self._newest: NDArray[np.uint8] | None = None
         self._newest_rows = np.full(n_envs, NO_ROW, np.int64)
-        self._recent: Frames | None = None
+        self._expected: tuple[Rows, NDArray[np.uint8]] | None = None
 
     @property
     def nbytes(self) -> int:
@@ -65,18 +63,22 @@ class ImageStore:
             self._newest = observations
         return self._newest_rows.copy()
 
-    def get(self, rows: Rows, *, keep: bool = False) -> NDArray[np.uint8]:
+    def get(self, rows: Rows, then: Rows | None = None) -> NDArray[np.uint8]:
         """Observations at `rows` of any shape: a new array (*rows.shape, *shape); zeros at NO_ROW.
 
         Args:
             rows: what `put` returned.
-            keep: whether to keep the decoded frames for the next call, which wants many of them again.
+            then: of the same shape, what the next call will probably ask for. Most frames of a step's two
+                observations are the same, so both are read at once.
         """
-        stacks = self.frames.stacks(rows.reshape(-1))
-        unique, places = np.unique(stacks, return_inverse=True)
-        frames = self._read(unique)
-        self._recent = (unique, frames) if keep else None
-        return self.cut.observations(frames[places.reshape(stacks.shape)]).reshape(*rows.shape, *self.cut.shape)
+        expected, self._expected = self._expected, None
+        if expected is not None and np.array_equal(expected[0], rows):
+            return expected[1]
+        if then is None:
+            return self._read(rows)
+        both = self._read(np.stack([rows, then]))
+        self._expected = then, both[1]
+        return both[0]
 
     def oldest_needed(self, rows: Rows) -> int:
         """The oldest row without which one of `rows` cannot be read."""
@@ -90,7 +92,7 @@ class ImageStore:
     def clear(self) -> None:
         """Forget all observations; reference frames stay."""
         self.evict_before(self.frames.head)
-        self._newest = self._recent = None
+        self._newest = self._expected = None
 
     def evict_before(self, row: int) -> None:
         """Drop all rows before `row`, which none that is still wanted may need."""
@@ -121,33 +123,32 @@ class ImageStore:
         return self.frames.append(stack, (), env, first=first)
 
     def _read(self, rows: Rows) -> NDArray[np.uint8]:
-        """Frames of sorted, distinct rows, (N, H, W, C)."""
-        out = np.empty((len(rows), *self.cut.frame_shape), np.uint8)
-        wanted = rows != NO_ROW
-        out[~wanted] = 0
-        if self._recent is not None:
-            kept, frames = self._recent
-            place = np.minimum(np.searchsorted(kept, rows), len(kept) - 1)
-            found = wanted & (kept[place] == rows)
-            out[found] = frames[place[found]]
-            wanted &= ~found
-        if wanted.all():
-            self.frames.decode(self.frames.fetch(rows, out), out)
-        elif wanted.any():
-            out[wanted] = self.frames.read(rows[wanted])
-        return out
+        stacks = self.frames.stacks(rows.reshape(-1))
+        unique, places = np.unique(stacks, return_inverse=True)
+        frames = np.empty((len(unique), *self.cut.frame_shape), np.uint8)
+        zeros = int(np.searchsorted(unique, NO_ROW, side="right"))
+        frames[:zeros] = 0
+        if zeros < len(unique):
+            self.frames.decode(self.frames.fetch(unique[zeros:], frames[zeros:]), frames[zeros:])
+        stacked = frames[places.reshape(stacks.shape)]
+        return self.cut.observations(stacked).reshape(*rows.shape, *self.cut.shape)
 
 
 class ImageArray:
     """Stands for an array (*table, *shape) of observations; each entry is a row of an ImageStore.
 
     Reading gives new arrays, as indexing with integer arrays does. Entries that were never written are zeros.
+
+    Args:
+        store: where the observations are.
+        table: shape of the entries.
+        then: which array is likely to be read at the same index next.
     """
 
     LARGEST = int(np.iinfo(np.uint32).max)
 
-    def __init__(self, store: ImageStore, table: tuple[int, ...], *, keep: bool = False) -> None:
-        self.store, self._keep = store, keep
+    def __init__(self, store: ImageStore, table: tuple[int, ...], then: ImageArray | None = None) -> None:
+        self.store, self._then = store, then
         # Rows are numbered for ever: kept in 4 bytes as row - origin + 1, where 0 is none.
         self._entries: NDArray[np.uint32] = np.zeros(table, np.uint32)
         self._origin = 0
@@ -202,7 +203,7 @@ class ImageArray:
         evicted = rows < self.store.frames.tail
         if evicted.any() and (rows[evicted] != NO_ROW).any():
             raise CorruptDataError("index: expected observations that are still held, got one evicted under max_bytes")
-        return self.store.get(rows, keep=self._keep)
+        return self.store.get(rows, None if self._then is None else self._then.rows(keys[:axes]))
 
     def rows(self, key: Any) -> Rows:
         """Rows at a NumPy index of the table; NO_ROW where nothing was written."""

@@ -26,15 +26,24 @@ class ImageRing:
     """The observations and next observations of a ring of `steps` steps of `n_envs` environments."""
 
     def __init__(
-        self, cut: FrameCut, steps: int, n_envs: int, codec: Codec, max_bytes: int | None, *, single: bool = False
+        self,
+        cut: FrameCut,
+        steps: int,
+        n_envs: int,
+        codec: Codec,
+        max_bytes: int | None,
+        *,
+        single: bool = False,
+        one_step: bool = True,
     ) -> None:
         self.steps, self.single, self.capped = steps, single, max_bytes is not None
         # obs and next_obs of each step, of those overwritten but not evicted yet, and of the one being added.
         held = 2 * n_envs * (steps + min(steps, EVICT_EVERY) + 2)
         self.store = ImageStore(cut, n_envs, held, codec, max_bytes)
         self.observations = ImageArray(self.store, (steps, n_envs))
-        # Samples are read next observations first; most of their frames are those of the observations, too.
-        self.next_observations = None if single else ImageArray(self.store, (steps, n_envs), keep=True)
+        # One-step samples are read next observations first, then observations at the same index.
+        then = self.observations if one_step else None
+        self.next_observations = None if single else ImageArray(self.store, (steps, n_envs), then)
         self.held = 0
 
     @property
@@ -98,6 +107,10 @@ class _RingMixin(ReplayBuffer):
                 f"{self.n_envs} environments"
             )
         return (self.pos - self.size() + np.random.randint(0, self.size(), size=batch_size)) % self.buffer_size
+
+    def to_torch(self, array: np.ndarray[Any, Any], copy: bool = True) -> th.Tensor:
+        """An array as a tensor on the buffer's device. Samples are new arrays: a copy would only cost time."""
+        return super().to_torch(array, copy=False)
 
     def reset(self) -> None:
         """Forget all steps; reference frames stay."""
@@ -176,7 +189,8 @@ class CompressedReplayBuffer(_RingMixin, ReplayBuffer):
         self.n_steps, self.gamma, self._max_bytes = n_steps, gamma, max_bytes
         steps = self.buffer_size
         left = share_bytes(max_bytes, self._plain_bytes() + 8 * steps * n_envs, {"": cut}, n_envs)
-        ring = ImageRing(cut, steps, n_envs, codecs.get(codec), left[""], single=optimize_memory_usage)
+        options = {"single": optimize_memory_usage, "one_step": n_steps == 1}
+        ring = ImageRing(cut, steps, n_envs, codecs.get(codec), left[""], **options)
         self._rings = {"": ring}
         self.observations = ring.observations  # type: ignore[assignment]
         if ring.next_observations is not None:

@@ -67,6 +67,10 @@ class _RolloutMixin(RolloutBuffer):
                     f"{self._max_bytes}, which is full after {self.pos} steps"
                 )
 
+    def to_torch(self, array: np.ndarray[Any, Any], copy: bool = True) -> th.Tensor:
+        """An array as a tensor on the buffer's device. Samples are new arrays: a copy would only cost time."""
+        return super().to_torch(array, copy=False)
+
     def stats(self) -> ReplayStats:
         """Counts and bytes now; each state of the rollout is a transition."""
         tables, stores = self._tables(), list(self._stores.values())
