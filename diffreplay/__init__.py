@@ -3,6 +3,7 @@
 from diffreplay import codecs, errors
 from diffreplay.batch import ReplayBatch
 from diffreplay.dataset import ReplayDataset, make_replay_loader
+from diffreplay.device import batches_on
 from diffreplay.estimate import estimate
 from diffreplay.replay import ReplayBuffer
 from diffreplay.stats import ReplayStats
@@ -12,6 +13,7 @@ __all__ = [
     "ReplayBuffer",
     "ReplayDataset",
     "ReplayStats",
+    "batches_on",
     "codecs",
     "errors",
     "estimate",
