@@ -1,0 +1,223 @@
+"""Readers in processes and threads, while the writer laps a small ring as fast as it can.
+
+A frame's bytes follow from its id, which its first bytes hold, and a frame's row is its id. So a reader alone can
+tell a torn, mixed-up or evicted frame.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+
+import numpy as np
+import pytest
+from oracle import TimeStep
+from test_store_properties import RestlessZstd
+
+from diffreplay import ReplayBuffer
+from diffreplay.layout import Counter
+
+SIDE, EPISODE, FRAME_STACK, NSTEP = 24, 50, 3, 2
+NOISE = np.random.default_rng(0).integers(0, 256, (257, SIDE * SIDE), np.uint8)
+
+
+def frames_of(ids):
+    """Frames (N, SIDE * SIDE): noise for some ids, one background with a few other pixels for most."""
+    ids = np.asarray(ids, np.int64).reshape(-1)
+    frames = np.where((ids % 8 == 7)[:, None], NOISE[ids % 257], NOISE[0])
+    frames[:, 40:60] = (ids % 251)[:, None]
+    frames[:, :8] = ids.astype("<i8")[:, None].view(np.uint8)
+    return frames
+
+
+def stack_ids(ids):
+    """Ids of the frames of observations whose newest frames are `ids`: an episode begins with copies."""
+    ids = np.asarray(ids)[:, None] - np.arange(FRAME_STACK)[::-1]
+    return np.maximum(ids, ids[:, -1:] // EPISODE * EPISODE)
+
+
+class Writer:
+    """Adds the steps of one endless sequence of episodes."""
+
+    def __init__(self, codec, capacity=400):
+        shape = (FRAME_STACK, SIDE, SIDE)
+        self.replay = ReplayBuffer(
+            capacity, shape, (1,), action_dtype="int64", frame_stack=FRAME_STACK, nstep=NSTEP, discount=0.5, codec=codec
+        )
+        self.written = 0
+
+    def write(self, count):
+        ids = np.arange(self.written, self.written + count)
+        stacks = frames_of(stack_ids(ids)).reshape(count, FRAME_STACK, SIDE, SIDE)
+        for i, stack in zip(ids.tolist(), stacks, strict=True):
+            t = i % EPISODE
+            self.replay.add(TimeStep(stack, np.array([i]), float(i % 100), 1.0, t == 0, t == EPISODE - 1))
+        self.written += count
+
+    def write_for(self, seconds):
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            self.write(EPISODE)
+
+    def laps(self):
+        """How often the log's ring was written all around."""
+        return self.replay.store.counter(Counter.LOG_HEAD) / self.replay.store.layout.log_bytes
+
+
+def check_batch(sampler, rng, size=24):
+    """Draw a batch and check every value of it."""
+    oldest = sampler.frames.counter(Counter.TAIL)
+    obs, action, reward, discount, next_obs = (value.numpy() for value in sampler.draw(size, rng))
+    step = action[:, 0]
+    assert step.min() > oldest, "the window was evicted before it was drawn"
+    assert (step % EPISODE >= 1).all() and ((step - 1) // EPISODE == (step - 1 + NSTEP) // EPISODE).all()
+    for stack, newest in ((obs, step - 1), (next_obs, step - 1 + NSTEP)):
+        expected = frames_of(stack_ids(newest)).reshape(stack.shape)
+        assert np.array_equal(stack, expected), f"torn or mixed-up frames among {newest.tolist()}"
+    assert np.array_equal(reward[:, 0], step % 100 + 0.5 * ((step + 1) % 100))
+    assert (discount == 0.25).all()
+
+
+def read_until_told(sampler, seed, connection):
+    """Check batches until something comes through the connection, then send how many."""
+    rng, count = np.random.default_rng(seed), 0
+    try:
+        while not connection.poll():
+            check_batch(sampler, rng)
+            count += 1
+            if count == 1:
+                connection.send("reading")
+    except Exception as error:
+        connection.send(f"{type(error).__name__}: {error}")
+    else:
+        connection.send(count)
+
+
+class Reader:
+    """A reader process, and our end of its pipe: there is no lock that a killed one could keep."""
+
+    def __init__(self, method, sampler, seed):
+        context = multiprocessing.get_context(method)
+        self.connection, theirs = context.Pipe()
+        self.process = context.Process(target=read_until_told, args=(sampler, seed, theirs), daemon=True)
+        self.process.start()
+        theirs.close()
+
+    def wait_until_reading(self, writer):
+        deadline = time.monotonic() + 60
+        while not self.connection.poll():
+            assert time.monotonic() < deadline and self.process.is_alive()
+            writer.write(EPISODE)
+        assert self.connection.recv() == "reading"
+
+    def stop(self):
+        """How many batches it checked; a message where one was wrong."""
+        self.connection.send("stop")
+        assert self.connection.poll(30)
+        result = self.connection.recv()
+        self.process.join(30)
+        return result
+
+
+@pytest.mark.parametrize(
+    ("method", "codec"), [("spawn", "zstd"), ("fork", "raw"), ("fork", "sparse"), ("fork", "many sets")]
+)
+def test_processes_read_while_the_ring_is_lapped(method, codec):
+    writer = Writer(RestlessZstd() if codec == "many sets" else codec)
+    writer.write(20)
+    readers = [Reader(method, writer.replay, seed) for seed in range(2)]
+    for reader in readers:
+        reader.wait_until_reading(writer)
+    writer.write_for(1.5)
+    counts = [reader.stop() for reader in readers]
+    assert all(isinstance(count, int) and count > 5 for count in counts), counts
+    assert writer.written > 10 * writer.replay.capacity
+    writer.replay.check_invariants()
+
+
+@pytest.mark.parametrize("codec", ["zstd", "many sets"])
+def test_threads_read_while_the_ring_is_lapped(codec):
+    writer = Writer(RestlessZstd() if codec == "many sets" else codec)
+    writer.write(100)
+    stop, counts, errors = threading.Event(), [0] * 3, []
+
+    def read(k):
+        rng = np.random.default_rng(k)
+        try:
+            while not stop.is_set():
+                check_batch(writer.replay, rng)
+                counts[k] += 1
+        except Exception as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=read, args=(k,)) for k in range(3)]
+    for thread in threads:
+        thread.start()
+    writer.write_for(1.5)
+    stop.set()
+    for thread in threads:
+        thread.join(30)
+    assert not errors and min(counts) > 5, (errors, counts)
+    assert writer.written > 2 * writer.replay.capacity
+    writer.replay.check_invariants()
+
+
+def test_killed_readers_disturb_nobody():
+    rng, writer = np.random.default_rng(0), Writer("zstd")
+    writer.write(100)
+    readers = [Reader("fork", writer.replay, seed) for seed in range(3)]
+    survivor = readers[0]
+    survivor.wait_until_reading(writer)
+    kills, deadline = 0, time.monotonic() + 3
+    while time.monotonic() < deadline:
+        writer.write_for(rng.random() * 0.1)
+        which = int(rng.integers(1, 3))
+        os.kill(readers[which].process.pid, signal.SIGKILL)
+        readers[which].process.join(10)
+        assert readers[which].process.exitcode == -signal.SIGKILL
+        readers[which] = Reader("fork", writer.replay, kills)
+        kills += 1
+    counts = [survivor.stop()]
+    for reader in readers[1:]:
+        reader.wait_until_reading(writer)
+        counts.append(reader.stop())
+    assert all(isinstance(count, int) and count > 0 for count in counts), counts
+    assert kills >= 5 and writer.laps() > 1
+    writer.replay.check_invariants()
+    check_batch(writer.replay, rng)
+
+
+def test_a_reader_outlives_the_writer():
+    """What the writer leaves behind when it dies, at any moment, can be read."""
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe()
+    go = context.RawValue("i", 0)
+
+    def read_after_death(sampler, parent, connection):
+        rng = np.random.default_rng(0)
+        while os.getppid() == parent:
+            check_batch(sampler, rng)
+        for _ in range(50):
+            check_batch(sampler, rng)
+        connection.send("read on")
+
+    def write_until_killed():
+        writer = Writer("zstd")
+        writer.write(1000)
+        context.Process(target=read_after_death, args=(writer.replay, os.getpid(), theirs)).start()
+        go.value = 1
+        while True:
+            writer.write(EPISODE)
+
+    process = context.Process(target=write_until_killed)
+    process.start()
+    deadline = time.monotonic() + 30
+    while not go.value and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(0.5)
+    os.kill(process.pid, signal.SIGKILL)
+    process.join(10)
+    assert ours.poll(30) and ours.recv() == "read on"
