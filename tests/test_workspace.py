@@ -91,7 +91,8 @@ def test_updates_wait_until_every_worker_has_an_episode(tmp_path):
 
 
 def test_evaluations_come_at_the_start_in_between_and_at_the_end(tmp_path):
-    run(tmp_path, "half_compress=true", "eval_every_frames=150", "num_train_frames=300", "num_eval_episodes=2")
+    options = ("action_repeat=50", "eval_every_frames=150", "num_train_frames=300", "num_eval_episodes=2")
+    run(tmp_path, "half_compress=true", *options)
     assert [(row["frame"], row["episode_length"]) for row in rows(tmp_path, "eval.csv")] == [
         ("0", "1000.0"),
         ("150", "1000.0"),
