@@ -102,6 +102,8 @@ class Sampler:
         # Few rows end a complete window, or none does: look at all of them.
         steps = self._steps(np.arange(tail, head), tail)
         if not len(steps):
+            if not self.frames.intact(tail):
+                raise OverrunError
             raise EmptyBufferError(
                 f"expected at least one complete window of {self.nstep + 1} steps of one episode to sample from, got "
                 f"{head - tail} frames without any; add steps first"
