@@ -201,13 +201,16 @@ class ReplayBuffer(Sampler):
         """
         check_invariants(self.store, self.capacity)
 
-    def save(self, directory: str | Path) -> None:
+    def save(self, directory: str | Path) -> str:
         """Save a snapshot: only what is new since the last one in the same directory is written.
 
         Sampling goes on meanwhile. Interrupted at any moment, the directory holds the state before or after.
 
         Args:
             directory: made if needed; a snapshot of another buffer in it is replaced.
+
+        Returns:
+            The commit that holds this state; the directory keeps the newest commit and the one before.
 
         Raises:
             OSError: it cannot be written to; the snapshot in it is as it was.
@@ -216,15 +219,22 @@ class ReplayBuffer(Sampler):
         directory = Path(directory)
         manifest = snapshot.save(self.store, directory, self._commits.get(directory.resolve()), self._state())
         self._commits[directory.resolve()] = manifest.commit
+        return manifest.commit
 
     @classmethod
     def load(
-        cls, directory: str | Path, *, codec: str | codecs.Codec | None = None, skip_damaged: bool = False
+        cls,
+        directory: str | Path,
+        *,
+        commit: str | None = None,
+        codec: str | codecs.Codec | None = None,
+        skip_damaged: bool = False,
     ) -> ReplayBuffer:
         """The buffer that was saved, in new memory; it may add to the same snapshot.
 
         Args:
             directory: of `save`.
+            commit: which of the two that it keeps; the newest by default.
             codec: needed where the buffer was made with a codec of one's own.
             skip_damaged: leave out what is damaged, with a warning, rather than refuse to load; no window
                 bridges what is left out.
@@ -233,7 +243,7 @@ class ReplayBuffer(Sampler):
             CorruptDataError: there is no snapshot, or a file of it is damaged or missing; the message names it.
         """
         directory = Path(directory)
-        manifest = snapshot.read_manifest(directory)
+        manifest = snapshot.find_manifest(directory, commit)
         state = manifest.buffer
         if codec is None:
             codec = codecs.REGISTRY[codecs.get(state["codec"]).name](**state["codec_options"])

@@ -2,11 +2,13 @@
 
 A snapshot is a directory of files that never change, and a manifest that names them. Saving writes files for what
 is new, then replaces the manifest in one step: whenever it is interrupted, the manifest that is there names a
-complete state. Frames stay coded throughout.
+complete state. The manifest before it stays, with its files, so that a program that saves other things, too, can
+go back to the state that fits them. Frames stay coded throughout.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
@@ -21,6 +23,7 @@ from diffreplay.layout import SET_SLOTS, VERSION, Counter
 from diffreplay.segments import FileEntry, checksum, read_file, segment_end, set_bytes, write_file, write_segment
 
 MANIFEST = "manifest.json"
+PREVIOUS = "previous.json"
 MAX_MANIFEST_BYTES = 1 << 28
 
 
@@ -89,7 +92,11 @@ def _write_set(directory: Path, store: FrameStore, number: int, commit: str) -> 
 
 
 def _commit(directory: Path, manifest: Manifest) -> None:
-    """Make a manifest the present one in one step, then delete the files that only older ones name."""
+    """Make a manifest the present one in one step, then delete the files that only older ones name.
+
+    The present one becomes the previous one first, by a second name for the same file: at every moment there is a
+    present manifest.
+    """
     body = json.dumps(
         {"format": "diffreplay snapshot", "version": VERSION, **manifest.__dict__}, separators=(",", ":")
     ).encode()
@@ -99,9 +106,15 @@ def _commit(directory: Path, manifest: Manifest) -> None:
         file.flush()
         os.fsync(file.fileno())
     _sync_directory(directory)  # the files' names are on disk before the manifest that names them
+    if (directory / MANIFEST).exists():
+        link = temporary.with_suffix(".link")
+        os.link(directory / MANIFEST, link)
+        os.replace(link, directory / PREVIOUS)
     os.replace(temporary, directory / MANIFEST)
     _sync_directory(directory)
     named = {entry.name for entry in manifest.files()}
+    with contextlib.suppress(CorruptDataError):
+        named |= {entry.name for entry in read_manifest(directory, PREVIOUS).files()}
     for path in _own_files(directory):
         if path.name not in named:
             path.unlink(missing_ok=True)
@@ -120,20 +133,37 @@ def _sync_directory(directory: Path) -> None:
         os.close(handle)
 
 
-def read_manifest(directory: Path) -> Manifest:
+def find_manifest(directory: Path, commit: str | None) -> Manifest:
+    """The manifest of commit `commit`, which is the present or the previous one; the present one for None.
+
+    Raises:
+        CorruptDataError: there is none, or it is damaged or of another version.
+    """
+    manifest = read_manifest(directory)
+    if commit is None or manifest.commit == commit:
+        return manifest
+    previous = read_manifest(directory, PREVIOUS)
+    if previous.commit != commit:
+        raise CorruptDataError(
+            f"{directory}: expected commit {commit}, got {manifest.commit} and before it {previous.commit}"
+        )
+    return previous
+
+
+def read_manifest(directory: Path, name: str = MANIFEST) -> Manifest:
     """The manifest of a snapshot.
 
     Raises:
         CorruptDataError: there is none, or it is damaged or of another version.
     """
-    path = directory / MANIFEST
+    path = directory / name
     try:
         if path.stat().st_size > MAX_MANIFEST_BYTES:
             raise CorruptDataError(f"{path}: expected at most {MAX_MANIFEST_BYTES} bytes, got {path.stat().st_size}")
         data = path.read_bytes()
     except OSError as error:
         raise CorruptDataError(
-            f"{directory}: expected a snapshot with a {MANIFEST}, which cannot be read: {error.strerror}"
+            f"{directory}: expected a snapshot with a {name}, which cannot be read: {error.strerror}"
         ) from error
     body, _, rest = data.partition(b"\n")
     if rest != checksum(body).encode() + b"\n":
