@@ -5,7 +5,8 @@ Light to import, so that a mistaken option is reported before PyTorch loads.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from dataclasses import asdict, dataclass
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -23,6 +24,7 @@ GAMES = (
     "SpaceInvaders",
 )
 ALGORITHMS = ("qrdqn", "ppo")
+CODECS = ("zstd", "sparse", "raw")
 AT_LEAST = {
     "frame_stack": 1,
     "num_train_steps": 1,
@@ -118,15 +120,26 @@ def parse_config(options: DictConfig) -> AtariConfig:
         raise OptionError(f"option {error.full_key or error.key}: {reason}") from error
     if not isinstance(config, AtariConfig):
         raise TypeError(f"expected an AtariConfig, got {type(config).__name__}")
-    for name, known in (("env", GAMES), ("alg", ALGORITHMS)):
+    for name, known in (("env", GAMES), ("alg", ALGORITHMS), ("codec", (None, *CODECS))):
         if getattr(config, name) not in known:
-            raise OptionError(f"{name}={getattr(config, name)}: expected one of {', '.join(known)}")
+            raise OptionError(f"{name}={getattr(config, name)}: expected one of {', '.join(filter(None, known))}")
     for name, least in AT_LEAST.items():
         value = getattr(config, name)
         if value is not None and value < least:
             raise OptionError(f"{name}={value}: expected at least {least}")
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", config.device):
+        raise OptionError(f"device={config.device}: expected auto, cpu, cuda or cuda:<index>")
+    for group in ("qrdqn", "ppo"):
+        _check_hyperparameters(group, getattr(config, group))
     _check_buffer(config)
     return config
+
+
+def _check_hyperparameters(group: str, values: QRDQNConfig | PPOConfig) -> None:
+    for name, value in asdict(values).items():
+        least = 0 if isinstance(value, float) or name == "learning_starts" else 1
+        if value < least:
+            raise OptionError(f"{group}.{name}={value}: expected at least {least}")
 
 
 def _check_buffer(config: AtariConfig) -> None:
@@ -148,5 +161,5 @@ def _check_buffer(config: AtariConfig) -> None:
         raise OptionError(
             f"save_replay_buffer=true: expected alg=qrdqn, got alg={config.alg}, which has no such buffer"
         )
-    if config.ppo.n_steps * config.environments < 2:
-        raise OptionError("ppo.n_steps: expected at least 2 steps over all environments; raise it")
+    if config.alg == "ppo" and config.ppo.n_steps * config.environments < 2:
+        raise OptionError("ppo.n_steps=1 with num_envs=1: expected at least 2 steps a rollout; raise either")

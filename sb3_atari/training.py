@@ -16,17 +16,27 @@ from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.vec_env import VecEnv
 
+from diffreplay.errors import InputError
 from diffreplay.sb3 import CompressedReplayBuffer, CompressedRolloutBuffer
-from sb3_atari.config import AtariConfig
+from sb3_atari.config import AtariConfig, OptionError
 from sb3_atari.games import make_game
 
 
 def train(config: AtariConfig, folder: Path) -> None:
-    """Train as `config` says and write logs, evaluations and models to `folder`."""
+    """Train as `config` says and write logs, evaluations and models to `folder`.
+
+    Raises:
+        OptionError: an option asks for what this machine or a buffer cannot give.
+    """
+    if config.device.startswith("cuda") and not torch.cuda.is_available():
+        raise OptionError(f"device={config.device}: expected a GPU that PyTorch can use, got none; use device=cpu")
     if config.num_threads is not None:
         torch.set_num_threads(config.num_threads)
     env = make_game(config.env, config.environments, config.seed, config.frame_stack)
-    model = make_model(config, env)
+    try:
+        model = make_model(config, env)
+    except InputError as error:
+        raise OptionError(str(error).replace("max_bytes", "buffer_max_bytes", 1)) from error
     model.set_logger(configure(str(folder), ["stdout", "csv", *(["tensorboard"] if config.use_tb else [])]))
     callbacks: list[BaseCallback] = [BufferLog(config.log_every_steps)]
     if config.eval_every_steps:
