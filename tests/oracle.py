@@ -59,6 +59,7 @@ class Oracle:
         self.newest: dict[int, Step] = {}  # of each stream
         self.open: set[int] = set()
         self.tail = 0  # the oldest row, if capacity alone makes rows leave
+        self.known_tail = 0  # the oldest row when the last step was complete
 
     # Writing.
 
@@ -102,6 +103,7 @@ class Oracle:
             row = head + self.frame_stack - 1
             flags = [int(self.store.column("flags", np.array([r]))[0]) for r in (head, row)]
             first = bool(flags[0] & Flag.FIRST or (self.store.head > row and flags[1] & Flag.FIRST))
+            assert first or previous.row >= max(self.tail, self.known_tail), "a step linked to one that was gone"
         frames = self._frames(stack, None if first else previous, head)
         step = Step(self.steps, stack.copy(), reward, discount, frames, None if first else previous)
         self.newest[stream] = step
@@ -130,6 +132,7 @@ class Oracle:
         """Everything that can be compared without sampling."""
         tail, head = self.store.tail, self.store.head
         assert head == self.live[-1].row + 1, "not the expected number of rows"
+        self.known_tail = tail
         self.live = [step for step in self.live if step.row >= tail]
         if self.replay.store.max_bytes is None and self.store.codec.reference != "frame":
             assert tail == self.tail
