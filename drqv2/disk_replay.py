@@ -253,6 +253,10 @@ class DiskReplay:
         held = stacked + self._writer.episodes * self._observation_bytes
         return {"replay_bytes": held, "stacked_bytes": stacked, "compression_ratio": stacked / held if held else 0.0}
 
+    def save(self) -> dict[str, Any]:
+        """Nothing to do: whole episodes are on disk already."""
+        return {}
+
     def close(self) -> None:
         """Nothing to free: the workers end with the iterator, and the files are the run's."""
 

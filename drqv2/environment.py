@@ -22,10 +22,21 @@ import sys
 from types import ModuleType
 from typing import Any
 
-from drqv2.errors import OptionError
-from drqv2.wrappers import ActionRepeat, ActionScale, ExtendedTimeStep, StackedPixels
+import numpy as np
 
-__all__ = ["FRAME_SIZE", "ExtendedTimeStep", "RenderingError", "UnknownTaskError", "make", "task_names"]
+from drqv2.errors import OptionError
+from drqv2.wrappers import ActionRepeat, ActionScale, ExtendedTimeStep, StackedPixels, Wrapper
+
+__all__ = [
+    "FRAME_SIZE",
+    "ExtendedTimeStep",
+    "RenderingError",
+    "UnknownTaskError",
+    "make",
+    "random_state",
+    "set_random_state",
+    "task_names",
+]
 
 if sys.platform == "linux" and not os.environ.get("DISPLAY"):
     os.environ.setdefault("MUJOCO_GL", "egl")
@@ -129,3 +140,21 @@ def _import_dm_control() -> tuple[ModuleType, ModuleType]:
             "Ubuntu: apt-get install libegl1 libgl1), or set MUJOCO_GL to egl, osmesa or glfw, whichever is there"
         ) from error
     return suite, manipulation
+
+
+def random_state(env: Any) -> dict[str, Any]:
+    """The state of the task's own randomness, as plain values; `set_random_state` takes it back."""
+    state = _generator(env).get_state(legacy=False)
+    return {**state, "state": {**state["state"], "key": state["state"]["key"].tolist()}}
+
+
+def set_random_state(env: Any, state: dict[str, Any]) -> None:
+    """Have the episodes from the next reset on be those that followed when `random_state` was taken."""
+    _generator(env).set_state({**state, "state": {**state["state"], "key": np.array(state["state"]["key"], np.uint32)}})
+
+
+def _generator(env: Any) -> np.random.RandomState:
+    while isinstance(env, Wrapper):
+        env = env.wrapped
+    # Manipulation tasks share their environment's generator, those of the suite have one of their own.
+    return env.random_state if hasattr(env, "random_state") else env.task.random

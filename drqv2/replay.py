@@ -36,6 +36,9 @@ class Replay(Protocol):
         """`replay_bytes` held in memory in all, `stacked_bytes` of the same transitions as plain stacks, and their
         `compression_ratio`, observations alone."""
 
+    def save(self) -> dict[str, Any]:
+        """Put on disk what `make_replay` needs to go on from here, with what this returns as `saved`."""
+
     def close(self) -> None:
         """Let go of what the buffer holds."""
 
@@ -45,13 +48,21 @@ class CompressedReplay:
 
     Args:
         buffer: the replay buffer, whose one writer this process is.
+        directory: where `save` keeps it.
         batch_size, num_workers, pin_memory, seed: of the loader; 0 workers make batches in-process.
     """
 
     def __init__(
-        self, buffer: diffreplay.ReplayBuffer, *, batch_size: int, num_workers: int, pin_memory: bool, seed: int
+        self,
+        buffer: diffreplay.ReplayBuffer,
+        directory: Path,
+        *,
+        batch_size: int,
+        num_workers: int,
+        pin_memory: bool,
+        seed: int,
     ) -> None:
-        self._buffer = buffer
+        self._buffer, self._directory = buffer, directory
         self._loader = diffreplay.make_replay_loader(
             buffer, batch_size=batch_size, num_workers=num_workers, pin_memory=pin_memory, seed=seed
         )
@@ -70,7 +81,7 @@ class CompressedReplay:
 
     def batches(self, device: torch.device) -> Iterator[Iterable[Tensor]]:
         """Start the loader; an endless iterator of `diffreplay.ReplayBatch` on `device`, their windows moved once."""
-        return (batch.to(device, non_blocking=True) for batch in self._loader)
+        return diffreplay.batches_on(self._loader, device)
 
     def metrics(self) -> dict[str, float]:
         """All that the buffer allocated, the plain stacks' bytes, and the measured ratio; see `diffreplay.stats`."""
@@ -80,6 +91,14 @@ class CompressedReplay:
             "stacked_bytes": stats.stacked_bytes,
             "compression_ratio": stats.compression_ratio,
         }
+
+    def save(self) -> dict[str, Any]:
+        """Write what is new to the snapshot, and tell its commit and the loader's place."""
+        return {"commit": self._buffer.save(self._directory), "loader": self._loader.state_dict()}
+
+    def go_on(self, saved: dict[str, Any]) -> None:
+        """Have the loader go on where `save` was called."""
+        self._loader.load_state_dict(saved["loader"])
 
     def close(self) -> None:
         """The buffer's memory goes with its last reference."""
@@ -91,8 +110,12 @@ def make_replay(
     action_shape: tuple[int, ...],
     directory: Path,
     pin_memory: bool,
+    saved: dict[str, Any] | None = None,
 ) -> Replay:
-    """The replay that `config` asks for; the baseline keeps its episodes under `directory`.
+    """The replay that `config` asks for; the baseline keeps its episodes under `directory`, the others their snapshot.
+
+    Args:
+        saved: what `Replay.save` returned when the run that is resumed was saved.
 
     Raises:
         OptionError: an option of the replay cannot work.
@@ -111,19 +134,12 @@ def make_replay(
             seed=config.seed,
         )
     try:
-        buffer = diffreplay.ReplayBuffer(
-            config.replay_buffer_size,
-            observation_shape=observation_shape,
-            action_shape=action_shape,
-            frame_stack=config.frame_stack,
-            nstep=config.nstep,
-            discount=config.discount,
-            codec=config.replay_codec,
-            max_bytes=config.replay_buffer_max_bytes,
-            seed=config.seed,
+        buffer = (
+            _load(config, directory, saved["commit"]) if saved else _new_buffer(config, observation_shape, action_shape)
         )
-        return CompressedReplay(
+        replay = CompressedReplay(
             buffer,
+            directory,
             batch_size=config.batch_size,
             num_workers=config.replay_buffer_num_workers,
             pin_memory=pin_memory,
@@ -131,3 +147,39 @@ def make_replay(
         )
     except ReplayError as error:
         raise OptionError(f"the replay buffer cannot be made: {error}") from error
+    if saved:
+        replay.go_on(saved)
+    return replay
+
+
+def _new_buffer(
+    config: Config, observation_shape: tuple[int, int, int], action_shape: tuple[int, ...]
+) -> diffreplay.ReplayBuffer:
+    return diffreplay.ReplayBuffer(
+        config.replay_buffer_size,
+        observation_shape=observation_shape,
+        action_shape=action_shape,
+        frame_stack=config.frame_stack,
+        nstep=config.nstep,
+        discount=config.discount,
+        codec=config.replay_codec or "zstd",
+        max_bytes=config.replay_buffer_max_bytes,
+        seed=config.seed,
+    )
+
+
+def _load(config: Config, directory: Path, commit: str) -> diffreplay.ReplayBuffer:
+    buffer = diffreplay.ReplayBuffer.load(directory, commit=commit)
+    for option, wanted, found in (
+        ("replay_buffer_size", config.replay_buffer_size, buffer.capacity),
+        ("frame_stack", config.frame_stack, buffer.store.layout.frame_stack),
+        ("nstep", config.nstep, buffer.nstep),
+        ("discount", config.discount, buffer.discount),
+        ("codec", config.replay_codec, buffer.store.codec.name),
+    ):
+        if wanted != found:
+            raise OptionError(
+                f"{directory} was saved with {option}={found}, this run has {wanted}: use the same options, or another "
+                "run folder (hydra.run.dir)"
+            )
+    return buffer

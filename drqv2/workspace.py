@@ -13,6 +13,7 @@ from drqv2 import environment
 from drqv2.agent import DrQV2Agent
 from drqv2.config import Config
 from drqv2.device import resolve_device
+from drqv2.environment import random_state, set_random_state
 from drqv2.errors import OptionError
 from drqv2.evaluation import evaluate
 from drqv2.logger import Logger
@@ -21,7 +22,7 @@ from drqv2.snapshot import load_snapshot, save_snapshot
 from drqv2.throughput import Throughput
 from drqv2.video import VideoRecorder
 
-SNAPSHOT_VERSION = 1
+SNAPSHOT_VERSION = 2
 
 
 class Workspace:
@@ -58,9 +59,10 @@ class Workspace:
             "feature_dim": config.agent.feature_dim,
             "hidden_dim": config.agent.hidden_dim,
         }
-        resumed = self._resume()
+        saved = self._resume()
+        resumed = saved is not None
         self.replay = make_replay(
-            config, observation_shape, action_shape, directory / "buffer", self.device.type == "cuda"
+            config, observation_shape, action_shape, directory / "buffer", self.device.type == "cuda", saved
         )
         self.logger = Logger(directory, config.num_train_frames, config.use_tb, self.frame if resumed else None)
         self._batches: Iterator[Iterable[torch.Tensor]] | None = None
@@ -200,7 +202,12 @@ class Workspace:
             self.save_snapshot()
 
     def save_snapshot(self) -> None:
-        """Write agent, counters and random states to `snapshot.pt`, atomically; meant for an episode's end."""
+        """Keep agent, counters, random states and replay; meant for an episode's end.
+
+        The replay comes first: its snapshot keeps the commit before, too, so that `snapshot.pt`, which is replaced
+        in one step, always names one that is there.
+        """
+        replay = self.replay.save()
         save_snapshot(
             self.directory / "snapshot.pt",
             {
@@ -210,14 +217,17 @@ class Workspace:
                 "step": self.step,
                 "episode": self.episode,
                 "total_time": self.throughput.total_time,
+                "environments": [random_state(env) for env in (self.train_env, self.eval_env)],
+                "replay": replay,
             },
         )
         self._last_snapshot_frame = self.frame
 
-    def _resume(self) -> bool:
+    def _resume(self) -> dict[str, Any] | None:
+        """Take up the run in `directory`, if there is one; return what its replay saved."""
         path = self.directory / "snapshot.pt"
         if not path.exists():
-            return False
+            return None
         state = load_snapshot(path)
         if state.get("version") != SNAPSHOT_VERSION:
             raise OptionError(f"{path} has version {state.get('version')}, expected {SNAPSHOT_VERSION}")
@@ -230,7 +240,10 @@ class Workspace:
         self.agent.load_state_dict(state["agent"])
         self.step, self.episode = state["step"], state["episode"]
         self.throughput = Throughput(state["total_time"])
-        return True
+        for env, saved in zip((self.train_env, self.eval_env), state["environments"], strict=True):
+            set_random_state(env, saved)
+        replay: dict[str, Any] = state["replay"]
+        return replay
 
     def close(self) -> None:
         """Stop the loader and close logs and environments."""

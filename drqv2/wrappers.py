@@ -49,6 +49,11 @@ class Wrapper(dm_env.Environment):
         self._env = env
 
     @property
+    def wrapped(self) -> Any:
+        """The environment inside."""
+        return self._env
+
+    @property
     def physics(self) -> Any:
         """The simulation; some environments compile a new one for every episode, so do not hold on to it."""
         return self._env.physics
