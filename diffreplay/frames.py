@@ -182,7 +182,7 @@ class FrameStore(FrameReader):
         self.decode(self.fetch(frames, pixels), pixels)
         np.copyto(state.stack, pixels.transpose(0, 3, 1, 2))
         state.row = row
-        if reference_row >= self.tail:
+        if self.tail <= reference_row < self.head and len(self.present(np.array([reference_row]))):
             state.reference, state.reference_row = self.read(np.array([reference_row]))[0], reference_row
             state.group_size = group_size
 

@@ -12,15 +12,13 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from diffreplay import codecs, snapshot
 from diffreplay.batch import ReplayBatch
-from diffreplay.errors import InputError, ReplayError
+from diffreplay.errors import InputError
 from diffreplay.frames import FrameStore
 from diffreplay.invariants import check_invariants
 from diffreplay.layout import Column, Counter
-from diffreplay.restore import restore
 from diffreplay.sampling import Sampler
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)
-VERIFY_ROWS = 1024
 
 
 class TimeStep(Protocol):
@@ -123,7 +121,7 @@ class ReplayBuffer(Sampler):
         super().__init__(self.store, nstep, discount)
         self._rng = np.random.default_rng(seed)
         self._streams_open: set[int] = set()
-        self._commits: dict[Path, str] = {}  # snapshots that hold a state of this buffer
+        self._commits: dict[Path, str | None] = {}  # snapshots of this buffer, and which commit holds its last state
 
     def add(self, time_step: TimeStep, stream: int = 0) -> None:
         """Append a step of an episode.
@@ -217,9 +215,9 @@ class ReplayBuffer(Sampler):
         """
         self.store.check_owner()
         directory = Path(directory)
-        manifest = snapshot.save(self.store, directory, self._commits.get(directory.resolve()), self._state())
-        self._commits[directory.resolve()] = manifest.commit
-        return manifest.commit
+        commit = snapshot.save(self, directory, self._commits.get(directory.resolve()))
+        self._commits[directory.resolve()] = commit
+        return commit
 
     @classmethod
     def load(
@@ -241,17 +239,11 @@ class ReplayBuffer(Sampler):
 
         Raises:
             CorruptDataError: there is no snapshot, or a file of it is damaged or missing; the message names it.
+            InputError: `codec` is not the one that it was saved with, or is needed and missing.
         """
         directory = Path(directory)
-        manifest = snapshot.find_manifest(directory, commit)
-        state = manifest.buffer
-        if codec is None:
-            codec = codecs.REGISTRY[codecs.get(state["codec"]).name](**state["codec_options"])
-        replay = cls(*state["arguments"], **state["options"], codec=codec)
-        for problem in restore(replay.store, directory, manifest, skip_damaged):
-            warnings.warn(f"left out: {problem}", RuntimeWarning, stacklevel=2)
-        replay._resume(state)
-        replay._commits[directory.resolve()] = manifest.commit
+        replay, base = snapshot.load(cls, directory, commit, codec, skip_damaged)
+        replay._commits[directory.resolve()] = base
         return replay
 
     def verify(self) -> list[str]:
@@ -260,47 +252,7 @@ class ReplayBuffer(Sampler):
         Returns:
             What is damaged, a sentence each; empty when all is well.
         """
-        problems = [problem for directory in self._commits for problem in snapshot.verify(directory)]
-        tail, head = self.store.bounds()
-        for first in range(tail, head, VERIFY_ROWS):
-            rows = self.store.present(np.arange(first, min(first + VERIFY_ROWS, head)))
-            try:
-                self.store.read(rows)
-            except ReplayError as error:
-                problems.append(f"frames {first} to {first + len(rows)}: {error}")
-        return problems
-
-    def _state(self) -> dict[str, Any]:
-        """Everything but the frames, as JSON can hold it."""
-        store = self.store
-        layout = store.layout
-        streams = [
-            [name, state.row, name in self._streams_open, state.reference_row, state.group_size]
-            for name, state in store.streams.items()
-        ]
-        return {
-            "arguments": [self.capacity, self.observation_shape, self.action_shape],
-            "options": {
-                "action_dtype": self.action_dtype.str,
-                "frame_stack": layout.frame_stack,
-                "nstep": self.nstep,
-                "discount": self.discount,
-                "max_bytes": store.max_bytes,
-            },
-            "codec": store.codec.name,
-            "codec_options": store.codec.options(),
-            "random_state": self._rng.bit_generator.state,
-            "next_check": store.planner.next_check,
-            "streams": streams,
-        }
-
-    def _resume(self, state: dict[str, Any]) -> None:
-        """Take up where `_state` was taken."""
-        self._rng.bit_generator.state = state["random_state"]
-        self.store.planner.next_check = state["next_check"]
-        for name, row, is_open, reference_row, group_size in state["streams"]:
-            self.store.reopen_stream(name, row, reference_row, group_size)
-            self._set_open(name, is_open)
+        return snapshot.verify(self)
 
     def _append(self, stack: NDArray[np.uint8], values: tuple[Any, ...], stream: int, *, first: bool) -> None:
         while not first and self.store.counter(Counter.TRANSITIONS) >= self.capacity:

@@ -3,109 +3,112 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from diffreplay.arena import round_up
 from diffreplay.errors import CorruptDataError
 from diffreplay.frames import FrameStore
-from diffreplay.layout import BLOCK_ROWS, LOG_SEGMENT_BYTES, SET_SLOTS, Counter, Flag
+from diffreplay.layout import BLOCK_ROWS, LOG_SEGMENT_BYTES, Counter, Flag
+from diffreplay.manifest import FileEntry, Manifest
 from diffreplay.reader import NO_ROW
-from diffreplay.segments import FileEntry, Rows, read_file, read_segment
-from diffreplay.snapshot import Manifest
+from diffreplay.segments import Rows, read_segment, read_set
+
+Mask = NDArray[np.bool_]
 
 
-def restore(store: FrameStore, directory: Path, manifest: Manifest, skip_damaged: bool) -> list[str]:
-    """Fill an empty store; return what was damaged and left out.
+def restore(store: FrameStore, directory: Path, manifest: Manifest) -> list[str]:
+    """Fill an empty store; return what was damaged or missing and is left out, a sentence each.
 
     Raises:
-        CorruptDataError: a file is damaged or missing, and `skip_damaged` is False.
+        CorruptDataError: the manifest is of more rows than the store can hold.
     """
+    if manifest.head - manifest.tail > store.layout.max_rows or manifest.log_tail >= store.layout.log_bytes:
+        raise CorruptDataError(
+            f"{directory}: expected a manifest of at most {store.layout.max_rows} rows, got {manifest.tail} to "
+            f"{manifest.head} from byte {manifest.log_tail} on"
+        )
     damage: list[str] = []
-    lost: list[tuple[int, int]] = []
-    _check_order(manifest)
-    first = manifest.segments[0].first if manifest.segments else manifest.head
-    _begin(store, max(first, manifest.tail), manifest.sets[0].first if manifest.sets else 0)
-    for k, entry in enumerate(manifest.sets):
+    lost_rows, lost_sets = [], []
+    _begin(store, manifest)
+    for entry, end in zip(manifest.sets, [e.end for e in manifest.sets[1:]] + [manifest.head], strict=False):
         try:
-            data = read_file(directory, entry)
-            if len(data) > store.layout.set_slot_bytes:
-                raise CorruptDataError(f"{directory / entry.name}: got a reference set of {len(data)} bytes, too large")
+            data = read_set(directory, entry, store.layout)
         except CorruptDataError as error:
-            damage.append(_report(error, skip_damaged))
-            lost.append((entry.end, manifest.sets[k + 1].end if k + 1 < len(manifest.sets) else manifest.head))
+            damage.append(str(error))
+            lost_sets.append((entry.end, end))
             data = b""
         store.write_set(data, entry.end)
     for entry in manifest.segments:
         try:
             rows = read_segment(directory, entry, store.layout)
         except CorruptDataError as error:
-            damage.append(_report(error, skip_damaged))
-            lost.append((entry.first, entry.end))
+            damage.append(str(error))
+            lost_rows.append((entry.first, entry.end))
             rows = _no_rows(store, entry)
         _append_rows(store, rows)
-    for begin, end in lost:
-        _cut_out(store, max(begin, store.tail), end)
+    if damage:
+        _cut_out(store, _gone(store, lost_rows, lost_sets))
     _count_transitions(store)
     store.make_room(0)
     store._publish_allocated()
     return damage
 
 
-def _report(error: CorruptDataError, skip_damaged: bool) -> str:
-    if not skip_damaged:
-        raise CorruptDataError(f"{error}; load with skip_damaged=True to keep the rest") from error
-    return str(error)
+def _begin(store: FrameStore, manifest: Manifest) -> None:
+    """Have an empty store go on from where the manifest's first row is, as if all before were evicted.
 
-
-def _check_order(manifest: Manifest) -> None:
-    """Refuse a manifest whose parts do not fit together."""
-    ends = [entry.end for entry in manifest.segments]
-    firsts = [entry.first for entry in manifest.segments]
-    numbers = [entry.first for entry in manifest.sets]
-    in_order = (
-        firsts[1:] == ends[:-1]
-        and all(a < b for a, b in zip(firsts, ends, strict=True))
-        and (not ends or (ends[-1] == manifest.head and firsts[0] <= manifest.tail))
-        and numbers == list(range(numbers[0], numbers[0] + len(numbers)) if numbers else [])
-        and 0 <= manifest.tail <= manifest.head
-        and len(numbers) <= SET_SLOTS
-    )
-    if not in_order:
-        raise CorruptDataError("expected a manifest whose segments follow each other, got one that contradicts itself")
-
-
-def _begin(store: FrameStore, row: int, first_set: int) -> None:
-    """Have an empty store go on from `row`, as if all before were evicted."""
+    Every row lands in the place it had: what is evicted when depends on the places.
+    """
+    row, log_tail, first_set = manifest.tail, manifest.log_tail, manifest.sets[0].first if manifest.sets else 0
     counters = store.memory.counters
     counters[[Counter.HEAD, Counter.TAIL, Counter.FREED]] = row
     counters[[Counter.SET_HEAD, Counter.SET_TAIL]] = first_set
+    counters[Counter.LOG_HEAD] = store._log_tail = log_tail
     store._sets.first = store._sets.end = first_set
+    store._log.first = store._log.end = log_tail // LOG_SEGMENT_BYTES
     store._blocks.first = store._blocks.end = row // BLOCK_ROWS
-    if row % BLOCK_ROWS:  # the block's base, and the end of the row before, are 0 as in all new memory
+    if row % BLOCK_ROWS:  # the block has begun; the end of the row before is 0 as in all new memory
         store._blocks.end += 1
+        store.memory.base[row // BLOCK_ROWS % store.layout.blocks] = log_tail
 
 
-def _put_rows(
-    store: FrameStore, lengths: NDArray[np.int64], columns: dict[str, NDArray[Any]], payload: memoryview
-) -> None:
-    """Append rows whose coded frames lie end to end in `payload`."""
-    begin, head = store._log_end(), store.head
-    ends = begin + np.cumsum(lengths)
-    store._log.end = max(store._log.end, -(-int(ends[-1]) // LOG_SEGMENT_BYTES))
-    store.memory.log[begin : int(ends[-1])] = payload
-    rows = np.arange(head, head + len(lengths))
-    block, within = rows // BLOCK_ROWS % store.layout.blocks, rows % BLOCK_ROWS
+def _append_rows(store: FrameStore, rows: Rows) -> None:
+    """Write rows that are coded already, leaving out those that were evicted."""
+    skip = max(store.head - rows.first, 0)
+    lengths = rows.lengths[skip:].astype(np.int64)
+    if not len(lengths):
+        return
+    payload = rows.payload[int(rows.lengths[:skip].sum(dtype=np.int64)) :]
+    begin, numbers = store.head, np.arange(store.head, store.head + len(lengths))
+    ends = _place_payload(store, lengths, payload)
+    block, within = numbers // BLOCK_ROWS % store.layout.blocks, numbers % BLOCK_ROWS
     fresh = within == 0
-    store.memory.base[block[fresh]] = (ends - lengths)[fresh]
+    store.memory.base[block[fresh]] = np.concatenate([[store._log_end()], ends[:-1]])[fresh]
     store.memory.columns["end"][block, within] = ends - store.memory.base[block].astype(np.int64)
-    for name, values in columns.items():
-        store.memory.columns[name][block, within] = values
-    store._blocks.end = int(rows[-1]) // BLOCK_ROWS + 1
+    for name, values in rows.columns.items():
+        store.memory.columns[name][block, within] = values[skip:]
+    store._blocks.end = int(numbers[-1]) // BLOCK_ROWS + 1
     store._count(Counter.LOG_HEAD, int(ends[-1]))
     store._add(Counter.PAYLOAD_BYTES, len(payload))
-    store._count(Counter.HEAD, int(rows[-1]) + 1)
+    store._count(Counter.HEAD, begin + len(lengths))
+
+
+def _place_payload(store: FrameStore, lengths: NDArray[np.int64], payload: memoryview) -> NDArray[np.int64]:
+    """Copy coded frames into the log as the writer would have placed them; return where each one ends."""
+    ring, begin = store.layout.log_bytes, store._log_end()
+    ends = begin + np.cumsum(lengths)
+    past = np.flatnonzero(ends > round_up(begin + 1, ring))  # from the first frame that would straddle the ring's end
+    fitting = int(lengths[: past[0]].sum()) if len(past) else len(payload)
+    if len(past):
+        ends[past[0] :] += round_up(begin + 1, ring) - (begin + fitting)
+    rest = len(payload) - fitting
+    place = begin % ring
+    store.memory.log[place : place + fitting] = payload[:fitting]
+    store.memory.log[:rest] = payload[fitting:]
+    store._log.end = max(store._log.end, -(-int(ends[-1]) // LOG_SEGMENT_BYTES))
+    return ends
 
 
 def _no_rows(store: FrameStore, entry: FileEntry) -> Rows:
@@ -119,52 +122,56 @@ def _no_rows(store: FrameStore, entry: FileEntry) -> Rows:
     return Rows(entry.first, columns, np.zeros(count, np.uint32), memoryview(b""))
 
 
-def _append_rows(store: FrameStore, rows: Rows) -> None:
-    """Write rows that are coded already, leaving out those that were evicted."""
-    skip = max(store.head - rows.first, 0)
-    lengths = rows.lengths[skip:].astype(np.int64)
-    if not len(lengths):
-        return
-    payload = rows.payload[int(rows.lengths[:skip].sum(dtype=np.int64)) :]
-    _put_rows(store, lengths, {name: values[skip:] for name, values in rows.columns.items()}, payload)
-
-
-def _cut_out(store: FrameStore, begin: int, end: int) -> None:
-    """Make rows [begin, end) as if they had never been, so that no window needs or bridges them.
-
-    The rows after them that miss a frame of their stack become context for later ones, and a step that
-    misses the step before it becomes the first of an episode.
-    """
-    rows = np.arange(begin, store.head)
-    if begin >= end:
-        return
-    gone = rows < end
+def _gone(store: FrameStore, lost_rows: list[tuple[int, int]], lost_sets: list[tuple[int, int]]) -> Mask:
+    """Which live rows cannot be decoded any more: lost ones, and those coded against something lost."""
+    tail, rows = store.tail, np.arange(store.tail, store.head)
+    gone = np.zeros(len(rows), bool)
+    coded = store.lengths(rows) < store.layout.frame_bytes
+    for begin, end in lost_rows:
+        gone[max(begin - tail, 0) : max(end - tail, 0)] = True
+    for begin, end in lost_sets:
+        part = slice(max(begin - tail, 0), max(end - tail, 0))
+        gone[part] |= coded[part]
     if store.codec.reference == "frame":
-        gone |= gone[np.maximum(rows - store.column("reference", rows) - begin, 0)] & (
-            rows - store.column("reference", rows) >= begin
-        )
-    flags, frame_stack = store.column("flags", rows), store.layout.frame_stack
+        reference = rows - store.column("reference", rows) - tail
+        gone |= (reference >= 0) & gone[np.maximum(reference, 0)]
+    return gone
+
+
+def _cut_out(store: FrameStore, gone: Mask) -> None:
+    """Make rows as if they had never been, so that no window needs or bridges them.
+
+    The rows after them that miss a frame of their stack become context for later ones, and a step that misses the
+    step before it becomes the first of an episode.
+    """
+    tail, rows = store.tail, np.arange(store.tail, store.head)
+    flags, older = store.column("flags", rows), store.layout.frame_stack - 1
+    restart = (flags & (Flag.RESTART | Flag.LOST)) == Flag.RESTART
+    step_before = store.previous_steps(rows) - tail
     follows = (flags & (Flag.FIRST | Flag.RESTART)) != Flag.FIRST
-    oldest = np.flatnonzero((flags & Flag.RESTART) != 0) - (frame_stack - 1)
-    if frame_stack > 1:
-        follows[oldest[oldest >= 0]] = False  # the oldest frame of a stack that was stored anew follows no other
-    before = np.where(follows, rows - store.column("link", rows) - begin, NO_ROW)
-    context, missing = (flags & Flag.CONTEXT) != 0, gone
-    for _ in range(frame_stack - 1):  # after as many frames, a stack is whole again
-        missing = (before >= 0) & missing[np.maximum(before, 0)]
-        context |= missing
-        flags[missing] = Flag.CONTEXT | Flag.LOST
-    flags[gone] = Flag.CONTEXT | Flag.LOST
+    oldest = np.flatnonzero(restart) - older
+    follows[oldest[oldest >= 0]] = False  # the oldest frame of a stack that was stored anew follows no other
+    before = np.where(follows, rows - store.column("link", rows) - tail, NO_ROW)
+    broken = gone.copy()  # rows that cannot be steps, as they miss a frame of their stack
+    for _ in range(older):  # after as many frames, a stack is whole again
+        broken |= (before >= 0) & broken[np.maximum(before, 0)]
+    context = (flags & Flag.CONTEXT) != 0
+    orphan = (step_before >= 0) & broken[np.maximum(step_before, 0)] & ~broken & ~context
+    _unlink(store, rows[orphan & restart] - older)
+    owned = np.zeros(len(rows), bool)
+    for k in range(1, older + 1):
+        places = np.flatnonzero(restart & ~broken) - k
+        owned[places[places >= 0]] = True
+    flags[context & ~owned] |= Flag.LOST
+    flags[orphan & restart] = Flag.FIRST | Flag.RESTART
+    flags[orphan & ~restart] = Flag.FIRST | Flag.RESTART | Flag.LOST
+    flags[broken] = Flag.CONTEXT | Flag.LOST
     _set_flags(store, rows, flags)
-    step_before = store.previous_steps(rows) - begin
-    orphan = (step_before >= 0) & ((flags[np.maximum(step_before, 0)] & Flag.CONTEXT) != 0) & ~context & ~gone
-    whole = orphan & ((flags & Flag.RESTART) != 0)  # its stack was stored anew, behind a link to what is lost
-    if whole.any():
-        oldest_rows = rows[whole] - (frame_stack - 1)
-        store.memory.columns["link"][oldest_rows // BLOCK_ROWS % store.layout.blocks, oldest_rows % BLOCK_ROWS] = 0
-    flags[orphan] = Flag.FIRST | Flag.RESTART | Flag.LOST
-    flags[whole] = Flag.FIRST | Flag.RESTART
-    _set_flags(store, rows, flags)
+
+
+def _unlink(store: FrameStore, rows: NDArray[np.int64]) -> None:
+    """Have rows, the oldest frames of stacks that were stored anew, follow no step."""
+    store.memory.columns["link"][rows // BLOCK_ROWS % store.layout.blocks, rows % BLOCK_ROWS] = 0
 
 
 def _count_transitions(store: FrameStore) -> None:

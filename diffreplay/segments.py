@@ -2,17 +2,16 @@
 
 A segment holds rows [first, first + rows) of the store as they lie in memory, coded:
 
-    header      magic, version, first row, rows (SEGMENT_HEADER)
+    header      SEGMENT_HEADER
     columns     length of each coded frame (uint32), then every column but `end`, one after the other
     payload     the coded frames, end to end
 
-Nothing in a file is believed before its size and checksum are found to be what the manifest says.
+A reference set is its frames, raw, end to end. Nothing in a file is believed before its size and checksum are
+found to be what the manifest says.
 """
 
 from __future__ import annotations
 
-import hashlib
-import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,24 +19,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffreplay.errors import CorruptDataError
+from diffreplay.files import checksum, write_durably
 from diffreplay.frames import FrameStore
 from diffreplay.layout import END, SET_SLOTS, VERSION, Column, Layout
+from diffreplay.manifest import FileEntry
 
 SEGMENT_ROWS = 4096  # at most, and of coded frames at most
 SEGMENT_BYTES = 1 << 23
-SEGMENT_HEADER = np.dtype([("magic", "S8"), ("version", "<u4"), ("rows", "<u4"), ("first", "<u8")])
+SEGMENT_HEADER = np.dtype(
+    [
+        ("magic", "S8"),
+        ("version", "<u4"),
+        ("rows", "<u4"),
+        ("first", "<u8"),
+        ("frame_bytes", "<u4"),
+        ("row_bytes", "<u4"),
+    ]
+)
 SEGMENT_MAGIC = b"dfrsegmt"
 LENGTH = Column("length", "<u4")
-
-
-class FileEntry(NamedTuple):
-    """A file as the manifest lists it."""
-
-    name: str
-    nbytes: int
-    checksum: str  # BLAKE2b, 16 bytes, hexadecimal
-    first: int  # first row of a segment; number of a reference set
-    end: int  # row after the last of a segment; first row coded against a reference set
 
 
 class Rows(NamedTuple):
@@ -54,37 +54,43 @@ def segment_columns(layout: Layout) -> tuple[Column, ...]:
     return (LENGTH, *(column for column in layout.index + layout.scalars if column is not END))
 
 
+def segment_header(layout: Layout, first: int, end: int) -> bytes:
+    """The bytes with which the segment of rows [first, end) begins."""
+    row_bytes = sum(column.row_bytes for column in segment_columns(layout))
+    header = np.zeros(1, SEGMENT_HEADER)
+    header[0] = (SEGMENT_MAGIC, VERSION, end - first, first, layout.frame_bytes, row_bytes)
+    return header.tobytes()
+
+
 def segment_end(store: FrameStore, first: int) -> int:
     """Where the segment ends that begins at row `first`."""
     lengths = store.lengths(np.arange(first, min(store.head, first + SEGMENT_ROWS)))
     return first + max(1, int(np.searchsorted(np.cumsum(lengths), SEGMENT_BYTES, side="right")))
 
 
-def write_segment(directory: Path, name: str, store: FrameStore, first: int, end: int) -> FileEntry:
-    """Write rows [first, end) of a store to a new file, safely on disk when this returns."""
+def write_segment(directory: Path, commit: str, store: FrameStore, first: int, end: int) -> FileEntry:
+    """Write rows [first, end) of a store to a new file, straight from its memory."""
     rows = np.arange(first, end)
     start, length = store.locate(rows)
-    header = np.zeros(1, SEGMENT_HEADER)
-    header[0] = (SEGMENT_MAGIC, VERSION, end - first, first)
-    parts: list[bytes | memoryview] = [header.tobytes(), length.astype("<u4").tobytes()]
+    parts: list[bytes | memoryview] = [segment_header(store.layout, first, end), length.astype("<u4").tobytes()]
     parts += [store.column(column.name, rows).tobytes() for column in segment_columns(store.layout)[1:]]
     log = store.memory.log
     parts += [log[a:b] for a, b in zip(start.tolist(), (start + length).tolist(), strict=True)]
-    return write_file(directory, name, b"".join(parts), first, end)
+    return _write(directory, f"rows-{first:012d}-{commit}.bin", parts, first, end)
 
 
-def write_file(directory: Path, name: str, data: bytes, first: int, end: int) -> FileEntry:
-    """Write a new file, safely on disk when this returns."""
-    with open(directory / name, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    return FileEntry(name, len(data), checksum(data), first, end)
+def write_set(directory: Path, commit: str, store: FrameStore, number: int) -> FileEntry:
+    """Write a reference set of a store to a new file."""
+    slot = number % SET_SLOTS
+    first_row, nbytes = store.memory.set_table[slot].tolist()
+    begin = slot * store.layout.set_slot
+    parts: list[bytes | memoryview] = [store.memory.sets[begin : begin + nbytes]]
+    return _write(directory, f"set-{number:06d}-{commit}.bin", parts, number, first_row)
 
 
-def checksum(data: bytes) -> str:
-    """BLAKE2b of `data`."""
-    return hashlib.blake2b(data, digest_size=16).hexdigest()
+def _write(directory: Path, name: str, parts: list[bytes | memoryview], first: int, end: int) -> FileEntry:
+    write_durably(directory / name, *parts)
+    return FileEntry(name, sum(map(len, parts)), checksum(*parts), first, end)
 
 
 def read_file(directory: Path, entry: FileEntry) -> bytes:
@@ -106,41 +112,42 @@ def read_file(directory: Path, entry: FileEntry) -> bytes:
     return data
 
 
+def read_set(directory: Path, entry: FileEntry, layout: Layout) -> bytes:
+    """The reference frames of a set file.
+
+    Raises:
+        CorruptDataError: it is missing, damaged, or not of this layout.
+    """
+    if entry.nbytes > layout.set_slot_bytes or entry.nbytes % layout.frame_bytes:
+        raise CorruptDataError(
+            f"{directory / entry.name}: expected frames of {layout.frame_bytes} bytes, at most {layout.set_slot_bytes} "
+            f"bytes in all, got {entry.nbytes}"
+        )
+    return read_file(directory, entry)
+
+
 def read_segment(directory: Path, entry: FileEntry, layout: Layout) -> Rows:
     """The rows of a segment file.
 
     Raises:
         CorruptDataError: it is missing, damaged, or not of this layout.
     """
+    count, columns = entry.end - entry.first, segment_columns(layout)
+    least = SEGMENT_HEADER.itemsize + count * sum(column.row_bytes for column in columns)
+    problem = f"{directory / entry.name}: expected {count} rows from row {entry.first} on"
+    if count > SEGMENT_ROWS or not least <= entry.nbytes <= least + count * layout.frame_bytes:
+        raise CorruptDataError(f"{problem}, {least} bytes and their coded frames, got {entry.nbytes} bytes")
     data = memoryview(read_file(directory, entry))
-    problem = f"{directory / entry.name}: expected a segment of rows {entry.first} to {entry.end}"
-    if len(data) < SEGMENT_HEADER.itemsize:
-        raise CorruptDataError(f"{problem}, got {len(data)} bytes")
-    header = np.frombuffer(data, SEGMENT_HEADER, 1)[0]
-    count = entry.end - entry.first
-    if (header["magic"], header["version"], header["first"], header["rows"]) != (
-        SEGMENT_MAGIC,
-        VERSION,
-        entry.first,
-        count,
-    ):
-        raise CorruptDataError(f"{problem}, got {header}")
-    place, columns = SEGMENT_HEADER.itemsize, {}
-    for column in segment_columns(layout):
+    place = SEGMENT_HEADER.itemsize
+    if data[:place] != segment_header(layout, entry.first, entry.end):
+        found = np.frombuffer(data, SEGMENT_HEADER, 1)[0].tolist()
+        raise CorruptDataError(f"{problem}, got a file that begins with {found}")
+    values = {}
+    for column in columns:
         nbytes = count * column.row_bytes
-        if place + nbytes > len(data):
-            raise CorruptDataError(f"{problem}, got {len(data)} bytes, fewer than its columns take")
-        values = np.frombuffer(data[place : place + nbytes], column.dtype)
-        columns[column.name] = values.reshape(count, *column.shape)
+        values[column.name] = np.frombuffer(data[place : place + nbytes], column.dtype).reshape(count, *column.shape)
         place += nbytes
-    lengths = columns.pop("length")
+    lengths = values.pop(LENGTH.name)
     if lengths.max(initial=0) > layout.frame_bytes or int(lengths.sum(dtype=np.int64)) != len(data) - place:
         raise CorruptDataError(f"{problem}, got coded frames of {len(data) - place} bytes that do not add up")
-    return Rows(entry.first, columns, lengths, data[place:])
-
-
-def set_bytes(store: FrameStore, number: int) -> bytes:
-    """The reference frames of a set that the store holds."""
-    slot = number % SET_SLOTS
-    begin, nbytes = slot * store.layout.set_slot, int(store.memory.set_table["nbytes"][slot])
-    return bytes(store.memory.sets[begin : begin + nbytes])
+    return Rows(entry.first, values, lengths, data[place:])

@@ -8,184 +8,219 @@ go back to the state that fits them. Frames stay coded throughout.
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
 import secrets
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+import warnings
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from diffreplay.errors import CorruptDataError
+import numpy as np
+
+from diffreplay import codecs
+from diffreplay.errors import CorruptDataError, InputError, ReplayError, UnknownCodecError
+from diffreplay.files import sync_directory
 from diffreplay.frames import FrameStore
-from diffreplay.layout import SET_SLOTS, VERSION, Counter
-from diffreplay.segments import FileEntry, checksum, read_file, segment_end, set_bytes, write_file, write_segment
+from diffreplay.layout import Counter
+from diffreplay.manifest import (
+    MANIFEST,
+    PREVIOUS,
+    FileEntry,
+    Manifest,
+    commit,
+    find_manifest,
+    read_manifest,
+    readable,
+    short,
+    whole_number,
+)
+from diffreplay.reader import NO_ROW, OverrunError
+from diffreplay.restore import restore
+from diffreplay.segments import read_file, segment_end, write_segment, write_set
 
-MANIFEST = "manifest.json"
-PREVIOUS = "previous.json"
-MAX_MANIFEST_BYTES = 1 << 28
+if TYPE_CHECKING:
+    from diffreplay.replay import ReplayBuffer
 
-
-@dataclass
-class Manifest:
-    """What a snapshot holds.
-
-    Attributes:
-        commit: names this state; a buffer that knows it may add to it.
-        tail: oldest row that counts.
-        head: rows written so far.
-        segments: files of rows, in the order of their rows.
-        sets: files of reference sets, in their order.
-        buffer: everything else, as `ReplayBuffer` gave it.
-    """
-
-    commit: str
-    tail: int
-    head: int
-    segments: list[FileEntry]
-    sets: list[FileEntry]
-    buffer: dict[str, Any] = field(default_factory=dict)
-
-    def files(self) -> list[FileEntry]:
-        """All files besides the manifest."""
-        return self.segments + self.sets
+VERIFY_ROWS = 1024
+LARGEST_CAPACITY = 1 << 40
+LARGEST_ACTION = 1 << 24
 
 
-def save(store: FrameStore, directory: Path, known_commit: str | None, buffer: dict[str, Any]) -> Manifest:
-    """Save a store, writing only what the snapshot `known_commit` in `directory` does not hold yet.
+def save(replay: ReplayBuffer, directory: Path, base: str | None) -> str:
+    """Save a buffer, writing only what the commit `base` in `directory` does not hold yet; return the new commit.
 
     Raises:
         OSError: the directory cannot be written to; what was saved before is as it was.
     """
-    directory.mkdir(parents=True, exist_ok=True)
-    before = _manifest_before(directory, known_commit)
-    tail, head, commit = store.tail, store.head, secrets.token_hex(8)
-    segments = [entry for entry in before.segments if entry.end > tail]
-    first = max(segments[-1].end if segments else tail, tail)
-    while first < head:
+    state = _describe(replay)
+    if not directory.exists():
+        directory.mkdir(parents=True)
+        sync_directory(directory.parent)
+    known = [manifest for name in (MANIFEST, PREVIOUS) if (manifest := readable(directory, name)) is not None]
+    before = next((manifest for manifest in known if manifest.commit == base), None)
+    store, name = replay.store, secrets.token_hex(8)
+    manifest = Manifest(
+        name,
+        store.tail,
+        store.head,
+        store._log_tail % store.layout.log_bytes,
+        _save_rows(store, directory, name, before.segments if before else []),
+        _save_sets(store, directory, name, before.sets if before else []),
+        state,
+    )
+    commit(directory, manifest, base)
+    return name
+
+
+def _save_rows(store: FrameStore, directory: Path, name: str, saved: list[FileEntry]) -> list[FileEntry]:
+    segments = [entry for entry in saved if entry.end > store.tail]
+    first = max(segments[-1].end if segments else 0, store.tail)
+    while first < store.head:
         end = segment_end(store, first)
-        segments.append(write_segment(directory, f"rows-{first:012d}-{commit}.bin", store, first, end))
+        segments.append(write_segment(directory, name, store, first, end))
         first = end
-    set_tail, set_head = store.counter(Counter.SET_TAIL), store.counter(Counter.SET_HEAD)
-    kept = {entry.first: entry for entry in before.sets}
-    sets = [kept.get(k) or _write_set(directory, store, k, commit) for k in range(set_tail, set_head)]
-    manifest = Manifest(commit, tail, head, segments, sets, buffer)
-    _commit(directory, manifest)
-    return manifest
+    return segments
 
 
-def _manifest_before(directory: Path, known_commit: str | None) -> Manifest:
-    """The present manifest, or an empty one where it is not the buffer's own."""
-    try:
-        manifest = read_manifest(directory)
-    except CorruptDataError:
-        manifest = None
-    if manifest is None or manifest.commit != known_commit:
-        return Manifest("", 0, 0, [], [])
-    return manifest
+def _save_sets(store: FrameStore, directory: Path, name: str, saved: list[FileEntry]) -> list[FileEntry]:
+    kept = {entry.first: entry for entry in saved}
+    numbers = range(store.counter(Counter.SET_TAIL), store.counter(Counter.SET_HEAD))
+    return [kept.get(number) or write_set(directory, name, store, number) for number in numbers]
 
 
-def _write_set(directory: Path, store: FrameStore, number: int, commit: str) -> FileEntry:
-    first_row = int(store.memory.set_table["first_row"][number % SET_SLOTS])
-    return write_file(directory, f"set-{number:06d}-{commit}.bin", set_bytes(store, number), number, first_row)
-
-
-def _commit(directory: Path, manifest: Manifest) -> None:
-    """Make a manifest the present one in one step, then delete the files that only older ones name.
-
-    The present one becomes the previous one first, by a second name for the same file: at every moment there is a
-    present manifest.
-    """
-    body = json.dumps(
-        {"format": "diffreplay snapshot", "version": VERSION, **manifest.__dict__}, separators=(",", ":")
-    ).encode()
-    temporary = directory / f"{MANIFEST}.{manifest.commit}"
-    with open(temporary, "wb") as file:
-        file.write(body + b"\n" + checksum(body).encode() + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
-    _sync_directory(directory)  # the files' names are on disk before the manifest that names them
-    if (directory / MANIFEST).exists():
-        link = temporary.with_suffix(".link")
-        os.link(directory / MANIFEST, link)
-        os.replace(link, directory / PREVIOUS)
-    os.replace(temporary, directory / MANIFEST)
-    _sync_directory(directory)
-    named = {entry.name for entry in manifest.files()}
-    with contextlib.suppress(CorruptDataError):
-        named |= {entry.name for entry in read_manifest(directory, PREVIOUS).files()}
-    for path in _own_files(directory):
-        if path.name not in named:
-            path.unlink(missing_ok=True)
-
-
-def _own_files(directory: Path) -> Iterator[Path]:
-    for pattern in ("rows-*.bin", "set-*.bin", f"{MANIFEST}.*"):
-        yield from directory.glob(pattern)
-
-
-def _sync_directory(directory: Path) -> None:
-    handle = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def find_manifest(directory: Path, commit: str | None) -> Manifest:
-    """The manifest of commit `commit`, which is the present or the previous one; the present one for None.
+def load(
+    cls: type[ReplayBuffer], directory: Path, name: str | None, codec: str | codecs.Codec | None, skip_damaged: bool
+) -> tuple[ReplayBuffer, str | None]:
+    """The buffer that was saved as commit `name`, and the commit that it may add to: None if some of it is left out.
 
     Raises:
-        CorruptDataError: there is none, or it is damaged or of another version.
+        CorruptDataError: there is no snapshot, or a file of it is damaged or missing.
     """
-    manifest = read_manifest(directory)
-    if commit is None or manifest.commit == commit:
-        return manifest
-    previous = read_manifest(directory, PREVIOUS)
-    if previous.commit != commit:
-        raise CorruptDataError(
-            f"{directory}: expected commit {commit}, got {manifest.commit} and before it {previous.commit}"
-        )
-    return previous
-
-
-def read_manifest(directory: Path, name: str = MANIFEST) -> Manifest:
-    """The manifest of a snapshot.
-
-    Raises:
-        CorruptDataError: there is none, or it is damaged or of another version.
-    """
-    path = directory / name
+    while True:
+        manifest = find_manifest(directory, name)
+        replay = _make(cls, directory, manifest.buffer, codec)
+        damage = restore(replay.store, directory, manifest)
+        if not damage or find_manifest(directory, name).commit == manifest.commit:
+            break  # else another process saved meanwhile, and deleted what was being read
+    if damage and not skip_damaged:
+        others = f" (and {len(damage) - 1} more)" if len(damage) > 1 else ""
+        raise CorruptDataError(f"{damage[0]}{others}; load with skip_damaged=True to keep the rest")
+    for problem in damage:
+        warnings.warn(f"left out: {problem}", RuntimeWarning, stacklevel=3)
     try:
-        if path.stat().st_size > MAX_MANIFEST_BYTES:
-            raise CorruptDataError(f"{path}: expected at most {MAX_MANIFEST_BYTES} bytes, got {path.stat().st_size}")
-        data = path.read_bytes()
-    except OSError as error:
-        raise CorruptDataError(
-            f"{directory}: expected a snapshot with a {name}, which cannot be read: {error.strerror}"
-        ) from error
-    body, _, rest = data.partition(b"\n")
-    if rest != checksum(body).encode() + b"\n":
-        raise CorruptDataError(f"{path}: expected a manifest that ends in its checksum, got damaged or other data")
-    fields = json.loads(body)
-    if fields.pop("format", None) != "diffreplay snapshot" or fields.pop("version", None) != VERSION:
-        raise CorruptDataError(f"{path}: expected a diffreplay snapshot of version {VERSION}")
-    fields["segments"] = [FileEntry(*entry) for entry in fields["segments"]]
-    fields["sets"] = [FileEntry(*entry) for entry in fields["sets"]]
-    return Manifest(**fields)
+        _resume(replay, manifest)
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise _nonsense(directory, error) from error
+    return replay, None if damage else manifest.commit
 
 
-def verify(directory: Path) -> list[str]:
-    """What is damaged in a snapshot, a sentence each: every checksum is compared, nothing is decoded."""
-    try:
-        manifest = read_manifest(directory)
-    except CorruptDataError as error:
-        return [str(error)]
-    problems = []
-    for entry in manifest.files():
+def verify(replay: ReplayBuffer) -> list[str]:
+    """What is damaged, a sentence each: of the snapshots that `replay` knows, and of its frames in memory."""
+    problems = [problem for directory in replay._commits for problem in verify_files(directory)]
+    store = replay.store
+    for first in range(store.tail, store.head, VERIFY_ROWS):
+        rows = store.present(np.arange(first, min(first + VERIFY_ROWS, store.head)))
+        if _undecodable(store, rows):
+            problems += [f"row {row}: {error}" for row in rows if (error := _undecodable(store, np.array([row])))]
+    return problems
+
+
+def verify_files(directory: Path) -> list[str]:
+    """What is damaged in a snapshot's files, a sentence each: every checksum is compared, nothing is decoded."""
+    problems: list[str] = []
+    entries: dict[str, FileEntry] = {}
+    for name in (MANIFEST, PREVIOUS):
+        try:
+            if name == MANIFEST or (directory / name).exists():
+                entries |= {entry.name: entry for entry in read_manifest(directory, name).files()}
+        except CorruptDataError as error:
+            problems.append(str(error))
+    for entry in entries.values():
         try:
             read_file(directory, entry)
         except CorruptDataError as error:
             problems.append(str(error))
     return problems
+
+
+def _undecodable(store: FrameStore, rows: np.ndarray[Any, np.dtype[np.int64]]) -> str:
+    """Why rows do not decode; empty where they do."""
+    try:
+        store.read(rows)
+    except ReplayError as error:
+        return str(error)
+    except OverrunError:  # nobody writes meanwhile, so that the index itself is wrong
+        return "expected an index that names a coded frame, got one that makes no sense"
+    return ""
+
+
+def _describe(replay: ReplayBuffer) -> dict[str, Any]:
+    """Everything but the frames, as JSON can hold it."""
+    store = replay.store
+    for name in store.streams:
+        if not isinstance(name, int | str | np.integer):
+            raise InputError(f"stream: expected integers or strings as names to save them, got {name!r}")
+    return {
+        "arguments": [replay.capacity, replay.observation_shape, replay.action_shape],
+        "options": {
+            "action_dtype": replay.action_dtype.str,
+            "frame_stack": store.layout.frame_stack,
+            "nstep": replay.nstep,
+            "discount": float(replay.discount),
+            "max_bytes": store.max_bytes,
+        },
+        "codec": store.codec.name,
+        "codec_options": store.codec.options(),
+        "random_state": replay._rng.bit_generator.state,
+        "next_check": store.planner.next_check,
+        "streams": [
+            [name, stream.row, name in replay._streams_open, stream.reference_row, stream.group_size]
+            for name, stream in store.streams.items()
+        ],
+    }
+
+
+def _make(
+    cls: type[ReplayBuffer], directory: Path, state: dict[str, Any], codec: str | codecs.Codec | None
+) -> ReplayBuffer:
+    """An empty buffer as the saved one was."""
+    name = state.get("codec")
+    if codec is not None:
+        codec = codecs.get(codec)
+        if codec.name != name:
+            raise InputError(f"codec: expected {name!r}, with which {directory} was saved, got {codec.name!r}")
+    elif isinstance(name, str) and name not in codecs.REGISTRY:
+        raise UnknownCodecError(f"codec: expected an instance of codec {short(name)} to load {directory}, got none")
+    try:
+        capacity, observation_shape, action_shape = state["arguments"]
+        whole_number("capacity", capacity, 1, LARGEST_CAPACITY)
+        if np.prod(action_shape, dtype=float) > LARGEST_ACTION:
+            raise ValueError(f"action_shape: expected at most {LARGEST_ACTION} numbers, got {short(action_shape)}")
+        codec = codec or codecs.REGISTRY[state["codec"]](**state["codec_options"])
+        return cls(capacity, observation_shape, action_shape, **state["options"], codec=codec)
+    except (KeyError, TypeError, ValueError, OverflowError) as error:  # InputError is a ValueError
+        raise _nonsense(directory, error) from error
+
+
+def _nonsense(directory: Path, error: Exception) -> CorruptDataError:
+    return CorruptDataError(f"{directory / MANIFEST}: makes no sense: {type(error).__name__}: {error}")
+
+
+def _resume(replay: ReplayBuffer, manifest: Manifest) -> None:
+    """Take up where `_describe` was called.
+
+    Raises:
+        KeyError, TypeError, ValueError, OverflowError: the manifest makes no sense.
+    """
+    state, store = manifest.buffer, replay.store
+    replay._rng.bit_generator.state = state["random_state"]
+    store.planner.next_check = whole_number("next_check", state["next_check"])
+    rows = [stream[1] for stream in state["streams"] if stream[1] >= store.tail]
+    if len(set(rows)) < len(rows):
+        raise ValueError("streams: expected each to end at a row of its own")
+    for name, row, is_open, reference_row, group_size in state["streams"]:
+        if isinstance(name, float | list | dict):
+            raise TypeError(f"streams: expected integers or strings as names, got {short(name)}")
+        whole_number("row of a stream", row, NO_ROW, manifest.head - 1)
+        whole_number("reference_row of a stream", reference_row, NO_ROW, manifest.head)
+        whole_number("group_size of a stream", group_size)
+        store.reopen_stream(name, row, reference_row, group_size)
+        replay._set_open(name, bool(is_open))
