@@ -170,8 +170,8 @@ class Oracle:
         assert not incomplete, f"the windows of actions {incomplete} are not complete"
         drawn = [windows[number] for number in numbers.tolist()]
         returns = np.array([self._returns(steps) for steps in drawn])
-        np.testing.assert_array_equal(obs, np.stack([steps[0].stack for steps in drawn]))
-        np.testing.assert_array_equal(next_obs, np.stack([steps[-1].stack for steps in drawn]))
+        assert np.array_equal(obs, np.stack([steps[0].stack for steps in drawn])), "obs differs"
+        assert np.array_equal(next_obs, np.stack([steps[-1].stack for steps in drawn])), "next_obs differs"
         np.testing.assert_allclose(reward, returns[:, :1], rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(discount, returns[:, 1:], rtol=1e-5, atol=1e-6)
         return numbers

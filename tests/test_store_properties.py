@@ -143,12 +143,12 @@ class Driver:
         """Every complete window is drawn, about equally often, and nothing else is."""
         windows = self.oracle.windows()
         if windows:
-            size = 40 * len(windows)
+            size = 25 * len(windows)
             drawn = self.oracle.check_batch(self.oracle.replay.sample(size))
             numbers, counts = np.unique(drawn, return_counts=True)
             assert set(numbers.tolist()) == set(windows)
-            # A window is missed once in e^40 times; chi-squared over its degrees of freedom is 1 on average.
-            chi_squared = ((counts - 40) ** 2 / 40).sum()
+            # A window is missed once in e^25 times; chi-squared over its degrees of freedom is 1 on average.
+            chi_squared = ((counts - 25) ** 2 / 25).sum()
             assert chi_squared < len(windows) + 8 * np.sqrt(2 * len(windows)) + 40
 
 
