@@ -1,0 +1,85 @@
+"""A process that saves without pause is killed at random moments; run as `python kill_saver.py DIRECTORY ROUNDS SEED`.
+
+Each round forks a child that loads the snapshot and goes on: add, save, add, save. Before and after each save it
+tells the digest of the state. The directory must hold the state of the last save that returned, or of the one that
+was under way. Prints what it saw as JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+
+from snapshot_tools import RestlessZstd, Writer, buffer, contents
+
+from diffreplay import ReplayBuffer
+
+LONGEST_SECONDS = 0.06
+
+
+def go_on(directory: Path, told: int, seed: int) -> None:
+    """The child's life."""
+    rng = random.Random(seed)
+    if (directory / "manifest.json").exists():
+        replay = ReplayBuffer.load(directory, codec=RestlessZstd())
+    else:
+        replay = buffer(150, codec=RestlessZstd())
+    writer = Writer(replay, replay.store.head)  # of these steps, each takes one row
+    os.write(told, b"loaded\n")
+    while True:
+        writer.add(rng.randint(1, 12))
+        digest = contents(replay).encode()
+        os.write(told, b"begun " + digest + b"\n")
+        replay.save(directory)
+        os.write(told, b"done " + digest + b"\n")
+
+
+def kill_one(directory: Path, seed: int, rng: random.Random) -> tuple[str | None, str | None]:
+    """Start a child and kill it; the digests of its last finished save and of the unfinished one."""
+    reader, told = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            os.close(reader)
+            go_on(directory, told, seed)
+        finally:
+            os._exit(1)
+    os.close(told)
+    with open(reader, encoding="ascii") as lines:
+        assert lines.readline() == "loaded\n"
+        time.sleep(rng.random() * LONGEST_SECONDS)
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        events = [line.split() for line in lines.read().splitlines()]
+    done = [digest for event, digest in events if event == "done"]
+    under_way = events[-1][1] if events and events[-1][0] == "begun" else None
+    return (done[-1] if done else None), under_way
+
+
+def main() -> None:
+    directory, rounds, rng = Path(sys.argv[1]), int(sys.argv[2]), random.Random(int(sys.argv[3]))
+    state, seen = None, {"kept": 0, "committed under way": 0, "saves cut short": 0, "rows": 0}
+    for k in range(rounds):
+        done, under_way = kill_one(directory, k, rng)
+        state = done or state
+        seen["saves cut short"] += under_way is not None
+        if not (directory / "manifest.json").exists():
+            assert state is None
+            continue
+        replay = ReplayBuffer.load(directory, codec=RestlessZstd())
+        found = contents(replay)
+        assert found in (state, under_way), f"round {k}: a state that was never saved"
+        assert replay.verify() == []
+        replay.check_invariants()
+        seen["committed under way" if found == under_way else "kept"] += 1
+        seen["rows"], state = replay.store.head, found
+    print(json.dumps(seen))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,168 @@
+"""What the tests of snapshots share: steps, a digest of all that a buffer holds, and an oracle of a loaded buffer."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import resource
+from contextlib import contextmanager
+from dataclasses import replace
+
+import numpy as np
+from oracle import Oracle, TimeStep
+
+from diffreplay import ReplayBuffer, codecs
+from diffreplay.codecs.base import SetPlanner
+from diffreplay.layout import SET_SLOTS, Counter
+from diffreplay.manifest import MANIFEST, read_manifest
+
+SIDE = 16
+
+
+class EveryNineRows(SetPlanner):
+    """Builds a set of the newest frames every 9 rows, so that many sets come and go."""
+
+    def due(self, head):
+        return head >= self.next_check
+
+    def choose(self, store):
+        self.next_check = store.head + 9
+        rows = store.present(np.arange(max(store.tail, store.head - 3), store.head))
+        return store.read(rows) if len(rows) else None
+
+
+class RestlessZstd(codecs.ZstdCodec):
+    """Zstandard with a new reference set every few rows."""
+
+    def __init__(self) -> None:
+        super().__init__(level=1, set_frames=4)
+
+    def planner(self, frame_shape):
+        return EveryNineRows()
+
+
+CODECS = codecs.REGISTRY | {"many sets": RestlessZstd}
+
+
+def frame(number, channels=1, noisy=False):
+    """(channels, SIDE, SIDE) that tells `number`: a moving square on stripes, or noise."""
+    if noisy:
+        return np.random.default_rng(number).integers(0, 256, (channels, SIDE, SIDE), np.uint8)
+    pixels = np.broadcast_to(np.arange(SIDE, dtype=np.uint8) * 9, (channels, SIDE, SIDE)).copy()
+    y, x = number % (SIDE - 3), number // 7 % (SIDE - 3)
+    pixels[:, y : y + 3, x : x + 3] = 100 + number % 150
+    return pixels
+
+
+class Writer:
+    """Adds steps that depend on their number alone, of two streams in turns; an episode has 17 steps."""
+
+    def __init__(self, replay, steps=0) -> None:
+        self.replay, self.steps = replay, steps
+
+    def add(self, count):
+        layout = self.replay.store.layout
+        for number in range(self.steps, self.steps + count):
+            stream, age = number % 2, number // 2 % 17
+            ages = np.maximum(np.arange(age - layout.frame_stack + 1, age + 1), 0)
+            numbers = number - 2 * (age - ages)
+            stack = np.concatenate([frame(n, layout.frame_shape[2], n % 5 == 0) for n in numbers.tolist()])
+            step = TimeStep(stack, np.array([number]), number % 13 - 5.0, float(age != 16), age == 0, age == 16)
+            self.replay.add(step, stream)
+        self.steps += count
+
+
+def buffer(capacity, *, channels=1, frame_stack=3, codec="zstd", **options):
+    """A buffer for `Writer`."""
+    shape = (frame_stack * channels, SIDE, SIDE)
+    return ReplayBuffer(capacity, shape, (1,), action_dtype="int64", frame_stack=frame_stack, codec=codec, **options)
+
+
+def contents(replay):
+    """A digest of all that a buffer holds and of all that decides how it goes on."""
+    store = replay.store
+    rows = np.arange(*store.bounds())
+    present = store.present(rows)
+    digest = hashlib.blake2b(digest_size=16)
+    for values in (rows, present, store.read(present)):
+        digest.update(values.tobytes())
+    for column in store.layout.index[1:] + store.layout.scalars:
+        digest.update(store.column(column.name, rows).tobytes())
+    for number in range(store.counter(Counter.SET_TAIL), store.counter(Counter.SET_HEAD)):
+        first_row, nbytes = store.memory.set_table[number % SET_SLOTS].tolist()
+        begin = number % SET_SLOTS * store.layout.set_slot
+        digest.update(bytes(store.memory.sets[begin : begin + nbytes]) + first_row.to_bytes(8, "little"))
+    streams = [
+        [name, stream.row, name in replay._streams_open, hashlib.blake2b(stream.stack).hexdigest()]
+        for name, stream in store.streams.items()
+    ]
+    digest.update(json.dumps([streams, replay._rng.bit_generator.state, store.planner.next_check]).encode())
+    return digest.hexdigest()
+
+
+def resumed(oracle, replay, gone=frozenset()):
+    """An oracle of `replay`, which was loaded from what `oracle`'s buffer saved, without the rows `gone`."""
+    mirror = copy.copy(oracle)
+    mirror.replay, mirror.store, mirror.open = replay, replay.store, set(oracle.open)
+    whole = {}
+    for step in oracle.live:
+        if gone.isdisjoint(step.frames):
+            previous = None if step.previous is None else whole.get(step.previous.number)
+            whole[step.number] = replace(step, previous=previous)
+    mirror.live = list(whole.values())
+    mirror.newest = {name: whole.get(step.number, replace(step, frames=[-1])) for name, step in oracle.newest.items()}
+    return mirror
+
+
+def gone_rows(oracle, directory, damaged):
+    """The rows that cannot be decoded without the files `damaged`, worked out from the original buffer."""
+    store, manifest = oracle.store, read_manifest(directory)
+    rows = np.arange(store.tail, store.head)
+    coded = dict(zip(rows.tolist(), (store.lengths(rows) < store.layout.frame_bytes).tolist(), strict=True))
+    gone = set()
+    for entry in manifest.segments:
+        if entry.name in damaged:
+            gone |= set(range(entry.first, entry.end))
+    ends = [entry.end for entry in manifest.sets[1:]] + [manifest.head]
+    for entry, end in zip(manifest.sets, ends, strict=False):
+        if entry.name in damaged:
+            gone |= {row for row in range(entry.end, end) if coded.get(row)}
+    if store.codec.reference == "frame":
+        back = store.column("reference", rows).astype(int).tolist()
+        gone |= {row for row, distance in zip(rows.tolist(), back, strict=True) if row - distance in gone}
+    return gone
+
+
+def check_samples(oracle: Oracle):
+    """Every complete window is drawn, and nothing else is; where there is none, sampling says so."""
+    windows = oracle.windows()
+    drawn = oracle.check_batch(oracle.replay.sample(40 * len(windows))) if windows else []
+    assert set(np.unique(drawn).tolist()) == set(windows)  # each is missed once in e^40 times
+
+
+def sizes(directory):
+    """Bytes of each file in a directory."""
+    return {path.name: path.stat().st_size for path in directory.iterdir()}
+
+
+def reseal(directory, change, name=MANIFEST):
+    """Change the manifest's fields, and give it a checksum that is right."""
+    body = (directory / name).read_bytes().partition(b"\n")[0]
+    body = json.dumps(change(json.loads(body))).encode()
+    seal = hashlib.blake2b(body, digest_size=16).hexdigest()
+    (directory / name).write_bytes(body + b"\n" + seal.encode() + b"\n")
+
+
+@contextmanager
+def at_most(which, more):
+    """Limit a resource of this process, RLIMIT_AS to `more` than it takes now."""
+    soft, hard = resource.getrlimit(which)
+    if which == resource.RLIMIT_AS:
+        with open("/proc/self/statm") as file:
+            more += int(file.read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(which, (more, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(which, (soft, hard))
