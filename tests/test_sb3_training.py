@@ -41,21 +41,21 @@ def assert_same_weights(ours: BaseAlgorithm, theirs: BaseAlgorithm) -> None:
 
 @pytest.mark.parametrize(("algorithm", "n_envs", "n_steps"), [(DQN, 1, 1), (DQN, 2, 3), (QRDQN, 1, 1)])
 def test_off_policy(algorithm: type[BaseAlgorithm], n_envs: int, n_steps: int) -> None:
-    theirs = trained(algorithm, n_envs, 700, **OFF_POLICY, n_steps=n_steps)
+    theirs = trained(algorithm, n_envs, 450, **OFF_POLICY, n_steps=n_steps)
     options = {"n_steps": n_steps, "gamma": theirs.gamma}
     ours = trained(
         algorithm,
         n_envs,
-        700,
+        450,
         **OFF_POLICY,
         replay_buffer_class=CompressedReplayBuffer,
         replay_buffer_kwargs=options,
     )
     assert theirs.replay_buffer.full
     assert_same_weights(ours, theirs)
-    other = trained(algorithm, n_envs, 690, **OFF_POLICY, n_steps=n_steps)
+    untrained = trained(algorithm, n_envs, 0, **OFF_POLICY, n_steps=n_steps)
     with pytest.raises(AssertionError):
-        assert_same_weights(other, theirs)
+        assert_same_weights(untrained, theirs)
 
 
 @pytest.mark.parametrize(("algorithm", "options"), [(PPO, {"batch_size": 32, "n_epochs": 2}), (A2C, {})])
