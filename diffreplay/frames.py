@@ -173,11 +173,13 @@ class FrameStore(FrameReader):
         return state
 
     def reopen_stream(self, stream: int, row: int, reference_row: int, group_size: int) -> None:
-        """Have a stream of a loaded store go on from `row`, or begin anew where that was lost."""
+        """Have a stream of a loaded store go on from `row`, or begin anew where its observation is not whole."""
         if row < self.tail or not len(self.present(np.array([row]))):
             return
         state = self._stream(stream)
         frames = self.stacks(np.array([row]))[0]
+        if np.any((frames != NO_ROW) & (self.oldest_needed(frames) < self.tail)):
+            return
         pixels = np.empty((len(frames), *self.layout.frame_shape), np.uint8)
         self.decode(self.fetch(frames, pixels), pixels)
         np.copyto(state.stack, pixels.transpose(0, 3, 1, 2))
@@ -381,7 +383,8 @@ class FrameStore(FrameReader):
 
     def present(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Those of the live rows `rows` that were not lost with a damaged snapshot."""
-        return rows[(self.column("flags", rows) & Flag.LOST) == 0]
+        lost = Flag.LOST | Flag.CONTEXT
+        return rows[(self.column("flags", rows) & lost) != lost]
 
     @property
     def frame_bytes(self) -> int:

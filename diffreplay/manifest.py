@@ -171,7 +171,11 @@ def short(value: Any) -> str:
 
 
 def _parse(fields: Any) -> Manifest:
-    if not isinstance(fields, dict) or fields.get("format") != FORMAT or fields.get("version") != VERSION:
+    if (
+        not isinstance(fields, dict)
+        or fields.get("format") != FORMAT
+        or whole_number("version", fields.get("version")) != VERSION
+    ):
         raise ValueError(f"expected a {FORMAT} of version {VERSION}, got {short(fields)}")
     keys = Manifest.__dataclass_fields__.keys() | {"format", "version"}
     if fields.keys() != keys:

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from diffreplay.replay import ReplayBuffer
 
 VERIFY_ROWS = 1024
-LARGEST_CAPACITY = 1 << 40
+LARGEST_CAPACITY = 1 << 32
 LARGEST_ACTION = 1 << 24
 
 
@@ -107,7 +107,7 @@ def load(
         warnings.warn(f"left out: {problem}", RuntimeWarning, stacklevel=3)
     try:
         _resume(replay, manifest)
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
+    except (LookupError, TypeError, ValueError, OverflowError, CorruptDataError, OverrunError) as error:
         raise _nonsense(directory, error) from error
     return replay, None if damage else manifest.commit
 
@@ -118,6 +118,7 @@ def verify(replay: ReplayBuffer) -> list[str]:
     store = replay.store
     for first in range(store.tail, store.head, VERIFY_ROWS):
         rows = store.present(np.arange(first, min(first + VERIFY_ROWS, store.head)))
+        rows = rows[store.oldest_needed(rows) >= store.tail]
         if _undecodable(store, rows):
             problems += [f"row {row}: {error}" for row in rows if (error := _undecodable(store, np.array([row])))]
     return problems
@@ -183,44 +184,48 @@ def _make(
 ) -> ReplayBuffer:
     """An empty buffer as the saved one was."""
     name = state.get("codec")
+    if not isinstance(name, str):
+        raise _nonsense(directory, TypeError(f"codec: expected a name, got {short(name)}"))
     if codec is not None:
         codec = codecs.get(codec)
         if codec.name != name:
-            raise InputError(f"codec: expected {name!r}, with which {directory} was saved, got {codec.name!r}")
-    elif isinstance(name, str) and name not in codecs.REGISTRY:
+            raise InputError(f"codec: expected {short(name)}, with which {directory} was saved, got {codec.name!r}")
+    elif name not in codecs.REGISTRY:
         raise UnknownCodecError(f"codec: expected an instance of codec {short(name)} to load {directory}, got none")
     try:
         capacity, observation_shape, action_shape = state["arguments"]
         whole_number("capacity", capacity, 1, LARGEST_CAPACITY)
         if np.prod(action_shape, dtype=float) > LARGEST_ACTION:
             raise ValueError(f"action_shape: expected at most {LARGEST_ACTION} numbers, got {short(action_shape)}")
-        codec = codec or codecs.REGISTRY[state["codec"]](**state["codec_options"])
+        codec = codec or codecs.REGISTRY[name](**state["codec_options"])
         return cls(capacity, observation_shape, action_shape, **state["options"], codec=codec)
-    except (KeyError, TypeError, ValueError, OverflowError) as error:  # InputError is a ValueError
+    except (LookupError, TypeError, ValueError, OverflowError) as error:  # InputError is a ValueError
         raise _nonsense(directory, error) from error
 
 
 def _nonsense(directory: Path, error: Exception) -> CorruptDataError:
-    return CorruptDataError(f"{directory / MANIFEST}: makes no sense: {type(error).__name__}: {error}")
+    return CorruptDataError(f"{directory / MANIFEST}: makes no sense: {type(error).__name__}: {error!s:.300}")
 
 
 def _resume(replay: ReplayBuffer, manifest: Manifest) -> None:
     """Take up where `_describe` was called.
 
     Raises:
-        KeyError, TypeError, ValueError, OverflowError: the manifest makes no sense.
+        LookupError, TypeError, ValueError, OverflowError: the manifest makes no sense.
     """
     state, store = manifest.buffer, replay.store
     replay._rng.bit_generator.state = state["random_state"]
     store.planner.next_check = whole_number("next_check", state["next_check"])
-    rows = [stream[1] for stream in state["streams"] if stream[1] >= store.tail]
-    if len(set(rows)) < len(rows):
-        raise ValueError("streams: expected each to end at a row of its own")
+    rows = set()
     for name, row, is_open, reference_row, group_size in state["streams"]:
         if isinstance(name, float | list | dict):
             raise TypeError(f"streams: expected integers or strings as names, got {short(name)}")
         whole_number("row of a stream", row, NO_ROW, manifest.head - 1)
         whole_number("reference_row of a stream", reference_row, NO_ROW, manifest.head)
         whole_number("group_size of a stream", group_size)
+        if row in rows:
+            raise ValueError(f"streams: expected each to end at a row of its own, got row {row} twice")
+        if row >= store.tail:
+            rows.add(row)
         store.reopen_stream(name, row, reference_row, group_size)
         replay._set_open(name, bool(is_open))

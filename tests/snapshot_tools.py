@@ -5,11 +5,16 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import os
 import resource
+import shutil
+import tempfile
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+import pytest
 from oracle import Oracle, TimeStep
 
 from diffreplay import ReplayBuffer, codecs
@@ -18,6 +23,14 @@ from diffreplay.layout import SET_SLOTS, Counter
 from diffreplay.manifest import MANIFEST, read_manifest
 
 SIDE = 16
+
+
+@pytest.fixture(name="directory")
+def make_directory():
+    """A directory to save in; in memory where possible, as every save waits for its files to be on disk."""
+    made = Path(tempfile.mkdtemp(dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None))
+    yield made / "snapshot"
+    shutil.rmtree(made)
 
 
 class EveryNineRows(SetPlanner):
@@ -79,11 +92,17 @@ def buffer(capacity, *, channels=1, frame_stack=3, codec="zstd", **options):
     return ReplayBuffer(capacity, shape, (1,), action_dtype="int64", frame_stack=frame_stack, codec=codec, **options)
 
 
+def decodable(store):
+    """Rows that were neither lost nor lost what they are coded against."""
+    rows = store.present(np.arange(*store.bounds()))
+    return rows[store.oldest_needed(rows) >= store.tail]
+
+
 def contents(replay):
     """A digest of all that a buffer holds and of all that decides how it goes on."""
     store = replay.store
     rows = np.arange(*store.bounds())
-    present = store.present(rows)
+    present = decodable(store)
     digest = hashlib.blake2b(digest_size=16)
     for values in (rows, present, store.read(present)):
         digest.update(values.tobytes())
@@ -137,8 +156,8 @@ def gone_rows(oracle, directory, damaged):
 def check_samples(oracle: Oracle):
     """Every complete window is drawn, and nothing else is; where there is none, sampling says so."""
     windows = oracle.windows()
-    drawn = oracle.check_batch(oracle.replay.sample(40 * len(windows))) if windows else []
-    assert set(np.unique(drawn).tolist()) == set(windows)  # each is missed once in e^40 times
+    drawn = oracle.check_batch(oracle.replay.sample(30 * len(windows))) if windows else []
+    assert set(np.unique(drawn).tolist()) == set(windows)  # each is missed once in e^30 times
 
 
 def sizes(directory):

@@ -6,10 +6,8 @@ import copy
 import json
 import os
 import resource
-import shutil
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from pathlib import Path
@@ -18,7 +16,18 @@ import numpy as np
 import pytest
 import torch
 from oracle import TimeStep
-from snapshot_tools import CODECS, RestlessZstd, Writer, at_most, buffer, check_samples, contents, resumed, sizes
+from snapshot_tools import (
+    CODECS,
+    RestlessZstd,
+    Writer,
+    at_most,
+    buffer,
+    check_samples,
+    contents,
+    make_directory,  # noqa: F401
+    resumed,
+    sizes,
+)
 from test_store_properties import Driver
 
 from diffreplay import ReplayBuffer, codecs
@@ -26,15 +35,6 @@ from diffreplay.errors import CorruptDataError, InputError, ReadOnlyError, Unkno
 from diffreplay.manifest import MANIFEST, PREVIOUS, read_manifest
 
 TESTS = Path(__file__).resolve().parent
-
-
-@pytest.fixture
-def directory():
-    """A directory to save in; in memory where possible, as every save waits for its files to be on disk."""
-    base = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-    made = Path(tempfile.mkdtemp(dir=base))
-    yield made / "snapshot"
-    shutil.rmtree(made)
 
 
 def equal(a, b):
@@ -83,7 +83,7 @@ def test_a_loaded_buffer_is_and_goes_on_as_the_saved_one(directory, codec, chann
     other.rng, other.oracle = other.frames.rng, resumed(driver.oracle, loaded)
     other.oracle.check()
     check_samples(other.oracle)
-    replay.sample(40 * len(other.oracle.windows()))
+    replay.sample(30 * len(other.oracle.windows()))
     for episode in PLAN[3:] + PLAN[:2]:
         driver.run(episode)
         other.run(episode)
