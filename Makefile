@@ -32,7 +32,7 @@ train: rendering ## train DrQ-v2 from compressed RAM; pass options as ARGS="task
 	$(PY) train.py task=walker_walk full_compress=true $(ARGS)
 
 test: rendering ## run the tests; pass pytest options as ARGS="-k lossless"
-	$(PY) -m pytest $(ARGS)
+	$(PY) -m pytest -n auto --dist worksteal $(ARGS)
 
 lint: setup ## check style and types
 	$(PY) -m ruff check .
