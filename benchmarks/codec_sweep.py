@@ -18,7 +18,7 @@ from benchmarks.recorded import HEADER, NAMES, measure
 from benchmarks.recordings import Recording
 from diffreplay.codecs import ZstdCodec
 
-LEVELS = (1, 3, 5, 6, 7, 9, 12, 19)
+LEVELS = (1, 3, 5, 6, 7, 9, 12)
 SET_FRAMES = (4, 8, 16, 32, 64, 128, 256)
 INTERVALS = (3_000, 6_000, 12_500, 25_000, 50_000)
 SHIFTS = 8

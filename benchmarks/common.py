@@ -86,26 +86,42 @@ def process_ms(calls: Sequence[Callable[[], Any]], repeats: int = 40) -> list[fl
 
 
 def pss(pid: int | str = "self") -> int:
-    """Proportional set size of a process in bytes: its own memory, and its share of what it shares."""
+    """Proportional set size of a process in bytes: its own memory, and its share of what it shares with others.
+
+    Mapped files are left out: they are the code of programs, and the share of it that counts here changes whenever any
+    other process on the machine starts or ends.
+    """
+    total = 0
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-        if line.startswith("Pss:"):
-            return int(line.split()[1]) * 1024
-    raise RuntimeError(f"/proc/{pid}/smaps_rollup has no line Pss")
+        if line.startswith(("Pss_Anon:", "Pss_Shmem:")):
+            total += int(line.split()[1]) * 1024
+    return total
 
 
-def family_pss() -> int:
-    """Proportional set size of this process and all that it started, directly or not, in bytes."""
+def family() -> set[int]:
+    """This process and all that it started, directly or not."""
     parents = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
             parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
         except OSError:  # it has ended
             continue
-    family, size = {os.getpid()}, 0
-    while len(family) > size:
-        size = len(family)
-        family |= {pid for pid, parent in parents.items() if parent in family}
-    return sum(pss(pid) for pid in family)
+    found, size = {os.getpid()}, 0
+    while len(found) > size:
+        size = len(found)
+        found |= {pid for pid, parent in parents.items() if parent in found}
+    return found
+
+
+def family_pss() -> int:
+    """Proportional set size of this process and all that it started, in bytes."""
+    return sum(pss(pid) for pid in family())
+
+
+def processor_seconds(pids: Iterable[int]) -> float:
+    """Processor time that all threads of the processes have used."""
+    threads = (thread for pid in pids for thread in Path(f"/proc/{pid}/task").glob("*/schedstat"))
+    return sum(int(thread.read_text().split()[0]) for thread in threads) / 1e9
 
 
 def mapped_pss(part: str) -> int:

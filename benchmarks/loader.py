@@ -2,7 +2,8 @@
 
 All loaders are open at once, and measured in turns: first each delivers what it had prepared while it waited, which
 does not count, then `--batches` are timed. Batch 256, n = 1. A trainer that computes nothing takes the batches, so
-these are rates at which the loader itself is the limit.
+these are rates at which the loader itself is the limit. Processor time is of the trainer and all workers together; on a
+machine that is busy with other things it says more than time passed.
 
 `--memory` fills a buffer while worker processes sample from it, and reports the proportional set size (PSS) of the
 trainer and all its processes together.
@@ -22,9 +23,20 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 import diffreplay
-from benchmarks.common import BATCH, chosen, family_pss, machine, mapped_pss, parser, print_table
+from benchmarks.common import (
+    BATCH,
+    chosen,
+    family,
+    family_pss,
+    machine,
+    mapped_pss,
+    parser,
+    print_table,
+    processor_seconds,
+)
 from benchmarks.episodes import EpisodeStream
 from benchmarks.recordings import Recording
 from drqv2.disk_replay import DiskReplay
@@ -65,26 +77,30 @@ def open_ours(replay: Any, kind: str, workers: int) -> Batches:
     return iter(diffreplay.make_replay_loader(replay, BATCH, workers, PREFETCH, **options))
 
 
-def rates(open_loader: dict[str, Callable[[], Batches]], check: Callable[[Any], None], count: int, repeats: int) -> Any:
-    """Batches a second of each loader, (repeats, loaders)."""
+def measure(
+    open_loader: dict[str, Callable[[], Batches]], check: Callable[[Any], None], count: int, repeats: int
+) -> NDArray[np.float64]:
+    """Seconds passed and processor seconds of all processes for a batch of each loader, (2, repeats, loaders)."""
     loaders = {kind: opened() for kind, opened in open_loader.items()}
     for batches in loaders.values():
         for _ in range(4):
             check(next(batches))
-    measured = np.empty((repeats, len(loaders)))
-    for row in measured:
+    pids = family()
+    measured = np.empty((2, repeats, len(loaders)))
+    for turn in range(repeats):
         for k, (kind, batches) in enumerate(loaders.items()):
             for _ in range(PREFETCH * int(kind.split()[1]) + 1):
                 next(batches)
-            start = time.perf_counter()
+            processor, start = processor_seconds(pids), time.perf_counter()
             for _ in range(count):
                 next(batches)
-            row[k] = count / (time.perf_counter() - start)
+            passed = time.perf_counter() - start
+            measured[:, turn, k] = passed / count, (processor_seconds(pids) - processor) / count
     return measured
 
 
 def compare(recording: Recording, kinds: list[str], count: int, repeats: int) -> list[tuple[Any, ...]]:
-    """A row for each kind of loader: median, lowest and highest rate, and its rate relative to BASELINE's."""
+    """A row for each kind of loader: median, lowest and highest rate, processor time, and both against BASELINE's."""
     stream = EpisodeStream(recording)
     with tempfile.TemporaryDirectory(prefix="diffreplay-") as temporary:
         folder = Path(temporary)
@@ -100,13 +116,15 @@ def compare(recording: Recording, kinds: list[str], count: int, repeats: int) ->
                 opening[kind] = partial(disk.batches, torch.device("cpu"))
             else:
                 opening[kind] = partial(open_ours, replay, start, int(workers))
-        measured = rates(opening, stream.check, count, repeats)
-    middle = np.median(measured, axis=0)
-    # The quotient of each repeat, as the machine's other load is the same for both.
-    quotient = np.median(measured / measured[:, [kinds.index(BASELINE)]], axis=0) if BASELINE in kinds else middle * 0
+        measured = measure(opening, stream.check, count, repeats)
+    # The quotient of each turn, as the machine's other load is much the same for both.
+    base = kinds.index(BASELINE) if BASELINE in kinds else 0
+    passed, processor = measured
+    times, less = np.median(passed[:, [base]] / passed, axis=0), np.median(processor[:, [base]] / processor, axis=0)
+    rates, used = 1 / passed, 1e3 * np.median(processor, axis=0)
     return [
-        (f"{recording.name}, {kind}", float(middle[k]), float(measured[:, k].min()), float(measured[:, k].max()),
-         f"{quotient[k]:.2f}")
+        (f"{recording.name}, {kind}", *map(float, np.percentile(rates[:, k], (50, 0, 100))), f"{times[k]:.2f}",
+         float(used[k]), f"{less[k]:.2f}")
         for k, kind in enumerate(kinds)
     ]  # fmt: skip
 
@@ -163,8 +181,9 @@ def main(argv: list[str] | None = None) -> None:
         print_table((recordings[0].name, "value"), rows)
         return
     compared = (compare(recording, list(args.kinds), args.batches, args.repeats) for recording in recordings)
-    header = ("loader and workers", "batches a second", "lowest", "highest", f"times {BASELINE}")
-    print_table(header, (row for rows in compared for row in rows))
+    base = BASELINE if BASELINE in args.kinds else args.kinds[0]
+    header = ("loader and workers", "batches a second", "lowest", "highest", f"times {base}", "processor ms a batch")
+    print_table((*header, f"less than {base}, times"), (row for rows in compared for row in rows))
 
 
 if __name__ == "__main__":
