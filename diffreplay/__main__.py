@@ -1,0 +1,42 @@
+"""Command line: `python -m diffreplay inspect DIRECTORY` looks into a snapshot."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from diffreplay import pictures
+from diffreplay.errors import ReplayError
+from diffreplay.inspect import inspect
+
+DAMAGED, FAILED = 1, 2  # exit statuses; argparse, too, ends with 2
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command; its exit status: 0, DAMAGED where a snapshot is damaged, FAILED where nothing could be done."""
+    parser = argparse.ArgumentParser(prog="python -m diffreplay", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    command = commands.add_parser("inspect", help="check a snapshot and print what it holds")
+    command.add_argument("directory", type=Path, help="of a snapshot, as `ReplayBuffer.save` was given it")
+    command.add_argument("--frames", type=Path, metavar="PNG", help="draw sample frames, references and differences")
+    command.add_argument("--mp4", type=Path, metavar="MP4", help="render an episode")
+    command.add_argument(
+        "--episode", type=int, metavar="N", help="of --mp4: 0 is the oldest, -1 the newest (default: the longest)"
+    )
+    args = parser.parse_args(argv)
+    try:
+        report = inspect(args.directory)
+        print("\n".join(report.lines))
+        if args.frames is not None:
+            print(pictures.draw_frames(report.replay, args.frames))
+        if args.mp4 is not None:
+            print(pictures.render_episode(report.replay, report.episodes, args.episode, args.mp4))
+    except (ReplayError, OSError) as error:
+        print(f"diffreplay: {error}", file=sys.stderr)
+        return FAILED
+    return DAMAGED if report.damage else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,186 @@
+"""`python -m diffreplay inspect`: what it prints, draws and renders, and how it fails."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import imageio.v3 as imageio
+import numpy as np
+import pytest
+from oracle import TimeStep
+from snapshot_tools import CODECS, RestlessZstd, Writer, buffer, make_directory  # noqa: F401
+
+from diffreplay import ReplayBuffer, codecs
+from diffreplay.__main__ import main
+from diffreplay.inspect import find_episodes
+from diffreplay.manifest import MANIFEST, read_manifest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def values(text):
+    """What is printed, by its name."""
+    return dict(re.split(r"\s{2,}", line, maxsplit=1) for line in text.splitlines() if "  " in line)
+
+
+def saved(directory, steps=70, **options):
+    replay = buffer(200, **options)
+    Writer(replay).add(steps)
+    replay.save(directory)
+    return replay
+
+
+@pytest.mark.parametrize("codec", codecs.REGISTRY)
+def test_what_it_prints(directory, codec, capsys):
+    replay = saved(directory, codec=codec)
+    assert main(["inspect", str(directory)]) == 0
+    found, stats = values(capsys.readouterr().out), replay.stats()
+    assert found["observation"] == "3 frames of 16 x 16 x 1, uint8"
+    assert found["transitions"] == f"{len(replay)} of at most 200, n-step 1"
+    assert found["frames"] == "70" and found["steps"] == "70, 1 to 17 long, 17 in the middle"
+    assert found["episodes"] == "6, 2 of them unfinished, in 2 stream(s)"  # 2 streams of 35 = 17 + 17 + 1 steps
+    assert found["codec"].startswith(codec)
+    assert found["ratio"].startswith(f"{stats.compression_ratio:.1f} to stacks of")
+    assert found["damage"].startswith("none")
+
+
+def test_episodes_are_the_chains_of_steps(directory):
+    replay = saved(directory)
+    episodes = find_episodes(replay)
+    assert [len(rows) for rows in episodes] == [17, 17, 17, 17, 1, 1]
+    assert np.array_equal(episodes[1], np.arange(1, 34, 2))
+
+
+def test_damage_is_named_and_gives_status_1(directory, capsys):
+    replay = buffer(200, codec="raw")
+    writer = Writer(replay)
+    for _ in range(3):
+        writer.add(20)
+        replay.save(directory)
+    name = read_manifest(directory).segments[1].name
+    (directory / name).write_bytes(b"something else")
+    assert main(["inspect", str(directory)]) == 1
+    found = values(capsys.readouterr().out)
+    assert f"{name}: expected 5" in found["damage"] and "got 14" in found["damage"]
+    assert "20 to" not in found["frames"] and "of them lost with damaged files or after such" in found["frames"]
+
+
+def test_an_empty_buffer(directory, capsys):
+    saved(directory, steps=0)
+    assert main(["inspect", str(directory)]) == 0
+    assert values(capsys.readouterr().out)["steps"] == "0"
+    assert main(["inspect", str(directory), "--frames", str(directory / "x.png")]) == 2
+    assert main(["inspect", str(directory), "--mp4", str(directory / "x.mp4")]) == 2
+    error = capsys.readouterr().err.splitlines()
+    assert "expected a snapshot that holds frames" in error[0] and "expected a snapshot that holds an" in error[1]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("codec", CODECS)
+def test_the_picture_shows_the_stored_frames(directory, codec, channels):
+    """Frames, references and their differences, read back from the picture."""
+    replay = saved(directory, codec=CODECS[codec](), channels=channels)
+    path = directory / "frames.png"
+    assert main(["inspect", str(directory), "--frames", str(path)]) == 0
+    picture = imageio.imread(path)
+    scale, label, gap, margin = 11, 14, 6, 78
+    side = 16 * scale
+    assert picture.shape == (3 * (side + label + gap), margin + 8 * (side + gap), 3)
+    rows = np.arange(70)
+    coded = rows[replay.store.lengths(rows) < replay.store.layout.frame_bytes]
+    rows = coded if len(coded) else rows
+    rows = rows[np.linspace(0, len(rows) - 1, 8).astype(int)]
+    different = 0
+    for k, frame in enumerate(replay.store.read(rows)):
+        left = margin + k * (side + gap)
+        tiles = [picture[y + label : y + label + side : scale, left : left + side : scale] for y in range(0, 588, 196)]
+        assert np.array_equal(tiles[0], np.broadcast_to(frame, (16, 16, 3)))
+        if (tiles[1] != 255).any():
+            assert np.array_equal(np.any(tiles[0] != tiles[1], axis=2), np.any(tiles[2] != 0, axis=2))
+            different += 1
+    assert (different > 0) == (codec in ("sparse", "many sets"))  # too few frames for a set by default
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_video_shows_an_episode(directory, channels, capsys):
+    replay = buffer(100, channels=channels)
+    rng = np.random.default_rng(0)
+    lengths = [5, 12, 8]
+    for length in lengths:
+        for t in range(length):
+            stack = np.repeat(rng.integers(0, 2, (3 * channels, 1, 1), np.uint8) * 255, 256, axis=1).reshape(-1, 16, 16)
+            replay.add(TimeStep(stack, np.array([t]), 0.0, 1.0, t == 0, t == length - 1))
+    replay.save(directory)
+    path = directory / "episode.mp4"
+    for option, number in (([], 1), (["--episode", "0"], 0), (["--episode=-1"], 2)):
+        assert main(["inspect", str(directory), "--mp4", str(path), *option]) == 0
+        assert f"rendered episode {number}, {lengths[number]} steps" in capsys.readouterr().out
+        video = imageio.imread(path, plugin="FFMPEG")
+        assert video.shape == (lengths[number], 256, 256, 3)
+        frames = replay.store.read(find_episodes(replay)[number])
+        assert np.abs(video[:, 128, 128].mean(axis=1) - frames[:, 8, 8].mean(axis=1)).max() < 30
+    assert main(["inspect", str(directory), "--mp4", str(path), "--episode", "3"]) == 2
+    assert "--episode: expected -3 to 2, got 3" in capsys.readouterr().err
+
+
+def run(*arguments, **options):
+    command = [sys.executable, "-m", "diffreplay", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=60, **options)
+
+
+def test_a_wrong_path_gives_one_line(tmp_path):
+    done = run("inspect", tmp_path / "nowhere")
+    assert done.returncode == 2 and not done.stdout
+    (line,) = done.stderr.splitlines()
+    assert re.fullmatch(r"diffreplay: .*nowhere: expected a snapshot with a manifest.json, which cannot be .*", line)
+
+
+@pytest.mark.parametrize("option", ["--frames", "--mp4"])
+@pytest.mark.parametrize("name", ["none/such/x.png", "x.abc", "."])
+def test_a_file_that_cannot_be_written_gives_one_line(directory, option, name, capfd):
+    saved(directory)
+    assert main(["inspect", str(directory), option, str(directory / name)]) == 2
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith("diffreplay: ") and str(directory / name) in line
+
+
+def test_a_damaged_manifest_and_an_unknown_codec_give_one_line(directory, capsys):
+    replay = buffer(50, codec=CODECS["many sets"]())
+    replay.save(directory)
+    assert main(["inspect", str(directory)]) == 0  # a codec of one's own, but of a name that is known
+    (directory / MANIFEST).write_bytes(b"{}\n")
+    capsys.readouterr()
+    assert main(["inspect", str(directory)]) == 2
+    assert "expected a manifest that ends in its checksum" in capsys.readouterr().err
+
+    class Own(RestlessZstd):
+        name = "own"
+
+    buffer(50, codec=Own()).save(directory)
+    assert main(["inspect", str(directory)]) == 2
+    assert "expected an instance of codec 'own'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--frames", "--mp4"])
+def test_missing_packages_are_named(directory, option):
+    """In a process that cannot import Pillow and imageio."""
+    saved(directory)
+    script = "import sys; sys.modules.update({'PIL': None, 'PIL.Image': None, 'imageio': None, 'imageio.v3': None})\n"
+    script += (
+        f"from diffreplay.__main__ import main; sys.exit(main(['inspect', {str(directory)!r}, {option!r}, 'x.mp4']))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, timeout=60)
+    assert done.returncode == 2 and "to be installed" in done.stderr
+    assert done.stderr.endswith("run pip install 'imageio[ffmpeg]'\n") and len(done.stderr.splitlines()) == 1
+    assert values(done.stdout)["steps"].startswith("70")
+
+
+def test_inspecting_changes_nothing(directory):
+    replay = saved(directory)
+    before = {path.name: path.read_bytes() for path in directory.iterdir()}
+    main(["inspect", str(directory)])
+    assert {path.name: path.read_bytes() for path in directory.iterdir()} == before
+    assert ReplayBuffer.load(directory).stats() == replay.stats()
