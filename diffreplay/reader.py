@@ -102,11 +102,13 @@ class FrameReader:
         Raises:
             OverrunError: the index makes no sense, as it was being overwritten.
         """
-        start, length = self.locate(rows)
-        raw_bytes = self.layout.frame_bytes
-        length[rows < 0] = -1
+        zeros, raw_bytes = rows < 0, self.layout.frame_bytes
+        out[zeros] = 0
+        if zeros.all():
+            return []
+        start, length = self.locate(np.where(zeros, rows.max(), rows))
+        length[zeros] = -1
         self._copy_raw(start, out, np.flatnonzero(length == raw_bytes))
-        out[rows < 0] = 0
         coded = np.flatnonzero((length >= 0) & (length < raw_bytes))
         if not len(coded):
             return []

@@ -10,8 +10,10 @@ from oracle import Oracle, TimeStep
 
 from diffreplay import ReplayBuffer, codecs
 from diffreplay.errors import CorruptDataError, EmptyBufferError
+from diffreplay.frames import FrameStore
 from diffreplay.invariants import _read_index
 from diffreplay.layout import BLOCK_ROWS, HEADER_BYTES, LOG_SEGMENT_BYTES, Counter, Flag
+from diffreplay.reader import NO_ROW
 
 CODECS = list(codecs.REGISTRY)
 
@@ -341,3 +343,15 @@ def test_damaged_frames_are_noticed(codec):
     store.memory.log[start:end] = b"\xff" * (end - start)
     with pytest.raises(CorruptDataError, match="every live row to decode"):
         replay.check_invariants()
+
+
+def test_zeros_are_read_at_every_fill_of_the_ring() -> None:
+    """A row that does not exist must not be looked up: its place in the ring belongs to another one."""
+    store = FrameStore((4, 4, 1), 4, 1000, codecs.get("raw"))
+    out = np.empty((2, 4, 4, 1), np.uint8)
+    stack = np.zeros((4, 1, 4, 4), np.uint8)
+    for k in range(2 * store.layout.blocks * BLOCK_ROWS):
+        stack[-1] = 1 + k % 250
+        row = store.append(stack, first=True)
+        store.decode(store.fetch(np.array([NO_ROW, row]), out), out)
+        assert not out[0].any() and (out[1] == 1 + k % 250).all()

@@ -120,13 +120,17 @@ class ZstdCodec(Codec):
         if frame.size <= MAX_BLOCK_BYTES:
             cut += BLOCK_HEADER_BYTES
         blob = memoryview(coded)[cut:]
-        if len(blob) >= frame.size or coded[:cut] != stored_header(frame.size, len(blob)):
+        if len(blob) >= frame.size or coded[:cut] != stored_headers(frame.size)[len(blob)]:
             return None
         return blob
 
     def gather(self, blobs: Sequence[Buffer], frame_bytes: int) -> Buffer:
         """One copy of the blobs, each behind the header that was cut off."""
-        return b"".join([part for blob in blobs for part in (stored_header(frame_bytes, len(blob)), blob)])
+        headers = stored_headers(frame_bytes)
+        parts: list[Buffer] = [b""] * (2 * len(blobs))
+        parts[::2] = [headers[len(blob)] for blob in blobs]
+        parts[1::2] = blobs
+        return b"".join(parts)
 
     def decode(self, data: Buffer, lengths: NDArray[np.intp], reference: Any, out: NDArray[np.uint8]) -> None:
         """Decode all frames, end to end, straight into `out`; the GIL is not held meanwhile."""
@@ -148,15 +152,24 @@ def frame_header(frame_bytes: int) -> bytes:
     return coded[: zstandard.frame_header_size(coded)]
 
 
-@lru_cache(maxsize=1 << 16)
-def stored_header(frame_bytes: int, length: int) -> bytes:
-    """What is cut off a coded frame of `length` stored bytes.
+class StoredHeaders(dict[int, bytes]):
+    """What is cut off a coded frame, by the length of what is stored; filled as it is asked for.
 
     For a frame of one block (RFC 8878, section 3.1.1.2) that is its block header, too: last block, compressed
-    (or, for a single byte, repeated), of `length` bytes.
+    (or, for a single byte, repeated), of that length.
     """
-    header = frame_header(frame_bytes)
-    if frame_bytes > MAX_BLOCK_BYTES:
+
+    def __init__(self, frame_bytes: int) -> None:
+        super().__init__()
+        self._frame_bytes = frame_bytes
+
+    def __missing__(self, length: int) -> bytes:
+        header = frame_header(self._frame_bytes)
+        if self._frame_bytes <= MAX_BLOCK_BYTES:
+            kind, size = (1, self._frame_bytes) if length == 1 else (2, length)
+            header += (size << 3 | kind << 1 | 1).to_bytes(BLOCK_HEADER_BYTES, "little")
+        self[length] = header
         return header
-    kind, size = (1, frame_bytes) if length == 1 else (2, length)
-    return header + (size << 3 | kind << 1 | 1).to_bytes(BLOCK_HEADER_BYTES, "little")
+
+
+stored_headers = lru_cache(maxsize=8)(StoredHeaders)
