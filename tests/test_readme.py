@@ -60,7 +60,7 @@ def test_link_leads_to_a_file(target: str) -> None:
 
 
 def test_example_runs(tmp_path: Path) -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    (code,) = (text for text in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "__main__" in text)
     script = tmp_path / "example.py"
     script.write_text(code)
     result = subprocess.run(
