@@ -37,40 +37,48 @@ def draw_frames(replay: ReplayBuffer, path: Path) -> str:
         OSError: the file cannot be written.
     """
     image, draw = _need("PIL.Image", "Pillow"), _need("PIL.ImageDraw", "Pillow")
-    store = replay.store
-    rows = _decodable(replay)
+    rows = _sample_rows(replay)
     if not len(rows):
         raise InputError("expected a snapshot that holds frames to draw, got one without any")
-    coded = rows[store.lengths(rows) < store.layout.frame_bytes]
-    rows = coded if len(coded) else rows
-    rows = rows[np.unique(np.linspace(0, len(rows) - 1, SAMPLES).astype(int))]
-    frames, lengths = store.read(rows), store.lengths(rows)
-    found = [_reference(replay, int(row), frame) for row, frame in zip(rows, frames, strict=True)]
+    frames = replay.store.read(rows)
+    columns = [_column(replay, row, frame) for row, frame in zip(rows.tolist(), frames, strict=True)]
     scale = -(-TILE // max(frames.shape[1:3]))
     height, width = (side * scale for side in frames.shape[1:3])
-    size = (MARGIN + len(rows) * (width + GAP), 3 * (height + LABEL + GAP))
-    grid = image.new("RGB", size, "white")
+    height += LABEL + GAP
+    grid = image.new("RGB", (MARGIN + len(rows) * (width + GAP), 3 * height), "white")
     pen = draw.Draw(grid)
     for line, name in enumerate(("frame", "reference", "difference")):
-        pen.text((4, line * (height + LABEL + GAP) + LABEL), name, fill="black")
-    for k, (row, frame, (label, reference)) in enumerate(zip(rows.tolist(), frames, found, strict=True)):
-        left = MARGIN + k * (width + GAP)
-        tiles = [(f"row {row}: {lengths[k]} bytes", frame)]
-        if reference is not None:
-            different = np.any(frame != reference, axis=2).mean()
-            tiles += [(label, reference), (f"{different:.1%} of the pixels", _difference(frame, reference))]
-        else:
-            tiles.append((label, None))
-        for line, (text, pixels) in enumerate(tiles):
-            top = line * (height + LABEL + GAP)
-            pen.text((left, top), text, fill="black")
+        pen.text((4, line * height + LABEL), name, fill="black")
+    for k, column in enumerate(columns):
+        for line, (text, pixels) in enumerate(column):
+            place = MARGIN + k * (width + GAP), line * height
+            pen.text(place, text, fill="black")
             if pixels is not None:
-                grid.paste(image.fromarray(_enlarge(_rgb(pixels), scale)), (left, top + LABEL))
+                grid.paste(image.fromarray(_enlarge(_rgb(pixels), scale)), (place[0], place[1] + LABEL))
     try:
         grid.save(path)
     except ValueError as error:
         raise InputError(f"--frames: expected a file name that ends in .png, got {path} ({error})") from None
     return f"drew {len(rows)} frames to {path}"
+
+
+def _sample_rows(replay: ReplayBuffer) -> Rows:
+    """Rows to draw, evenly spread; coded ones if there are any."""
+    rows = _decodable(replay)
+    coded = rows[replay.store.lengths(rows) < replay.store.layout.frame_bytes]
+    rows = coded if len(coded) else rows
+    return rows[np.unique(np.linspace(0, max(len(rows) - 1, 0), min(SAMPLES, len(rows))).astype(int))]
+
+
+def _column(replay: ReplayBuffer, row: int, frame: Frame) -> list[tuple[str, Frame | None]]:
+    """A frame, what it is coded against and their difference, each under a line of text."""
+    label, reference = _reference(replay, row, frame)
+    nbytes = int(replay.store.lengths(np.array([row]))[0])
+    column = [(f"row {row}: {nbytes} bytes", frame), (label, reference)]
+    if reference is not None:
+        different = np.any(frame != reference, axis=2).mean()
+        column.append((f"{different:.1%} of the pixels", _difference(frame, reference)))
+    return column
 
 
 def render_episode(replay: ReplayBuffer, episodes: Sequence[Rows], number: int | None, path: Path) -> str:

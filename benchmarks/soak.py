@@ -1,0 +1,262 @@
+"""Soak: one process writes, four loader workers read, all is saved and loaded, and workers are killed, for minutes.
+
+Every pixel, action, reward and discount of every batch is compared with what was written. Prints what was held, and
+ends with status 1 if anything was wrong. With `--saving`, instead: what it costs to save a buffer of 1 GB again
+after 1 % new data, and to load it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+import diffreplay
+from benchmarks.common import family_pss, machine, print_table
+
+SIDE, STREAMS, STACK, NSTEP, GAMMA = 84, 3, 3, 3, 0.99
+BATCH, CAPACITY, WORKERS = 256, 20_000, 4
+PICTURES = 997  # a frame's picture is its number modulo this one
+STEPS_A_BATCH = 8
+SAVE_SECONDS, LOAD_EVERY, KILL_SECONDS = 4.0, 3, 2.0
+MB = 1e6
+
+
+class Step(NamedTuple):
+    """A dm_env style time step; its action holds its number and its age in its episode."""
+
+    observation: NDArray[np.uint8]
+    action: NDArray[np.int64]
+    reward: float
+    discount: float
+    begins: bool
+    ends: bool
+
+    def first(self) -> bool:
+        return self.begins
+
+    def last(self) -> bool:
+        return self.ends
+
+
+class World:
+    """Episodes of random length in several streams, whose every value follows from a step's number and age.
+
+    Args:
+        seed: of the pictures and of the episodes' lengths.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._rng = np.random.default_rng(seed)
+        background = self._rng.integers(0, 200, (SIDE, SIDE), np.uint8)
+        self._pictures = np.repeat(background[None], PICTURES, axis=0)
+        for k, picture in enumerate(self._pictures):
+            y, x = self._rng.integers(0, SIDE - 16, 2)
+            picture[y : y + 16, x : x + 16] = 200 + k % 50
+            if k % 53 == 0:  # now and then one that does not compress
+                picture[:] = self._rng.integers(0, 256, (SIDE, SIDE), np.uint8)
+        self._ages, self._lengths = [0] * STREAMS, [1] * STREAMS
+        self._ends = bytearray()  # of each step, whether it ends its episode
+        self.steps = 0
+
+    def frames(self, numbers: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Frames (N, SIDE, SIDE) of steps: a picture whose first 8 bytes are the number."""
+        frames = self._pictures[numbers % PICTURES]
+        frames.reshape(len(numbers), -1)[:, :8] = np.ascontiguousarray(numbers, "<i8").view(np.uint8).reshape(-1, 8)
+        return frames
+
+    def observations(self, number: NDArray[np.int64], age: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Observations (N, STACK, SIDE, SIDE) of steps."""
+        back = np.minimum(np.arange(STACK)[::-1], age[:, None])
+        return self.frames((number[:, None] - STREAMS * back).reshape(-1)).reshape(len(number), STACK, SIDE, SIDE)
+
+    def add(self, replay: Any, count: int) -> None:
+        """Add the next steps."""
+        for _ in range(count):
+            stream = self.steps % STREAMS
+            age = self._ages[stream]
+            if age == 0:
+                self._lengths[stream] = int(self._rng.integers(1, 400))
+            ends = age == self._lengths[stream] - 1
+            action = np.array([self.steps, age])
+            observation = self.observations(action[:1], action[1:])[0]
+            step = Step(observation, action, float(self.steps % 1000), float(not ends), age == 0, ends)
+            replay.add(step, stream)
+            self._ages[stream] = 0 if ends else age + 1
+            self._ends.append(ends)
+            self.steps += 1
+
+    def check(self, batch: Any) -> None:
+        """Compare every value of a batch.
+
+        Raises:
+            RuntimeError: one is wrong.
+        """
+        obs, action, reward, discount, next_obs = (np.asarray(value) for value in batch)
+        number, age = action[:, 0] - STREAMS, action[:, 1] - 1
+        rewards = [(number + STREAMS * (k + 1)) % 1000 * GAMMA**k for k in range(NSTEP)]
+        ends = np.array([self._ends[k] for k in (number + STREAMS * NSTEP).tolist()], bool)
+        right = {
+            "obs": np.array_equal(obs, self.observations(number, age)),
+            "next_obs": np.array_equal(next_obs, self.observations(number + STREAMS * NSTEP, age + NSTEP)),
+            "reward": np.allclose(reward[:, 0], np.sum(rewards, axis=0), rtol=1e-5),
+            "discount": np.allclose(discount[:, 0], np.where(ends, 0, GAMMA**NSTEP), rtol=1e-5),
+        }
+        if not all(right.values()):
+            raise RuntimeError(f"wrong: {[name for name, value in right.items() if not value]}")
+
+
+class Soak:
+    """The run, and what it counted."""
+
+    def __init__(self, directory: Path, seed: int) -> None:
+        self.directory, self.world, self.rng = directory, World(seed), random.Random(seed)
+        self.replay = diffreplay.ReplayBuffer(
+            CAPACITY, (STACK, SIDE, SIDE), (2,), action_dtype="int64", nstep=NSTEP, discount=GAMMA
+        )
+        self.counts = dict.fromkeys(("batches checked", "kills survived", "saves", "loads verified", "errors"), 0)
+        self.slowest_save = 0.0
+        self.most_memory = 0
+
+    def run(self, seconds: float) -> None:
+        """Write, read, save, load and kill for so long."""
+        self.world.add(self.replay, 5000)
+        loader = diffreplay.make_replay_loader(self.replay, batch_size=BATCH, num_workers=WORKERS)
+        batches: Any = iter(loader)
+        start = time.monotonic()
+        next_save, next_kill, next_line = start + SAVE_SECONDS, start + 5 * KILL_SECONDS, start
+        while (now := time.monotonic()) < start + seconds:
+            self.world.add(self.replay, STEPS_A_BATCH)
+            self._count("batches checked", lambda: self.world.check(next(batches)))
+            if now > next_save:
+                self._save()
+                next_save = time.monotonic() + SAVE_SECONDS
+            if now > next_kill:
+                os.kill(self.rng.choice(batches._prefetcher._workers._workers).process.pid, signal.SIGKILL)
+                self.counts["kills survived"] += 1  # the batches that follow show it
+                next_kill = now + self.rng.uniform(0.2, 2) * KILL_SECONDS
+            if now > next_line:
+                self.most_memory = max(self.most_memory, family_pss())
+                print(f"{now - start:5.0f} s: {self.world.steps} steps, {self.counts}", file=sys.stderr, flush=True)
+                next_line = now + 30
+
+    def _save(self) -> None:
+        start = time.monotonic()
+        self._count("saves", lambda: self.replay.save(self.directory))
+        self.slowest_save = max(self.slowest_save, time.monotonic() - start)
+        if self.counts["saves"] % LOAD_EVERY == 0:
+            self._count("loads verified", self._load)
+
+    def _load(self) -> None:
+        loaded = diffreplay.ReplayBuffer.load(self.directory)
+        problems = loaded.verify()
+        if problems or loaded.stats() != self.replay.stats():
+            raise RuntimeError(f"what was loaded is not what was saved: {problems}, {loaded.stats()}")
+        self.world.check(loaded.sample(BATCH))
+        loaded.check_invariants()
+
+    def _count(self, name: str, action: Any) -> None:
+        try:
+            action()
+            self.counts[name] += 1
+        except (RuntimeError, OSError, diffreplay.errors.ReplayError) as error:
+            self.counts["errors"] += 1
+            print(f"{name}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+
+
+def soak(directory: Path, minutes: float, seed: int) -> bool:
+    """Run, print what was held; whether all was right."""
+    run = Soak(directory, seed)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "worker process", RuntimeWarning)  # that it died: it was killed
+        run.run(60 * minutes)
+    stats = run.replay.stats()
+    rows = [("minutes", minutes), ("steps", run.world.steps), *run.counts.items()]
+    rows += [("transitions checked", run.counts["batches checked"] * BATCH)]
+    rows += [("slowest save, s", run.slowest_save), ("buffer, MB", stats.total_bytes / MB)]
+    rows += [("snapshot, MB", sum(path.stat().st_size for path in directory.iterdir()) / MB)]
+    rows += [("all processes, most, MB (PSS)", run.most_memory / MB)]
+    print_table((f"{WORKERS} workers, batch {BATCH}, {CAPACITY} transitions", "value"), rows)
+    return not run.counts["errors"]
+
+
+PEAK = """
+import sys
+from diffreplay import ReplayBuffer
+def status(key):
+    return next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith(key))
+before = status("VmRSS")
+open("/proc/self/clear_refs", "w").write("5")  # the peak begins anew
+ReplayBuffer.load(sys.argv[1])
+print(status("VmHWM") - before)
+"""
+
+
+def saving(directory: Path, gigabytes: float, seed: int) -> None:
+    """What saving and loading a large buffer of noise costs."""
+    count = int(gigabytes * 1e9 / SIDE**2)
+    replay = diffreplay.ReplayBuffer(count, (1, SIDE, SIDE), (1,), frame_stack=1, codec="raw")
+    rng = np.random.default_rng(seed)
+
+    def add(steps: int) -> None:
+        for t in range(steps):
+            frame = rng.integers(0, 256, (1, SIDE, SIDE), np.uint8)
+            replay.add(Step(frame, np.zeros(1, np.int64), 0.0, 1.0, t == 0, t == steps - 1))
+
+    def save() -> tuple[float, int]:
+        before = {path.name for path in directory.iterdir()}
+        start = time.monotonic()
+        replay.save(directory)
+        new = [p for p in directory.iterdir() if p.name not in before or p.name.endswith(".json")]
+        return time.monotonic() - start, sum(path.stat().st_size for path in new)
+
+    add(count)
+    first_seconds, first_bytes = save()
+    add(count // 100)
+    again_seconds, again_bytes = save()
+    size = replay.stats().total_bytes
+    start = time.monotonic()
+    command = [sys.executable, "-c", PEAK, str(directory)]
+    peak = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    rows = [
+        ("buffer, MB", size / MB),
+        ("first save: s", first_seconds),
+        ("first save: MB written", first_bytes / MB),
+        ("after 1 % new data: s", again_seconds),
+        ("after 1 % new data: MB written", again_bytes / MB),
+        ("share of the buffer", f"{again_bytes / size:.2%}"),
+        ("loading in a new process: s, start of Python included", time.monotonic() - start),
+        ("loading: peak / buffer", f"{peak / size:.3f}"),
+    ]
+    print_table(("saving and loading noise", "value"), rows)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run from the command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--minutes", type=float, default=10.0, help="how long (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--directory", type=Path, help="where a folder for the snapshot is made (the system's choice)")
+    parser.add_argument("--saving", type=float, metavar="GB", help="instead: the cost of saving and loading so much")
+    args = parser.parse_args(argv)
+    print(f"{machine()}\n")
+    with tempfile.TemporaryDirectory(dir=args.directory) as made:
+        if args.saving is not None:
+            saving(Path(made), args.saving, args.seed)
+            return 0
+        return 0 if soak(Path(made), args.minutes, args.seed) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
