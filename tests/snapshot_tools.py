@@ -120,6 +120,11 @@ def contents(replay):
     return digest.hexdigest()
 
 
+def held(replay):
+    """What a buffer holds, without what it allocated: a coder takes memory when it is first used."""
+    return replace(replay.stats(), total_bytes=0)
+
+
 def resumed(oracle, replay, gone=frozenset()):
     """An oracle of `replay`, which was loaded from what `oracle`'s buffer saved, without the rows `gone`."""
     mirror = copy.copy(oracle)
