@@ -10,6 +10,7 @@ needs the order of memory accesses that `fence` gives.
 
 from __future__ import annotations
 
+import ctypes
 import mmap
 import os
 import threading
@@ -38,6 +39,13 @@ def fence() -> None:
         lock.acquire()
     lock.release()
     lock.acquire()
+
+
+def trim_heap() -> None:
+    """Give memory that was used for a moment back to the system, where the C library keeps it (glibc does)."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def round_up(value: int, unit: int = PAGE) -> int:

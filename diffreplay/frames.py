@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from diffreplay.arena import Arena, fence, round_up
+from diffreplay.arena import Arena, fence, round_up, trim_heap
 from diffreplay.codecs import Codec
 from diffreplay.errors import InputError, ReadOnlyError
 from diffreplay.layout import (
@@ -325,6 +325,7 @@ class FrameStore(FrameReader):
         frames = self.planner.choose(self)
         if frames is not None:
             self._build_set(frames.tobytes())
+        trim_heap()
 
     def _build_set(self, data: bytes) -> None:
         number = self.counter(Counter.SET_HEAD)

@@ -7,6 +7,7 @@ batch takes. Batch k is drawn with the generator of (seed, k), so that it does n
 from __future__ import annotations
 
 import contextlib
+import gc
 import multiprocessing
 import os
 import queue
@@ -233,6 +234,7 @@ def _run_process(pipe: Connection, replay: Sampler, slots: Slots, seed: int) -> 
     """A worker's life: until its pipe is closed, or the process that started it is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the trainer, which then ends its workers
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    gc.freeze()  # a collector that visits what was there before the fork makes a private copy of it
     trainer, parent = multiprocessing.parent_process(), os.getppid()
 
     def check_parent() -> None:

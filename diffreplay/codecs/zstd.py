@@ -37,8 +37,9 @@ class ReferenceSet:
 
     @property
     def private_bytes(self) -> int:
-        """Bytes of match tables that the compressor holds."""
-        return 4 * ((1 << self._params.hash_log) + (1 << self._params.chain_log)) if self.nbytes else 0
+        """Bytes that the compressor holds: the set's match tables, and its own working memory."""
+        tables = 4 * ((1 << self._params.hash_log) + (1 << self._params.chain_log)) if self.nbytes else 0
+        return tables + (self.compressor.memory_size() if "compressor" in self.__dict__ else 0)
 
     @cached_property
     def compressor(self) -> zstandard.ZstdCompressor:
