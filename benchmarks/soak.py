@@ -8,6 +8,7 @@ after 1 % new data, and to load it.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import random
 import signal
@@ -144,13 +145,17 @@ class Soak:
                 self._save()
                 next_save = time.monotonic() + SAVE_SECONDS
             if now > next_kill:
-                os.kill(self.rng.choice(batches._prefetcher._workers._workers).process.pid, signal.SIGKILL)
-                self.counts["kills survived"] += 1  # the batches that follow show it
+                self._kill(batches._prefetcher._workers._workers)
                 next_kill = now + self.rng.uniform(0.2, 2) * KILL_SECONDS
             if now > next_line:
                 self.most_memory = max(self.most_memory, family_pss())
                 print(f"{now - start:5.0f} s: {self.world.steps} steps, {self.counts}", file=sys.stderr, flush=True)
                 next_line = now + 30
+
+    def _kill(self, workers: list[Any]) -> None:
+        with contextlib.suppress(ProcessLookupError):  # it was killed before, and that was not noticed yet
+            os.kill(self.rng.choice(workers).process.pid, signal.SIGKILL)
+            self.counts["kills survived"] += 1  # the batches that follow show it
 
     def _save(self) -> None:
         start = time.monotonic()
