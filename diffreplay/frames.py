@@ -335,7 +335,12 @@ class FrameStore(FrameReader):
 
     def write_set(self, data: bytes, first_row: int) -> None:
         """Store a reference set for the rows from `first_row` on, and code against it from now on."""
-        number, opened = self.counter(Counter.SET_HEAD), self.codec.open_set(data, self.layout.frame_shape)
+        self.store_set(data, first_row)
+        self.code_against(data)
+
+    def store_set(self, data: bytes, first_row: int) -> None:
+        """Store a reference set for the rows from `first_row` on."""
+        number = self.counter(Counter.SET_HEAD)
         begin = number % SET_SLOTS * self.layout.set_slot
         self.memory.sets[begin : begin + len(data)] = data
         self.memory.set_table[number % SET_SLOTS] = (first_row, len(data))
@@ -343,6 +348,10 @@ class FrameStore(FrameReader):
         self._add(Counter.REFERENCE_BYTES, len(data))
         fence()
         self._count(Counter.SET_HEAD, number + 1)
+
+    def code_against(self, data: bytes) -> None:
+        """Code against the newest reference set, whose frames are `data`, from now on."""
+        number, opened = self.counter(Counter.SET_HEAD) - 1, self.codec.open_set(data, self.layout.frame_shape)
         self._open_sets.pop(number - 1, None)  # to read by, it is opened anew, without what only coding needs
         self._reference_set = self._open_sets[number] = opened
         self._publish_allocated()

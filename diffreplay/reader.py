@@ -118,6 +118,11 @@ class FrameReader:
             if np.any(size != raw_bytes):
                 raise OverrunError
             self._copy_raw(place, out, coded)
+            part = self._gather(-1, start, length, coded)
+            # All of `out` holds references now; a frame that is raw is one that adds nothing to its own.
+            every = np.zeros(len(rows), length.dtype)
+            every[coded] = part.lengths
+            return [part._replace(places=np.arange(len(rows)), lengths=every)]
         return [self._gather(number, start, length, part) for number, part in self._by_set(rows, coded)]
 
     def decode(self, fetched: list[Coded], out: NDArray[np.uint8]) -> None:
@@ -127,8 +132,6 @@ class FrameReader:
                 self.codec.decode(part.data, part.lengths, part.reference, out)
                 continue
             few = self.scratch("few", len(part.places))
-            if self.codec.reference == "frame":
-                np.take(out, part.places, axis=0, out=few)
             self.codec.decode(part.data, part.lengths, part.reference, few)
             out[part.places] = few
 
@@ -205,8 +208,6 @@ class FrameReader:
 
     def _by_set(self, rows: Rows, coded: NDArray[np.intp]) -> list[tuple[int, NDArray[np.intp]]]:
         """Split places by the reference set of their rows."""
-        if self.codec.reference != "set":
-            return [(-1, coded)]
         tail, head = self.counter(Counter.SET_TAIL), self.counter(Counter.SET_HEAD)
         numbers = np.arange(tail, head)
         first_rows = self.memory.set_table["first_row"][numbers % SET_SLOTS].astype(np.int64)

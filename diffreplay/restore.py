@@ -39,7 +39,9 @@ def restore(store: FrameStore, directory: Path, manifest: Manifest) -> list[str]
             damage.append(str(error))
             lost_sets.append((entry.end, end))
             data = b""
-        store.write_set(data, entry.end)
+        store.store_set(data, entry.end)
+    if manifest.sets:
+        store.code_against(data)
     for entry in manifest.segments:
         try:
             rows = read_segment(directory, entry, store.layout)

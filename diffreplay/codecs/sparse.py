@@ -7,7 +7,7 @@ where that is smaller. Rows or columns over 255 take uint16 each, 6 bytes a pixe
 count as columns, side by side.
 
 The loops over frames that the paper left to vectorise are vectorised here: a batch is decoded with one
-scatter over the pixels of all its frames.
+scatter over the pixels of many of its frames.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 
 from diffreplay.codecs.base import Buffer, Codec, Frame
 from diffreplay.errors import CorruptDataError
+
+CHUNK_FRAMES = 64  # decoded at once: what that takes stays in a core's cache, and its indices in 31 bits
 
 
 def pixel_dtype(height: int, columns: int) -> np.dtype[Any]:
@@ -56,19 +58,34 @@ class SparseCodec(Codec):
         dtype = pixel_dtype(height, columns)
         if np.any(lengths % dtype.itemsize):
             raise CorruptDataError(f"expected coded frames of whole {dtype.itemsize}-byte pixels")
-        if dtype.itemsize == 4:
-            words = np.frombuffer(data, "<u4")  # one integer a pixel is faster than three fields
-            row, column, difference = words & 255, (words >> 8) & 255, (words >> 16).astype(np.uint8)
-        else:
-            pixels = np.frombuffer(data, dtype)
-            row, column = pixels["row"].astype(np.uint32), pixels["column"].astype(np.uint32)
-            difference = pixels["difference"].astype(np.uint8)
-        if len(row) and (row.max() >= height or column.max() >= columns):
-            raise CorruptDataError(f"expected pixels inside {height} x {columns}")
-        index = np.uint32 if out.size < 1 << 31 else np.int64
-        starts = (np.arange(n) * (height * columns)).astype(index)
-        place = np.repeat(starts, lengths // dtype.itemsize) + row * np.uint32(columns) + column
-        # uint8 arithmetic modulo 256 gives the sum exactly, as the true one lies in 0..255. torch adds in place in
-        # one pass, where NumPy gathers, adds and scatters.
-        signed = place.view(np.int32) if index is np.uint32 else place
-        torch.from_numpy(out.reshape(-1)).index_add_(0, torch.from_numpy(signed), torch.from_numpy(difference))
+        ends = np.cumsum(lengths).tolist()
+        begin = 0
+        for first in range(0, n, CHUNK_FRAMES):
+            last = min(first + CHUNK_FRAMES, n)
+            counts = lengths[first:last] // dtype.itemsize
+            _add_pixels(memoryview(data)[begin : ends[last - 1]], dtype, counts, out[first:last])
+            begin = ends[last - 1]
+
+
+def _add_pixels(data: memoryview, dtype: np.dtype[Any], counts: NDArray[np.intp], out: NDArray[np.uint8]) -> None:
+    """Add to each frame of `out` (n, H, W, C) the next `counts[k]` pixels of `data`."""
+    n, height, width, channels = out.shape
+    columns = width * channels
+    if dtype.itemsize == 4:
+        words = np.frombuffer(data, "<u4")  # one integer a pixel is faster than three fields
+        row, column, difference = words & 255, (words >> 8) & 255, (words >> 16).astype(np.uint8)
+    else:
+        pixels = np.frombuffer(data, dtype)
+        row, column = pixels["row"].astype(np.uint32), pixels["column"].astype(np.uint32)
+        difference = pixels["difference"].astype(np.uint8)
+    if len(row) and (row.max() >= height or column.max() >= columns):
+        raise CorruptDataError(f"expected pixels inside {height} x {columns}")
+    place = np.repeat((np.arange(n) * (height * columns)).astype(np.uint32), counts)
+    row *= np.uint32(columns)
+    place += row
+    place += column
+    # uint8 arithmetic modulo 256 gives the sum exactly, as the true one lies in 0..255. torch adds in place in
+    # one pass, where NumPy gathers, adds and scatters.
+    torch.from_numpy(out.reshape(-1)).index_add_(
+        0, torch.from_numpy(place.view(np.int32)), torch.from_numpy(difference)
+    )

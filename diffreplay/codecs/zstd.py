@@ -10,6 +10,7 @@ it is gathered, so that what is stored has no overhead at all.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import cached_property, lru_cache
 from typing import Any
@@ -31,23 +32,26 @@ HEADER_OPTIONS = {"write_content_size": True, "write_dict_id": False, "write_che
 class ReferenceSet:
     """Reference frames ready to code against; empty before the first set is built."""
 
-    def __init__(self, data: Buffer, params: zstandard.ZstdCompressionParameters) -> None:
-        self._params, self.nbytes = params, len(data)
+    def __init__(self, data: Buffer, frame_bytes: int, params: zstandard.ZstdCompressionParameters) -> None:
+        self._params, self._frame_bytes, self.nbytes = params, frame_bytes, len(data)
         self._dictionary = zstandard.ZstdCompressionDict(data, zstandard.DICT_TYPE_RAWCONTENT) if self.nbytes else None
 
     @property
     def private_bytes(self) -> int:
         """Bytes that the compressor holds: the set's match tables, and its own working memory."""
         tables = 4 * ((1 << self._params.hash_log) + (1 << self._params.chain_log)) if self.nbytes else 0
-        return tables + (self.compressor.memory_size() if "compressor" in self.__dict__ else 0)
+        return tables + self.compressor.memory_size()
 
     @cached_property
     def compressor(self) -> zstandard.ZstdCompressor:
-        """Codes against the set; its match tables are built once."""
+        """Codes against the set; its match tables are built once, its working memory is taken at once."""
         if self._dictionary is None:
-            return zstandard.ZstdCompressor(compression_params=self._params)
-        self._dictionary.precompute_compress(compression_params=self._params)
-        return zstandard.ZstdCompressor(dict_data=self._dictionary, compression_params=self._params)
+            compressor = zstandard.ZstdCompressor(compression_params=self._params)
+        else:
+            self._dictionary.precompute_compress(compression_params=self._params)
+            compressor = zstandard.ZstdCompressor(dict_data=self._dictionary, compression_params=self._params)
+        compressor.compress(bytes(self._frame_bytes))
+        return compressor
 
     def decompressor(self) -> zstandard.ZstdDecompressor:
         """A new decompressor: one must not serve two threads, and a batch is worth one."""
@@ -97,7 +101,7 @@ class ZstdCodec(Codec):
             min_match=5 if gray else 4,
             **HEADER_OPTIONS,
         )
-        return ReferenceSet(data, params)
+        return ReferenceSet(data, math.prod(frame_shape), params)
 
     def private_bytes(self, reference: ReferenceSet) -> int:
         """Bytes that the writer takes for coding against an open set."""
