@@ -32,6 +32,7 @@ BATCH, CAPACITY, WORKERS = 256, 20_000, 4
 PICTURES = 997  # a frame's picture is its number modulo this one
 STEPS_A_BATCH = 8
 SAVE_SECONDS, LOAD_EVERY, KILL_SECONDS = 4.0, 3, 2.0
+ENOUGH_ERRORS = 20  # to stop at
 MB = 1e6
 
 
@@ -138,7 +139,7 @@ class Soak:
         batches: Any = iter(loader)
         start = time.monotonic()
         next_save, next_kill, next_line = start + SAVE_SECONDS, start + 5 * KILL_SECONDS, start
-        while (now := time.monotonic()) < start + seconds:
+        while (now := time.monotonic()) < start + seconds and self.counts["errors"] < ENOUGH_ERRORS:
             self.world.add(self.replay, STEPS_A_BATCH)
             self._count("batches checked", lambda: self.world.check(next(batches)))
             if now > next_save:
