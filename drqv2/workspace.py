@@ -94,11 +94,19 @@ class Workspace:
     def train(self) -> None:
         """Run until `num_train_frames`; evaluations and snapshots as configured, also at the very end."""
         last_step = self.config.num_train_frames // self.config.action_repeat
-        if self.step >= last_step:
+        if self.step < last_step:
+            self._train_until(last_step)
+        else:
             self.logger.message(
-                f"nothing to do: at frame {self.frame} of num_train_frames={self.config.num_train_frames}"
+                f"nothing to train: at frame {self.frame} of num_train_frames={self.config.num_train_frames}"
             )
-            return
+        if self._is_evaluation_due():
+            self.evaluate()
+        if self.config.save_snapshot and self._last_snapshot_frame < self.frame:
+            self.save_snapshot()
+        self._report_end()
+
+    def _train_until(self, last_step: int) -> None:
         time_step = self._begin_episode()
         while self.step < last_step:
             if self._is_evaluation_due():
@@ -116,11 +124,6 @@ class Workspace:
                 self._save_snapshot_if_due()
                 if self.step < last_step:
                     time_step = self._begin_episode()
-        if self._is_evaluation_due():
-            self.evaluate()
-        if self.config.save_snapshot and self._last_snapshot_frame < self.frame:
-            self.save_snapshot()
-        self._report_end()
 
     def _begin_episode(self) -> Any:
         time_step = self.train_env.reset()

@@ -67,4 +67,4 @@ def test_a_run_from_another_folder_leaves_its_files_in_the_run_folder(tmp_path):
 
     again = train(tmp_path, *TINY, *options)
     assert again.returncode == 0, again.stderr
-    assert "going on from" in again.stdout and "nothing to do" in again.stdout
+    assert "going on from" in again.stdout and "nothing to train" in again.stdout
