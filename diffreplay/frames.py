@@ -232,7 +232,8 @@ class FrameStore(FrameReader):
         if self.codec.reference != "frame":
             blob = self.codec.encode(pixels, self._reference_set)
             return (raw if blob is None else blob), NO_ROW
-        lost = state.reference_row < self.tail or self.head - state.reference_row > MAX_LINK
+        # A row that an interrupt kept from being published is no reference either.
+        lost = not self.tail <= state.reference_row < self.head or self.head - state.reference_row > MAX_LINK
         if state.group_size % self.layout.frame_stack == 0 or lost:
             state.reference, state.reference_row, state.group_size = pixels, self.head, 1
             return raw, NO_ROW

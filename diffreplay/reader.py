@@ -18,6 +18,7 @@ from diffreplay.codecs.base import Buffer, Codec
 from diffreplay.layout import BLOCK_ROWS, SET_SLOTS, Counter, Flag, Layout, Memory
 
 Rows = NDArray[np.int64]
+PIECE_FRAMES = 128  # decoded at once where frames are then put in their places: they are still in a core's cache
 NO_ROW = -1  # a frame of zeros before an episode's start, or a step that does not exist
 
 
@@ -118,12 +119,20 @@ class FrameReader:
             if np.any(size != raw_bytes):
                 raise OverrunError
             self._copy_raw(place, out, coded)
-            part = self._gather(-1, start, length, coded)
+            part = self._gather(-1, coded, start, length)
             # All of `out` holds references now; a frame that is raw is one that adds nothing to its own.
             every = np.zeros(len(rows), length.dtype)
             every[coded] = part.lengths
             return [part._replace(places=np.arange(len(rows)), lengths=every)]
-        return [self._gather(number, start, length, part) for number, part in self._by_set(rows, coded)]
+        groups = self._by_set(rows, coded)
+        if len(groups[0][1]) == len(rows):
+            return [self._gather(*groups[0], start, length)]
+        pieces = (
+            (number, part[first : first + PIECE_FRAMES])
+            for number, part in groups
+            for first in range(0, len(part), PIECE_FRAMES)
+        )
+        return [self._gather(number, part, start, length) for number, part in pieces]
 
     def decode(self, fetched: list[Coded], out: NDArray[np.uint8]) -> None:
         """Decode what `fetch` copied into the same `out`, after `intact` said that it is whole."""
@@ -179,7 +188,7 @@ class FrameReader:
             target[place : place + size] = log[begin : begin + size]
 
     def _gather(
-        self, number: int, start: NDArray[np.int64], length: NDArray[np.int64], part: NDArray[np.intp]
+        self, number: int, part: NDArray[np.intp], start: NDArray[np.int64], length: NDArray[np.int64]
     ) -> Coded:
         reference = None
         if self.codec.reference == "set":

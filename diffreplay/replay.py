@@ -178,7 +178,8 @@ class ReplayBuffer(Sampler):
         after = self._observation("next_obs", next_obs)
         values = self._values(action, reward, 0.0 if terminated else 1.0)
         known = self.store.streams.get(stream)
-        if stream not in self._streams_open or known is None or not np.array_equal(before, known.stack):
+        goes_on = stream in self._streams_open and known is not None and known.row >= self.store.tail
+        if not goes_on or known is None or not np.array_equal(before, known.stack):
             self._append(before, self._blank(), stream, first=True)
         self._append(after, values, stream, first=False)
         self._set_open(stream, not (terminated or truncated))

@@ -193,7 +193,8 @@ class ProcessWorkers:
     def _replace(self, dead: Worker) -> None:
         dead.process.join(1)
         code = dead.process.exitcode
-        if not dead.has_worked:
+        # Killed before it was ready, it says nothing about the others; ended by itself, it never will be ready.
+        if not dead.has_worked and not (code is not None and code < 0 and any(w.has_worked for w in self._workers)):
             raise WorkerError(
                 f"a worker process ended with exit code {code} before it was ready: run the program from under "
                 'if __name__ == "__main__", or use threads=True or num_workers=0'

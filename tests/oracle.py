@@ -75,7 +75,8 @@ class Oracle:
     def add_transition(self, obs, reward, next_obs, terminated=False, truncated=False, stream=0):
         """Add a Gymnasium style transition to both."""
         head = self.store.head
-        anew = stream not in self.open or not np.array_equal(obs, self.newest[stream].stack)
+        goes_on = stream in self.open and self.newest[stream].row >= self.store.tail
+        anew = not goes_on or not np.array_equal(obs, self.newest[stream].stack)
         action = np.array([self.steps + anew])
         if not anew:
             self._evict(False)

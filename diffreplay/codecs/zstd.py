@@ -11,6 +11,7 @@ it is gathered, so that what is stored has no overhead at all.
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Sequence
 from functools import cached_property, lru_cache
 from typing import Any
@@ -34,6 +35,7 @@ class ReferenceSet:
 
     def __init__(self, data: Buffer, frame_bytes: int, params: zstandard.ZstdCompressionParameters) -> None:
         self._params, self._frame_bytes, self.nbytes = params, frame_bytes, len(data)
+        self._local = threading.local()
         self._dictionary = zstandard.ZstdCompressionDict(data, zstandard.DICT_TYPE_RAWCONTENT) if self.nbytes else None
 
     @property
@@ -54,10 +56,11 @@ class ReferenceSet:
         return compressor
 
     def decompressor(self) -> zstandard.ZstdDecompressor:
-        """A new decompressor: one must not serve two threads, and a batch is worth one."""
-        if self._dictionary is None:
-            return zstandard.ZstdDecompressor()
-        return zstandard.ZstdDecompressor(dict_data=self._dictionary)
+        """This thread's own: one must not serve two at once."""
+        found: zstandard.ZstdDecompressor | None = getattr(self._local, "decompressor", None)
+        if found is None:
+            found = self._local.decompressor = zstandard.ZstdDecompressor(dict_data=self._dictionary)
+        return found
 
 
 class ZstdCodec(Codec):
@@ -98,7 +101,7 @@ class ZstdCodec(Codec):
             window_log=21,
             hash_log=18 if gray else 19,
             chain_log=18,
-            min_match=5 if gray else 4,
+            min_match=6 if gray else 4,
             **HEADER_OPTIONS,
         )
         return ReferenceSet(data, math.prod(frame_shape), params)
