@@ -21,7 +21,7 @@ class Step(NamedTuple):
     """A dm_env style time step."""
 
     observation: Frames  # (frame_stack * C, H, W)
-    action: NDArray[np.float32]  # the step's number, ACTION_DIM times
+    action: NDArray[Any]  # tells the step's number
     reward: float
     discount: float
     begins: bool

@@ -19,13 +19,14 @@ import time
 import warnings
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 import diffreplay
 from benchmarks.common import family_pss, machine, print_table
+from benchmarks.episodes import Step
 
 SIDE, STREAMS, STACK, NSTEP, GAMMA = 84, 3, 3, 3, 0.99
 BATCH, CAPACITY, WORKERS = 256, 20_000, 4
@@ -34,23 +35,6 @@ STEPS_A_BATCH = 8
 SAVE_SECONDS, LOAD_EVERY, KILL_SECONDS = 4.0, 3, 2.0
 ENOUGH_ERRORS = 20  # to stop at
 MB = 1e6
-
-
-class Step(NamedTuple):
-    """A dm_env style time step; its action holds its number and its age in its episode."""
-
-    observation: NDArray[np.uint8]
-    action: NDArray[np.int64]
-    reward: float
-    discount: float
-    begins: bool
-    ends: bool
-
-    def first(self) -> bool:
-        return self.begins
-
-    def last(self) -> bool:
-        return self.ends
 
 
 class World:
