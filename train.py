@@ -16,9 +16,12 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 
-from drqv2.config import parse_config
+from drqv2.config import Config, parse_config
 from drqv2.errors import OptionError
 from drqv2.mistakes import explain
+from drqv2.options import option_names
+from sb3_atari.config import AtariConfig
+from sb3_atari.config import parse_config as parse_atari_config
 
 
 def fail(reason: str) -> NoReturn:
@@ -27,6 +30,8 @@ def fail(reason: str) -> NoReturn:
     raise SystemExit(1)
 
 
+# The options of each file in cfgs that a run can start from; `task` is a choice of hydra's, not a value.
+KNOWN_OPTIONS = {"config": ["task", *option_names(Config)], "atari": option_names(AtariConfig)}
 RUN_FOLDER_ERRORS = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EACCES, errno.EROFS, errno.ENOSPC)
 
 # Compute threads that spin while they wait would take the processor from the loader's workers. PyTorch's OpenMP reads
@@ -37,33 +42,32 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 @hydra.main(version_base="1.3", config_path="cfgs", config_name="config")
 def train(options: DictConfig) -> None:
     """Run what `options` describe in hydra's run folder."""
-    if HydraConfig.get().job.config_name == "atari":
-        train_atari(options)
-        return
+    folder = Path(HydraConfig.get().runtime.output_dir)
     try:
-        config = parse_config(options)
-        # Workers that sleep until a batch is needed may well outnumber the processors.
-        warnings.filterwarnings("ignore", message="This DataLoader will create")
-        # Imported this late, PyTorch and MuJoCo do not delay the report of a mistaken option.
-        from drqv2.workspace import Workspace
-
-        with Workspace(config, Path(HydraConfig.get().runtime.output_dir)) as workspace:
-            workspace.train()
+        if HydraConfig.get().job.config_name == "atari":
+            train_atari(parse_atari_config(options), folder)
+        else:
+            train_drqv2(parse_config(options), folder)
     except OptionError as error:
         fail(str(error))
 
 
-def train_atari(options: DictConfig) -> None:
-    """Like `train`, for Atari."""
-    from sb3_atari.config import OptionError, parse_config
+# PyTorch, MuJoCo and the games are imported this late so that they do not delay the report of a mistaken option.
+def train_drqv2(config: Config, folder: Path) -> None:
+    """Train DrQ-v2."""
+    # Workers that sleep until a batch is needed may well outnumber the processors.
+    warnings.filterwarnings("ignore", message="This DataLoader will create")
+    from drqv2.workspace import Workspace
 
-    try:
-        config = parse_config(options)
-        from sb3_atari.training import train as run
+    with Workspace(config, folder) as workspace:
+        workspace.train()
 
-        run(config, Path(HydraConfig.get().runtime.output_dir))
-    except OptionError as error:
-        fail(str(error))
+
+def train_atari(config: AtariConfig, folder: Path) -> None:
+    """Train QR-DQN or PPO."""
+    from sb3_atari.training import train as run
+
+    run(config, folder)
 
 
 def main() -> None:
@@ -73,7 +77,7 @@ def main() -> None:
     try:
         train()
     except HydraException as error:
-        fail(explain(error))
+        fail(explain(error, sys.argv[1:], KNOWN_OPTIONS))
     except KeyboardInterrupt:
         print("train.py: interrupted", file=sys.stderr)
         raise SystemExit(130) from None

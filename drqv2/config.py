@@ -8,9 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from drqv2.errors import OptionError
+from drqv2.options import check_at_least, check_compression, chosen_codec, typed
 from drqv2.schedule import parse_schedule
 
 AT_LEAST = {
@@ -91,22 +91,14 @@ class Config:
     @property
     def replay_codec(self) -> str | None:
         """Name of the codec of the buffer in RAM; None for the baseline on disk."""
-        if self.full_compress:
-            return self.codec or "zstd"
-        return "raw" if self.half_compress else None
+        return chosen_codec(self.half_compress, self.full_compress, self.codec)
 
 
 def parse_config(options: DictConfig) -> Config:
     """Check hydra's `options` for types, ranges and contradictions and return them; OptionError names the mistake."""
-    try:
-        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), options))
-    except MissingMandatoryValue as error:
-        raise OptionError(f"option {error.full_key or error.key} has no value: choose a task with task=...") from error
-    except OmegaConfBaseException as error:
-        reason = str(error.msg or error).splitlines()[0]
-        raise OptionError(f"option {error.full_key or error.key}: {reason}") from error
-    if not isinstance(config, Config):
-        raise TypeError(f"expected a Config, got {type(config).__name__}")
+    if OmegaConf.is_missing(options, "task_name"):
+        raise OptionError("option task_name has no value: choose a task with task=...")
+    config = typed(options, Config)
     _check_ranges(config)
     _check_replay(config)
     parse_schedule(config.agent.stddev_schedule)
@@ -114,10 +106,7 @@ def parse_config(options: DictConfig) -> Config:
 
 
 def _check_ranges(config: Config) -> None:
-    for name, least in AT_LEAST.items():
-        value = getattr(config, name)
-        if value < least:
-            raise OptionError(f"{name}={value}: expected at least {least}")
+    check_at_least(config, AT_LEAST)
     if 0 < config.eval_every_frames < config.action_repeat:
         raise OptionError(
             f"eval_every_frames={config.eval_every_frames}: expected 0 (never) or at least one agent step, "
@@ -128,15 +117,7 @@ def _check_ranges(config: Config) -> None:
 
 
 def _check_replay(config: Config) -> None:
-    if config.half_compress and config.full_compress:
-        raise OptionError(
-            "half_compress=true and full_compress=true exclude each other: keep half_compress for raw frames in RAM "
-            "or full_compress for compressed ones"
-        )
-    if config.codec is not None and not config.full_compress:
-        raise OptionError(
-            f"codec={config.codec} has an effect with full_compress=true alone: add full_compress=true or drop codec"
-        )
+    check_compression(config.half_compress, config.full_compress, config.codec)
     if config.replay_buffer_max_bytes is not None and config.replay_codec is None:
         raise OptionError(
             f"replay_buffer_max_bytes={config.replay_buffer_max_bytes} is for a buffer in RAM: add full_compress=true "

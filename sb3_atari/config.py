@@ -8,8 +8,10 @@ from __future__ import annotations
 import re
 from dataclasses import asdict, dataclass
 
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import DictConfig
+
+from drqv2.errors import OptionError
+from drqv2.options import check_at_least, check_compression, chosen_codec, typed
 
 GAMES = (
     "Asteroids",
@@ -36,10 +38,6 @@ AT_LEAST = {
     "log_every_steps": 1,
     "buffer_max_bytes": 1,
 }
-
-
-class OptionError(ValueError):
-    """An option's value cannot work. The message says what was expected, what came, and what to do."""
 
 
 @dataclass
@@ -106,27 +104,16 @@ class AtariConfig:
     @property
     def buffer_codec(self) -> str | None:
         """Name of the compressed buffer's codec; None for Stable-Baselines3's own buffer."""
-        if self.full_compress:
-            return self.codec or "zstd"
-        return "raw" if self.half_compress else None
+        return chosen_codec(self.half_compress, self.full_compress, self.codec)
 
 
 def parse_config(options: DictConfig) -> AtariConfig:
     """Check hydra's `options` for types, ranges and contradictions and return them; OptionError names the mistake."""
-    try:
-        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(AtariConfig), options))
-    except OmegaConfBaseException as error:
-        reason = str(error.msg or error).splitlines()[0]
-        raise OptionError(f"option {error.full_key or error.key}: {reason}") from error
-    if not isinstance(config, AtariConfig):
-        raise TypeError(f"expected an AtariConfig, got {type(config).__name__}")
+    config = typed(options, AtariConfig)
     for name, known in (("env", GAMES), ("alg", ALGORITHMS), ("codec", (None, *CODECS))):
         if getattr(config, name) not in known:
             raise OptionError(f"{name}={getattr(config, name)}: expected one of {', '.join(filter(None, known))}")
-    for name, least in AT_LEAST.items():
-        value = getattr(config, name)
-        if value is not None and value < least:
-            raise OptionError(f"{name}={value}: expected at least {least}")
+    check_at_least(config, AT_LEAST)
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", config.device):
         raise OptionError(f"device={config.device}: expected auto, cpu, cuda or cuda:<index>")
     for group in ("qrdqn", "ppo"):
@@ -143,15 +130,7 @@ def _check_hyperparameters(group: str, values: QRDQNConfig | PPOConfig) -> None:
 
 
 def _check_buffer(config: AtariConfig) -> None:
-    if config.half_compress and config.full_compress:
-        raise OptionError(
-            "half_compress=true and full_compress=true exclude each other: keep half_compress for raw frames stored "
-            "once or full_compress for compressed ones"
-        )
-    if config.codec is not None and not config.full_compress:
-        raise OptionError(
-            f"codec={config.codec} has an effect with full_compress=true alone: add full_compress=true or drop codec"
-        )
+    check_compression(config.half_compress, config.full_compress, config.codec)
     if config.buffer_max_bytes is not None and config.buffer_codec is None:
         raise OptionError(
             f"buffer_max_bytes={config.buffer_max_bytes} is for compressed buffers: add full_compress=true or "

@@ -18,7 +18,8 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from diffreplay.errors import InputError
 from diffreplay.sb3 import CompressedReplayBuffer, CompressedRolloutBuffer
-from sb3_atari.config import AtariConfig, OptionError
+from drqv2.errors import OptionError
+from sb3_atari.config import AtariConfig
 from sb3_atari.games import make_game
 
 

@@ -13,7 +13,8 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from sb3_atari.config import GAMES, AtariConfig, OptionError, parse_config
+from drqv2.errors import OptionError
+from sb3_atari.config import GAMES, AtariConfig, parse_config
 
 ROOT = Path(__file__).parent.parent
 
@@ -69,6 +70,11 @@ def test_mistakes(changes: dict[str, object], message: str) -> None:
     [
         (["env=Pung"], "train.py: env=Pung: expected one of"),
         (["full_compress=true", "buffer_max_bytes=1000"], "train.py: buffer_max_bytes: expected more than"),
+        (["num_train_step=9"], "train.py: there is no option 'num_train_step'; did you mean num_train_steps"),
+        (["qrdqn.bufer_size=9"], "train.py: there is no option 'qrdqn.bufer_size'; did you mean qrdqn.buffer_size"),
+        (["nothing=9"], "train.py: there is no option 'nothing'; no other name comes close (cfgs/atari.yaml has all)"),
+        (["task=walker_walk"], "train.py: there is no option 'task'; `python train.py` has it"),
+        (["--config-name=atri"], "train.py: --config-name=atri: there is no such configuration; did you mean atari?"),
     ],
 )
 def test_a_mistake_is_one_line(tmp_path: Path, changes: list[str], message: str) -> None:
