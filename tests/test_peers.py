@@ -1,0 +1,79 @@
+"""The comparison with other replay buffers, as far as it goes without them, on a few hundred real frames."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_benchmarks import rows
+
+from benchmarks import peers, recordings
+from benchmarks.episodes import EpisodeStream
+from benchmarks.recordings import Recording
+
+FRAMES = 300
+STACKS = 2 * 4 * 84 * 84
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A recording of Pong; it ends, and with it an episode, where a buffer of 256 still holds it."""
+    path = tmp_path_factory.mktemp("recordings")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(recordings, "CACHE", path)
+        recordings.load("atari_Pong", frames=FRAMES)
+    (path / f"atari_Pong_{FRAMES}.npz").rename(path / "atari_Pong.npz")
+    return path
+
+
+@pytest.fixture
+def recording(folder: Path) -> Recording:
+    return recordings.load("atari_Pong", folder)
+
+
+def installed(*modules: str) -> bool:
+    return all(importlib.util.find_spec(module) for module in modules)
+
+
+def test_table(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    peers.main(["atari_Pong", "--folder", str(folder), "--capacity", "256"])
+    printed = capsys.readouterr().out
+    table = rows(printed)
+    stock, single, ours = (table[f"atari_Pong: {name}"] for name in ("SB3", "SB3, optimize_memory_usage", "diffreplay"))
+    assert float(stock[0].replace(",", "")) == STACKS and float(single[0].replace(",", "")) == STACKS / 2
+    assert float(ours[1]) > 10  # SB3's bytes over ours
+    assert 14 < float(stock[2]) < 20  # MB that the process grew by: 14.5 of images
+    assert all(float(cell) > 0 for row in (stock, single, ours) for cell in row[3:5])
+    # With one array for both, the observation after an episode's last step is overwritten by the next episode's first.
+    assert (stock[5], single[5], ours[5]) == ("0 of 256", "1 of 255", "0 of 256")
+    for name, contender in peers.CONTENDERS.items():
+        assert (f"atari_Pong: {name}" in table) == installed(*contender.needs)
+    sentence = [line for line in printed.splitlines() if line.startswith("Left out")]
+    assert len(sentence) == bool(peers.missing())
+    for name, modules in peers.missing().items():
+        assert name in sentence[0] and all(module in sentence[0] for module in modules)
+        assert "not installed; `pip install -c constraints.txt -e '.[peers]'" in sentence[0]
+
+
+def test_wrong_pixels_are_counted(recording: Recording) -> None:
+    stream = EpisodeStream(recording)
+    buffer = peers.CONTENDERS["SB3"].make(stream.observation_shape, 64)
+    for transition, _ in zip(peers.transitions(stream), range(100), strict=False):
+        buffer.add(transition)
+    batches = list(buffer.contents())
+    assert sum(len(batch.obs) for batch in batches) == 64
+    assert sum(peers.wrong(stream, batch) for batch in batches) == 0
+    numbers = np.concatenate([batch.action[:, 0] for batch in batches]).astype(int)
+    np.testing.assert_array_equal(np.sort(numbers), np.arange(37, 101))  # the newest 64; step 0 begins no transition
+    for name in ("obs", "next_obs", "reward"):
+        damaged = batches[0]._replace(**{name: getattr(batches[0], name).copy()})
+        getattr(damaged, name)[1].reshape(-1)[-1] += 1
+        assert peers.wrong(stream, damaged) == 1, name
+
+
+def test_a_buffer_smaller_than_a_batch_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        peers.main(["--capacity", "10"])
+    assert "--capacity 10: expected at least 256, the transitions of a batch" in capsys.readouterr().err
