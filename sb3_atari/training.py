@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack, closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -33,25 +34,27 @@ def train(config: AtariConfig, folder: Path) -> None:
         raise OptionError(f"device={config.device}: expected a GPU that PyTorch can use, got none; use device=cpu")
     if config.num_threads is not None:
         torch.set_num_threads(config.num_threads)
-    env = make_game(config.env, config.environments, config.seed, config.frame_stack)
-    try:
-        model = make_model(config, env)
-    except InputError as error:
-        raise OptionError(str(error).replace("max_bytes", "buffer_max_bytes", 1)) from error
-    model.set_logger(configure(str(folder), ["stdout", "csv", *(["tensorboard"] if config.use_tb else [])]))
-    callbacks: list[BaseCallback] = [BufferLog(config.log_every_steps)]
-    if config.eval_every_steps:
-        games = make_game(config.env, 1, config.seed + 1_000_000, config.frame_stack, evaluation=True)
-        frequency = max(config.eval_every_steps // config.environments, 1)
-        callbacks.append(
-            EvalCallback(games, None, None, config.num_eval_episodes, frequency, str(folder), deterministic=False)
-        )
-    model.learn(config.num_train_steps, callbacks, log_interval=100 if config.alg == "qrdqn" else 1)
-    if config.save_model:
-        model.save(folder / "model")
-    if config.save_replay_buffer and isinstance(model, QRDQN):
-        model.save_replay_buffer(folder / "replay_buffer")
-    env.close()
+    with ExitStack() as opened:
+        env = opened.enter_context(closing(make_game(config.env, config.environments, config.seed, config.frame_stack)))
+        try:
+            model = make_model(config, env)
+        except InputError as error:
+            raise OptionError(str(error).replace("max_bytes", "buffer_max_bytes", 1)) from error
+        model.set_logger(configure(str(folder), ["stdout", "csv", *(["tensorboard"] if config.use_tb else [])]))
+        callbacks: list[BaseCallback] = [BufferLog(config.log_every_steps)]
+        if config.eval_every_steps:
+            games = make_game(config.env, 1, config.seed + 1_000_000, config.frame_stack, evaluation=True)
+            opened.enter_context(closing(games))
+            frequency = max(config.eval_every_steps // config.environments, 1)
+            callbacks.append(
+                EvalCallback(games, None, None, config.num_eval_episodes, frequency, str(folder), deterministic=False)
+            )
+        model.learn(config.num_train_steps, callbacks, log_interval=100 if config.alg == "qrdqn" else 1)
+        model.logger.close()
+        if config.save_model:
+            model.save(folder / "model")
+        if config.save_replay_buffer and isinstance(model, QRDQN):
+            model.save_replay_buffer(folder / "replay_buffer")
 
 
 def make_model(config: AtariConfig, env: VecEnv) -> BaseAlgorithm:
@@ -95,7 +98,7 @@ def buffer_bytes(buffer: BaseBuffer) -> tuple[int, float]:
 
 
 class BufferLog(BaseCallback):
-    """Logs the buffer's bytes and compression ratio about every `every` steps."""
+    """Logs the buffer's bytes and compression ratio about every `every` steps, and at the end."""
 
     def __init__(self, every: int) -> None:
         super().__init__()
@@ -108,8 +111,15 @@ class BufferLog(BaseCallback):
         if self.num_timesteps < self._next:
             return
         self._next = self.num_timesteps + self._every
+        self._record()
+        if isinstance(self.model, QRDQN):
+            self.model.dump_logs()
+
+    def _on_training_end(self) -> None:
+        self._record()
+        self.logger.dump(self.num_timesteps)
+
+    def _record(self) -> None:
         nbytes, ratio = buffer_bytes(model_buffer(self.model))
         self.logger.record("buffer/total_megabytes", nbytes / 1e6)
         self.logger.record("buffer/compression_ratio", ratio)
-        if isinstance(self.model, QRDQN):
-            self.model.dump_logs()
