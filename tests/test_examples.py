@@ -1,0 +1,85 @@
+"""The examples: run as they stand, with a tiny budget; they are short, and the plain loop's update does learn."""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+import math
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+import diffreplay
+
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+
+
+def run(name: str, *arguments: str) -> str:
+    """What an example prints when it is run from another folder."""
+    result = subprocess.run(
+        [sys.executable, EXAMPLES / name, *arguments], cwd="/", capture_output=True, text=True, timeout=200
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+@pytest.fixture(scope="module")
+def dqn() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("dqn_pong", EXAMPLES / "dqn_pong.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_plain_loop() -> None:
+    printed = run("dqn_pong.py", "--steps", "300", "--device", "cpu")
+    line = re.search(
+        r"^step 300: score -?\d+, loss ([0-9.]+), replay [0-9.]+ MB, (\d+)x smaller", printed, re.MULTILINE
+    )
+    assert line, printed
+    assert 0 < float(line[1]) < 1
+    assert int(line[2]) > 8, "stacks of four frames of which most are alike"
+
+
+def test_plain_loop_is_short() -> None:
+    assert len((EXAMPLES / "dqn_pong.py").read_text().splitlines()) < 100
+
+
+def test_update_learns_what_a_batch_says(dqn: ModuleType) -> None:
+    torch.manual_seed(0)
+    env = dqn.make_env("Pong")
+    replay = diffreplay.ReplayBuffer(200, (4, 84, 84), (), action_dtype="int64", frame_stack=4, nstep=3)
+    obs, _ = env.reset(seed=0)
+    env.action_space.seed(0)
+    for _ in range(100):
+        action = env.action_space.sample()
+        next_obs, reward, terminated, truncated, _ = env.step(action)
+        replay.add_transition(obs, action, reward, next_obs, terminated, truncated)
+        obs = next_obs
+    batch = replay.sample(32)
+    assert set(batch.reward.flatten().tolist()) > {0.0}, "points are lost meanwhile"
+    network = dqn.make_network(6)
+    target = copy.deepcopy(network)
+    optimizer = torch.optim.Adam(network.parameters(), lr=3e-4)
+    losses = [dqn.update(network, target, optimizer, batch) for _ in range(100)]
+    assert all(map(math.isfinite, losses))
+    assert losses[-1] < losses[0] / 10
+
+
+def test_stable_baselines3_script() -> None:
+    printed = run("sb3_dqn_pong.py", "--steps", "300", "--warmup", "200")
+    sizes = re.search(r"^replay ([0-9.]+) MB, ([0-9.]+) MB as plain stacks", printed, re.MULTILINE)
+    assert sizes, printed
+    assert float(sizes[2]) == pytest.approx(300 * 4 * 84 * 84 / 1e6, abs=0.1)
+    assert float(sizes[1]) < float(sizes[2])
+
+
+def test_stable_baselines3_script_changes_two_lines() -> None:
+    lines = (EXAMPLES / "sb3_dqn_pong.py").read_text().splitlines()
+    assert sum("# changed" in line for line in lines) == 2
