@@ -151,7 +151,8 @@ class CompressedReplayBuffer(_RingMixin, ReplayBuffer):
         gamma: discount of those steps.
         codec: "raw", "sparse", "zstd" or a codec instance.
         max_bytes: cap on `stats().total_bytes`; the oldest steps leave first, and `size()` counts those left.
-        frame_stack: frames in an observation; None guesses it from the channels, see `cut_frames`.
+        frame_stack: frames in an observation; None guesses one for every 3 channels, as of RGB frames, or for each
+            channel where 3 does not divide them. A wrong guess costs compression, never exactness.
 
     Raises:
         InputError: the space cannot be stored losslessly, or an argument makes no sense.

@@ -36,6 +36,29 @@ class _RolloutMixin(RolloutBuffer):
     _codec: Codec
     _max_bytes: int | None
 
+    def __init__(
+        self,
+        buffer_size: int,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Space[Any],
+        device: th.device | str = "auto",
+        gae_lambda: float = 1,
+        gamma: float = 0.99,
+        n_envs: int = 1,
+        *,
+        codec: str | Codec = "zstd",
+        max_bytes: int | None = None,
+        frame_stack: int | None = None,
+    ) -> None:
+        self._cuts = self._cut(observation_space, frame_stack)
+        self._stores, self._codec, self._max_bytes = {}, _codec(codec, buffer_size * n_envs), max_bytes
+        super().__init__(buffer_size, observation_space, action_space, device, gae_lambda, gamma, n_envs)
+
+    @staticmethod
+    def _cut(space: spaces.Space[Any], frame_stack: int | None) -> dict[str, FrameCut]:
+        """How the images of an observation are stacks of frames."""
+        raise NotImplementedError
+
     def _open_stores(self) -> None:
         """Make the stores once the parent knows its sizes."""
         steps, n_envs = self.buffer_size, self.n_envs
@@ -109,30 +132,17 @@ class CompressedRolloutBuffer(_RolloutMixin, RolloutBuffer):
         codec: "raw", "sparse", "zstd" or a codec instance. "zstd" takes a set of reference frames in proportion to
             the rollout, as one for a whole replay buffer would be larger than the rollout.
         max_bytes: cap on `stats().total_bytes`; `add` raises when a rollout does not fit.
-        frame_stack: frames in an observation; None guesses it from the channels, see `cut_frames`.
+        frame_stack: frames in an observation; None guesses one for every 3 channels, as of RGB frames, or for each
+            channel where 3 does not divide them. A wrong guess costs compression, never exactness.
 
     Raises:
         InputError: the space cannot be stored losslessly, or an argument makes no sense.
         UnknownCodecError: no such codec.
     """
 
-    def __init__(
-        self,
-        buffer_size: int,
-        observation_space: spaces.Space[Any],
-        action_space: spaces.Space[Any],
-        device: th.device | str = "auto",
-        gae_lambda: float = 1,
-        gamma: float = 0.99,
-        n_envs: int = 1,
-        *,
-        codec: str | Codec = "zstd",
-        max_bytes: int | None = None,
-        frame_stack: int | None = None,
-    ) -> None:
-        self._cuts = {"": cut_frames(check_image_space(observation_space), frame_stack)}
-        self._stores, self._codec, self._max_bytes = {}, _codec(codec, buffer_size * n_envs), max_bytes
-        super().__init__(buffer_size, observation_space, action_space, device, gae_lambda, gamma, n_envs)
+    @staticmethod
+    def _cut(space: spaces.Space[Any], frame_stack: int | None) -> dict[str, FrameCut]:
+        return {"": cut_frames(check_image_space(space), frame_stack)}
 
     def reset(self) -> None:
         """Forget the rollout."""
@@ -154,23 +164,9 @@ class CompressedDictRolloutBuffer(_RolloutMixin, DictRolloutBuffer):
         UnknownCodecError: no such codec.
     """
 
-    def __init__(
-        self,
-        buffer_size: int,
-        observation_space: spaces.Dict,
-        action_space: spaces.Space[Any],
-        device: th.device | str = "auto",
-        gae_lambda: float = 1,
-        gamma: float = 0.99,
-        n_envs: int = 1,
-        *,
-        codec: str | Codec = "zstd",
-        max_bytes: int | None = None,
-        frame_stack: int | None = None,
-    ) -> None:
-        _, self._cuts = split_images(observation_space, frame_stack)
-        self._stores, self._codec, self._max_bytes = {}, _codec(codec, buffer_size * n_envs), max_bytes
-        super().__init__(buffer_size, observation_space, action_space, device, gae_lambda, gamma, n_envs)
+    @staticmethod
+    def _cut(space: spaces.Space[Any], frame_stack: int | None) -> dict[str, FrameCut]:
+        return split_images(space, frame_stack)[1]
 
     def reset(self) -> None:
         """Forget the rollout."""
