@@ -48,7 +48,7 @@ $(INSTALLED_DOCS): $(INSTALLED)
 	@touch $@
 
 docs: $(INSTALLED_DOCS) ## build the documentation into site/
-	$(PY) -m mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict
 
 clean: ## remove caches and built files; runs in exp_local/ stay
 	rm -rf build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

@@ -1,0 +1,30 @@
+"""The documentation: the API page names everything public, and every page is in the site's navigation."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import diffreplay
+import diffreplay.sb3
+
+ROOT = Path(__file__).resolve().parents[1]
+API = (ROOT / "docs/api.md").read_text()
+
+
+@pytest.mark.parametrize("module", [diffreplay, diffreplay.codecs, diffreplay.sb3])
+def test_public_names_are_on_the_api_page(module: ModuleType) -> None:
+    missing = [name for name in module.__all__ if not re.search(rf"{module.__name__}(\.\w+)?\.{name}\b", API)]
+    assert missing == [] or missing == ["codecs", "errors"], "modules, whose contents are tested by themselves"
+
+
+def test_errors_are_on_the_api_page() -> None:
+    assert "::: diffreplay.errors\n" in API
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    listed = set(re.findall(r": (\S+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE))
+    assert listed == {page.name for page in (ROOT / "docs").glob("*.md")}
