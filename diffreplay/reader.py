@@ -125,8 +125,8 @@ class FrameReader:
             every[coded] = part.lengths
             return [part._replace(places=np.arange(len(rows)), lengths=every)]
         groups = self._by_set(rows, coded)
-        if len(groups[0][1]) == len(rows):
-            return [self._gather(*groups[0], start, length)]
+        if len(groups) == 1 and len(coded) == len(rows):  # decoded in one go, straight to their places
+            return [self._gather(groups[0][0], coded, start, length)]
         pieces = (
             (number, part[first : first + PIECE_FRAMES])
             for number, part in groups
@@ -216,12 +216,13 @@ class FrameReader:
         return self.codec.open_set(data, self.layout.frame_shape)
 
     def _by_set(self, rows: Rows, coded: NDArray[np.intp]) -> list[tuple[int, NDArray[np.intp]]]:
-        """Split places by the reference set of their rows."""
+        """Split places by the reference set of their rows, and order them by row: near ones use the same references."""
         tail, head = self.counter(Counter.SET_TAIL), self.counter(Counter.SET_HEAD)
         numbers = np.arange(tail, head)
         first_rows = self.memory.set_table["first_row"][numbers % SET_SLOTS].astype(np.int64)
         fence()
         if self.counter(Counter.SET_TAIL) != tail:
             raise OverrunError  # an entry may have been reused, and the table no longer be in order
-        of_row = np.searchsorted(first_rows, rows[coded], side="right") - 1
-        return [(int(numbers[k]) if k >= 0 else -1, coded[of_row == k]) for k in np.unique(of_row).tolist()]
+        coded = coded[np.argsort(rows[coded])]
+        parts = np.split(coded, np.searchsorted(rows[coded], first_rows))
+        return [(number, part) for number, part in zip((-1, *numbers.tolist()), parts, strict=True) if len(part)]

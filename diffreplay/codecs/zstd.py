@@ -67,7 +67,7 @@ class ZstdCodec(Codec):
     """Zstandard with shared reference frames.
 
     Args:
-        level: compression level, 1 to 22; by default 7 for frames of one channel and 6 for others.
+        level: compression level, 1 to 22; 7 by default.
         set_frames: frames in a reference set, at most.
         refresh_interval: frames after which a new set is considered, at most.
     """
@@ -95,13 +95,12 @@ class ZstdCodec(Codec):
     def open_set(self, data: Buffer, frame_shape: tuple[int, int, int]) -> ReferenceSet:
         """The set for `encode` and `decode`."""
         gray = frame_shape[2] == 1
-        level = self._level if self._level is not None else 7 if gray else 6
         params = zstandard.ZstdCompressionParameters.from_level(
-            level,
+            7 if self._level is None else self._level,
             window_log=21,
             hash_log=18 if gray else 19,
             chain_log=18,
-            min_match=6 if gray else 4,
+            min_match=6 if gray else 5,
             **HEADER_OPTIONS,
         )
         return ReferenceSet(data, math.prod(frame_shape), params)
