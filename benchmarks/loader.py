@@ -1,9 +1,9 @@
 """Batches a second of the loader beside DrQ-v2's disk baseline, over the same episodes in the same run; or its memory.
 
-All loaders are open at once, and measured in turns: first each delivers what it had prepared while it waited, which
-does not count, then `--batches` are timed. Batch 256, n = 1. A trainer that computes nothing takes the batches, so
-these are rates at which the loader itself is the limit. Processor time is of the trainer and all workers together; on a
-machine that is busy with other things it says more than time passed.
+All loaders are open at once, and measured in turns, when the others have prepared what they may: first each delivers
+what it had prepared while it waited, which does not count, then `--batches` are timed. Batch 256, n = 1. A trainer that
+computes nothing takes the batches, so these are rates at which the loader itself is the limit. Processor time is of the
+trainer and all workers together; on a machine that is busy with other things it says more than time passed.
 
 `--memory` fills a buffer while worker processes sample from it, and reports the proportional set size (PSS) of the
 trainer and all its processes together.
@@ -48,6 +48,7 @@ KINDS = (
 )
 BASELINE = "disk 4"
 PREFETCH = 2
+CHECKED = 4  # batches of each loader that are compared with the recording, before any is timed
 MB = 1e6
 
 Batches = Iterator[Any]
@@ -78,17 +79,31 @@ def open_ours(replay: Any, kind: str, workers: int) -> Batches:
 
 
 def measure(
-    open_loader: dict[str, Callable[[], Batches]], check: Callable[[Any], None], count: int, repeats: int
+    open_loader: dict[str, Callable[[], Batches]],
+    check: Callable[[str, Any], None],
+    count: int,
+    repeats: int,
+    turn_begins: Callable[[], None] = lambda: None,
 ) -> NDArray[np.float64]:
-    """Seconds passed and processor seconds of all processes for a batch of each loader, (2, repeats, loaders)."""
+    """Seconds passed and processor seconds of all processes for a batch of each loader, (2, repeats, loaders).
+
+    Args:
+        open_loader: by kind, which ends with the number of workers, as "disk 4" does.
+        check: raises if the batch of a loader of this kind is wrong.
+        count: batches in a turn.
+        repeats: turns.
+        turn_begins: called before each turn.
+    """
     loaders = {kind: opened() for kind, opened in open_loader.items()}
-    for batches in loaders.values():
-        for _ in range(4):
-            check(next(batches))
+    for kind, batches in loaders.items():
+        for _ in range(CHECKED):
+            check(kind, next(batches))
     pids = family()
     measured = np.empty((2, repeats, len(loaders)))
     for turn in range(repeats):
+        turn_begins()
         for k, (kind, batches) in enumerate(loaders.items()):
+            settle(pids)
             for _ in range(PREFETCH * int(kind.split()[1]) + 1):
                 next(batches)
             processor, start = processor_seconds(pids), time.perf_counter()
@@ -97,6 +112,15 @@ def measure(
             passed = time.perf_counter() - start
             measured[:, turn, k] = passed / count, (processor_seconds(pids) - processor) / count
     return measured
+
+
+def settle(pids: set[int]) -> None:
+    """Wait until no process works any more, such as those that prepare another loader's next batches."""
+    for _ in range(100):
+        before = processor_seconds(pids)
+        time.sleep(0.03)
+        if processor_seconds(pids) - before < 0.003:
+            return
 
 
 def compare(recording: Recording, kinds: list[str], count: int, repeats: int) -> list[tuple[Any, ...]]:
@@ -116,7 +140,7 @@ def compare(recording: Recording, kinds: list[str], count: int, repeats: int) ->
                 opening[kind] = partial(disk.batches, torch.device("cpu"))
             else:
                 opening[kind] = partial(open_ours, replay, start, int(workers))
-        measured = measure(opening, stream.check, count, repeats)
+        measured = measure(opening, lambda _, batch: stream.check(batch), count, repeats)
     # The quotient of each turn, as the machine's other load is much the same for both.
     base = kinds.index(BASELINE) if BASELINE in kinds else 0
     passed, processor = measured
