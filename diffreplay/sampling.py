@@ -16,6 +16,7 @@ from diffreplay.reader import NO_ROW, FrameReader, OverrunError, Rows
 from diffreplay.slots import BatchPlace, BatchSpec
 from diffreplay.stats import ReplayStats
 
+PIECE_BYTES = 1 << 20  # of decoded frames, about what a core's cache holds
 MAX_OVERRUNS = 1000
 
 
@@ -139,17 +140,26 @@ class Sampler:
         """Copy and decode windows into `place`; False when some of it was evicted meanwhile."""
         frames, (count, length) = self.frames, windows.frames.shape
         height, width, channels = frames.layout.frame_shape
-        images = place.window(length).reshape(count * length, channels, height, width)
-        # Frames are stored (H, W, C): where there is one channel, they can be decoded in place.
-        pixels = images.reshape(-1, height, width, 1) if channels == 1 else frames.scratch("pixels", count * length)
-        coded = frames.fetch(windows.frames.reshape(-1), pixels)
+        images = place.window(length).reshape(count, length, channels, height, width)
         place.action[:] = frames.column("action", windows.steps[:, 1])
         place.reward[:], place.discount[:] = self._returns(windows.steps[:, 1:])
-        if not frames.intact(windows.oldest):
+        if channels == 1:  # frames are stored (H, W, C), so these can be decoded in place
+            return self._decode(windows.frames, windows.oldest, images.reshape(-1, height, width, 1))
+        # A piece of near windows at a time: they use the same references.
+        order, at_once = np.argsort(windows.frames[:, -1]), max(1, PIECE_BYTES // images[0].nbytes)
+        for piece in np.split(order, range(at_once, count, at_once)):
+            pixels = frames.scratch("pixels", len(piece) * length)
+            if not self._decode(windows.frames[piece], windows.oldest, pixels):
+                return False
+            images[piece] = pixels.reshape(-1, length, height, width, channels).transpose(0, 1, 4, 2, 3)
+        return True
+
+    def _decode(self, rows: Rows, oldest: int, out: NDArray[np.uint8]) -> bool:
+        """Decode frames (N, L) into `out` (N * L, H, W, C); False when some of them were evicted meanwhile."""
+        coded = self.frames.fetch(rows.reshape(-1), out)
+        if not self.frames.intact(oldest):
             return False
-        frames.decode(coded, pixels)
-        if channels > 1:
-            np.copyto(images, pixels.transpose(0, 3, 1, 2))
+        self.frames.decode(coded, out)
         return True
 
     def _returns(self, steps: Rows) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
