@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import yaml  # type: ignore[import-untyped]
@@ -109,7 +110,10 @@ def _load(folder: Path, kind: Kind) -> Run | None:
             "this folder out of --runs"
         ) from error
     path = folder / kind.evaluations
-    points = (_read_csv(path) if kind is DRQV2 else _read_npz(path)) if path.exists() else {}
+    try:
+        points = (_read_csv(path) if kind is DRQV2 else _read_npz(path)) if path.exists() else {}
+    except (ValueError, KeyError, OSError, EOFError, BadZipFile) as error:
+        raise SystemExit(f"{path}: expected the evaluations of a run, got {error!r}; leave it out of --runs") from error
     return Run(folder, task, mode, points, values) if points else None
 
 
@@ -131,7 +135,8 @@ def _buffer(half: bool, codec: str | None, baseline: str) -> str:
 
 def _read_csv(path: Path) -> dict[int, float]:
     with path.open(newline="") as file:
-        return {int(row["frame"]): float(row["episode_reward"]) for row in csv.DictReader(file)}
+        rows = [row for row in csv.DictReader(file) if None not in row.values()]  # a kill may tear the last one off
+    return {int(row["frame"]): float(row["episode_reward"]) for row in rows}
 
 
 def _read_npz(path: Path) -> dict[int, float]:
@@ -141,11 +146,8 @@ def _read_npz(path: Path) -> dict[int, float]:
 
 def curves(runs: Iterable[Run]) -> list[Curve]:
     """A curve for each task and mode; those whose runs have no place in common are left out."""
-    groups: dict[tuple[str, str], list[Run]] = defaultdict(list)
-    for run in runs:
-        groups[run.task, run.mode].append(run)
     made = []
-    for (task, mode), group in sorted(groups.items()):
+    for (task, mode), group in _grouped(runs):
         shared = sorted(set.intersection(*(set(run.points) for run in group)))
         values = np.array([[run.points[x] for x in shared] for run in group])
         if shared:
@@ -153,13 +155,18 @@ def curves(runs: Iterable[Run]) -> list[Curve]:
     return made
 
 
-def differences(runs: Sequence[Run]) -> list[str]:
-    """A sentence for each curve whose runs differ in more than their seed, or repeat one."""
-    found = []
+def _grouped(runs: Iterable[Run]) -> list[tuple[tuple[str, str], list[Run]]]:
+    """The runs of each task and mode."""
     groups: dict[tuple[str, str], list[Run]] = defaultdict(list)
     for run in runs:
         groups[run.task, run.mode].append(run)
-    for (task, mode), group in groups.items():
+    return sorted(groups.items())
+
+
+def differences(runs: Iterable[Run]) -> list[str]:
+    """A sentence for each curve whose runs differ in more than their seed, or repeat one."""
+    found = []
+    for (task, mode), group in _grouped(runs):
         differ = {name for run in group for name in run.options if run.options[name] != group[0].options[name]}
         if differ - set(NOT_COMPARED):
             found.append(f"{task}, {mode}: the runs differ in {', '.join(sorted(differ - set(NOT_COMPARED)))}.")

@@ -130,6 +130,13 @@ def test_learning_curves_of_drqv2(tmp_path: Path, capsys: pytest.CaptureFixture[
 
     with pytest.raises(SystemExit, match=r"evaluations\.npz in .*, got none; `python train.py --config-name=atari"):
         figures.main(["4", "--runs", str(runs)])
+    with (runs / "again" / "eval.csv").open("a") as file:
+        file.write("600,12,1,20,3")  # torn off by a kill
+    assert learning_curves.load_runs([f"{runs}/again"], learning_curves.DRQV2)[0].points.keys() == {0, 150}
+    with (runs / "again" / "eval.csv").open("a") as file:
+        file.write("many,1,1\n")
+    with pytest.raises(SystemExit, match=r"again/eval\.csv: expected the evaluations of a run, got ValueError"):
+        figures.main(["3", "--runs", str(runs)])
     (runs / "again" / ".hydra" / "config.yaml").write_text("task_name: walker_walk\nseed: many\n")
     with pytest.raises(SystemExit, match=r"again: expected the options of a run .* seed.*; leave this folder out"):
         figures.main(["3", "--runs", str(runs)])
@@ -146,6 +153,12 @@ def test_learning_curves_of_atari(tmp_path: Path, capsys: pytest.CaptureFixture[
     cells = rows(capsys.readouterr().out)["Breakout, ppo: SB3's buffer"]
     assert cells[:3] == ["2", "2", "128"]
     assert [float(cell) for cell in cells[3:]] == pytest.approx([np.mean(last), np.std(last)], abs=0.05)
+
+    whole = (runs / "1" / "evaluations.npz").read_bytes()
+    for damaged in (b"", whole[:100], whole[:-30]):
+        (runs / "1" / "evaluations.npz").write_bytes(damaged)
+        with pytest.raises(SystemExit, match=r"1/evaluations\.npz: expected the evaluations of a run, got "):
+            figures.main(["4", "--runs", str(runs)])
 
 
 @pytest.mark.parametrize(
