@@ -140,7 +140,7 @@ def _read_csv(path: Path) -> dict[int, float]:
 
 
 def _read_npz(path: Path) -> dict[int, float]:
-    with np.load(path) as data:
+    with path.open("rb") as file, np.load(file) as data:
         return dict(zip(data["timesteps"].tolist(), data["results"].mean(axis=1).tolist(), strict=True))
 
 
