@@ -39,7 +39,7 @@ from diffreplay.sb3 import CompressedReplayBuffer
 
 NAMES = ("atari_Pong", "atari_BeamRider")
 HEADER = ("bytes a transition", "SB3's / its", "PSS growth MB", "add us", "sample ms", "wrong")
-INSTALL = "pip install -c constraints.txt -e '.[peers]' 'sb3-extra-buffers[lz4,zstd]'"
+INSTALL = "pip install -c constraints.txt -e '.[peers]'"
 
 
 class Transition(NamedTuple):
