@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import importlib.util
 import math
+import os
 import re
 import subprocess
 import sys
@@ -21,9 +22,9 @@ EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 
 def run(name: str, *arguments: str) -> str:
     """What an example prints when it is run from another folder."""
-    result = subprocess.run(
-        [sys.executable, EXAMPLES / name, *arguments], cwd="/", capture_output=True, text=True, timeout=200
-    )
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}  # other tests have the other cores
+    command = [sys.executable, EXAMPLES / name, *arguments]
+    result = subprocess.run(command, cwd="/", env=environment, capture_output=True, text=True, timeout=200)
     assert result.returncode == 0, result.stderr
     return result.stdout
 
