@@ -84,3 +84,10 @@ def test_stable_baselines3_script() -> None:
 def test_stable_baselines3_script_changes_two_lines() -> None:
     lines = (EXAMPLES / "sb3_dqn_pong.py").read_text().splitlines()
     assert sum("# changed" in line for line in lines) == 2
+
+
+def test_missing_packages_are_named() -> None:
+    code = "import sys; sys.modules['stable_baselines3'] = None; import diffreplay.sb3"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert result.returncode == 1
+    assert result.stderr.splitlines()[-1].endswith("install it with pip install 'diffreplay[atari]'")
