@@ -252,7 +252,7 @@ def main(argv: list[str] | None = None) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
     args.json.write_text(json.dumps(results, indent=1) + "\n")
     draw(results, args.chart)
-    print(f"Results: {args.json}; chart: {args.chart}")
+    print(f"Results: {os.path.relpath(args.json)}; chart: {os.path.relpath(args.chart)}")
 
 
 if __name__ == "__main__":
