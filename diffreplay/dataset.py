@@ -91,6 +91,9 @@ class ReplayLoader(DataLoader[ReplayBatch]):
     def __len__(self) -> int:
         raise TypeError("a ReplayLoader has no length: it never ends")
 
+    def check_worker_number_rationality(self) -> None:
+        """Says nothing where workers outnumber the cores, as DataLoader's would: these hold no data, and mostly wait."""
+
 
 class ReplayIterator(Iterator[ReplayBatch]):
     """Batches of a `ReplayLoader`, in their order."""

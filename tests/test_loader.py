@@ -10,6 +10,7 @@ import sys
 import textwrap
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -134,6 +135,12 @@ def test_persistent_workers_serve_the_next_iterator(replay: diffreplay.ReplayBuf
     batches = iter(persistent)
     next(batches)
     assert pids(batches) == before
+
+
+def test_more_workers_than_cores_are_no_reason_to_warn(replay: diffreplay.ReplayBuffer) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        diffreplay.make_replay_loader(replay, 4, num_workers=1 + (os.cpu_count() or 1))
 
 
 @pytest.mark.parametrize("options", [{"num_workers": 0}, {"num_workers": 2, "threads": True}, {"num_workers": 1}])
