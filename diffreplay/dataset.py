@@ -92,7 +92,7 @@ class ReplayLoader(DataLoader[ReplayBatch]):
         raise TypeError("a ReplayLoader has no length: it never ends")
 
     def check_worker_number_rationality(self) -> None:
-        """Says nothing where workers outnumber the cores, as DataLoader's would: these hold no data, and mostly wait."""
+        """Says nothing where workers outnumber the cores, unlike DataLoader: these hold no data, and mostly wait."""
 
 
 class ReplayIterator(Iterator[ReplayBatch]):
