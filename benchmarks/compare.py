@@ -252,7 +252,9 @@ def main(argv: list[str] | None = None) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
     args.json.write_text(json.dumps(results, indent=1) + "\n")
     draw(results, args.chart)
-    print(f"Results: {os.path.relpath(args.json)}; chart: {os.path.relpath(args.chart)}")
+    here = Path.cwd()
+    json_file, chart = (p.relative_to(here) if p.is_relative_to(here) else p for p in (args.json, args.chart))
+    print(f"Results: {json_file}; chart: {chart}")
 
 
 if __name__ == "__main__":
