@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import time
 import weakref
 from collections.abc import Iterator
@@ -92,7 +93,7 @@ class ReplayLoader(DataLoader[ReplayBatch]):
         raise TypeError("a ReplayLoader has no length: it never ends")
 
     def check_worker_number_rationality(self) -> None:
-        """Says nothing where workers outnumber the cores, unlike DataLoader: these hold no data, and mostly wait."""
+        """Says nothing, unlike DataLoader: no more workers are started than there are cores."""
 
 
 class ReplayIterator(Iterator[ReplayBatch]):
@@ -121,15 +122,18 @@ class Prefetcher:
     def __init__(self, loader: ReplayLoader) -> None:
         dataset = loader.batches
         self._ahead = loader.num_workers * (loader.prefetch_factor or 1)
+        # More workers than cores would take turns, and each find its references out of the cache: that costs up to a
+        # fifth of the batches a second (docs/benchmarks.md).
+        count = min(loader.num_workers, len(os.sched_getaffinity(0)))
         self._slots = Slots(dataset.spec, self._ahead + KEPT_BATCHES)
         self._arrived: dict[int, Result] = {}
         self._next = loader._delivered
         self._workers: Workers
         if loader.threads:
-            self._workers = ThreadWorkers(loader.num_workers, dataset.replay, self._slots, dataset.seed)
+            self._workers = ThreadWorkers(count, dataset.replay, self._slots, dataset.seed)
         else:
             context = loader.multiprocessing_context or default_context()
-            self._workers = ProcessWorkers(loader.num_workers, dataset.replay, self._slots, dataset.seed, context)
+            self._workers = ProcessWorkers(count, dataset.replay, self._slots, dataset.seed, context)
         self._submitted = 0
         weakref.finalize(self, self._workers.stop)
 
@@ -184,7 +188,8 @@ def make_replay_loader(
     Args:
         replay: the buffer.
         batch_size: transitions in a batch.
-        num_workers: workers that prepare batches ahead; 0 draws each batch when it is asked for, in this process.
+        num_workers: workers that prepare batches ahead, of which no more are started than this process may use cores; 0
+            draws each batch when it is asked for, in this process.
         prefetch_factor: batches that each worker prepares ahead.
         pin_memory: copy batches to page-locked memory, where CUDA is available.
         seed: of the draws.

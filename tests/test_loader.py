@@ -137,10 +137,14 @@ def test_persistent_workers_serve_the_next_iterator(replay: diffreplay.ReplayBuf
     assert pids(batches) == before
 
 
-def test_more_workers_than_cores_are_no_reason_to_warn(replay: diffreplay.ReplayBuffer) -> None:
+def test_no_more_workers_are_started_than_there_are_cores(replay: diffreplay.ReplayBuffer) -> None:
+    cores = len(os.sched_getaffinity(0))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        diffreplay.make_replay_loader(replay, 4, num_workers=1 + (os.cpu_count() or 1))
+        batches = iter(loader(replay, num_workers=cores + 1, multiprocessing_context="fork"))
+    for batch in islice(batches, 10):
+        check(batch)
+    assert len(pids(batches)) == cores
 
 
 @pytest.mark.parametrize("options", [{"num_workers": 0}, {"num_workers": 2, "threads": True}, {"num_workers": 1}])
