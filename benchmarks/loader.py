@@ -44,7 +44,7 @@ from drqv2.disk_replay import DiskReplay
 NAMES = ("walker_walk_gray", "walker_walk_rgb")
 KINDS = (
     *("disk 4", "disk 2", "disk 1", "disk 0"),
-    *("none 0", "forkserver 1", "forkserver 2", "forkserver 4", "fork 4", "thread 1", "thread 2", "thread 4"),
+    *("none 0", "forkserver 1", "forkserver 2", "forkserver 4", "fork 4", "thread 1", "thread 2"),
 )
 BASELINE = "disk 4"
 PREFETCH = 2
