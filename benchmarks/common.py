@@ -69,6 +69,20 @@ def _gpu() -> str:
     return torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
 
 
+def load_pyplot() -> Any:
+    """matplotlib, which draws to files alone; SystemExit where it is missing."""
+    try:
+        import matplotlib
+    except ModuleNotFoundError:
+        raise SystemExit(
+            "expected matplotlib, which draws the figures; install it: pip install -e '.[benchmarks]'"
+        ) from None
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    return pyplot
+
+
 def process_ms(calls: Sequence[Callable[[], Any]], repeats: int = 40) -> list[float]:
     """Median processor time of each call in milliseconds, taken in turns so that all see the same machine.
 

@@ -25,10 +25,10 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from benchmarks import recordings
-from benchmarks.common import BATCH, machine, print_table
+from benchmarks import loader, recordings
+from benchmarks.common import BATCH, load_pyplot, machine, print_table
 from benchmarks.compare_chart import draw
-from benchmarks.compare_modes import MILLION, MODES, fill, memory, prepare, rates, renderings, stages
+from benchmarks.compare_modes import MILLION, MODES, fill, memory, rates, renderings, stages
 from benchmarks.compare_train import ROOT, train
 from benchmarks.memory import in_new_process
 from benchmarks.recordings import Recording
@@ -140,7 +140,7 @@ def measure(args: argparse.Namespace, bar: Any) -> dict[str, Any]:
         for mode in MODES:
             advance(f"{mode.title}: adding")
             filled.append(fill(mode, taped[mode.name], Path(temporary), 0, most))
-        prepare()
+        loader.prepare()
         rate = rates(filled, args.workers, args.batches, args.turns, advance)
     sizes = {f.mode.name: f.size["bytes_a_transition"] for f in filled}
     stacked = taped["disk"].stacked_bytes
@@ -240,6 +240,7 @@ def steps(args: argparse.Namespace) -> int:
 def main(argv: list[str] | None = None) -> None:
     """Run from the command line."""
     args = parse(argv)
+    pyplot = load_pyplot()  # before anything is measured that could not be drawn
     with tqdm(total=steps(args), disable=None, dynamic_ncols=True) as bar:
         try:
             results = measure(args, bar)
@@ -251,7 +252,7 @@ def main(argv: list[str] | None = None) -> None:
     for path in (args.json, args.chart):
         path.parent.mkdir(parents=True, exist_ok=True)
     args.json.write_text(json.dumps(results, indent=1) + "\n")
-    draw(results, args.chart)
+    draw(results, args.chart, pyplot)
     here = Path.cwd()
     json_file, chart = (p.relative_to(here) if p.is_relative_to(here) else p for p in (args.json, args.chart))
     print(f"Results: {json_file}; chart: {chart}")

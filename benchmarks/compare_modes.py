@@ -7,9 +7,7 @@ with a black floor for Full.
 from __future__ import annotations
 
 import gc
-import multiprocessing
 import time
-import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
@@ -29,7 +27,6 @@ from drqv2.appearance import to_grayscale
 from drqv2.disk_replay import DiskReplay
 
 MILLION = 10**6
-PRELOADED = ["diffreplay", "drqv2.disk_replay"]  # what every worker process imports, so that all share it
 
 
 @dataclass(frozen=True)
@@ -178,7 +175,7 @@ def memory(mode: Mode, recording: Recording, folder: Path, transitions: int, wor
     Python and the libraries, which the workers share with the server that starts them, and the recording are there
     before and do not count.
     """
-    prepare()
+    loader.prepare()
     stream = EpisodeStream(recording)
     warm(stream, 2 * recording.frames)
     before = family_pss()
@@ -191,18 +188,6 @@ def memory(mode: Mode, recording: Recording, folder: Path, transitions: int, wor
     del batch
     gc.collect()
     return {"workers": workers, "transitions": len(filled.replay), "pss_growth_mb": (family_pss() - before) / 1e6}
-
-
-def prepare() -> None:
-    """Start the server that worker processes are forked from, and wait until it has imported what they need."""
-    torch.set_num_threads(1)
-    # More workers than processors are what is to be measured, too.
-    warnings.filterwarnings("ignore", message="This DataLoader will create")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOADED)
-    idle = context.Process(target=gc.collect)
-    idle.start()
-    idle.join()
 
 
 def stages(sizes: dict[str, float], stacked: int, stacked_gray: int) -> dict[str, dict[str, float]]:

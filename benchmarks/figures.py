@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import learning_curves, recordings
-from benchmarks.common import BATCH, machine, print_table
+from benchmarks.common import BATCH, load_pyplot, machine, print_table
 from benchmarks.episodes import EpisodeStream
 from benchmarks.recordings import Frames, Recording
 
@@ -160,21 +160,6 @@ def learning_figure(number: int, patterns: list[str], pyplot: Any) -> Any:
     return learning_curves.draw(drawn, KINDS[number], pyplot)
 
 
-def load_pyplot() -> Any:
-    """matplotlib, set up for files that are readable on light and dark pages; SystemExit where it is missing."""
-    try:
-        import matplotlib
-    except ModuleNotFoundError:
-        raise SystemExit(
-            "expected matplotlib, which draws the figures; install it: pip install -e '.[benchmarks]'"
-        ) from None
-    matplotlib.use("Agg")
-    matplotlib.rcParams.update({"font.size": 11, "figure.facecolor": "white", "axes.facecolor": "white"})
-    from matplotlib import pyplot
-
-    return pyplot
-
-
 def command_line() -> argparse.ArgumentParser:
     """A subcommand for each figure."""
     options = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -199,6 +184,8 @@ def main(argv: list[str] | None = None) -> None:
     args = command_line().parse_args(argv)
     number = int(args.figure)
     pyplot = load_pyplot()
+    # Readable on light and dark pages.
+    pyplot.rcParams.update({"font.size": 11, "figure.facecolor": "white", "axes.facecolor": "white"})
     print(f"{machine()}\n")
     if number in KINDS:
         figure = learning_figure(number, args.runs, pyplot)

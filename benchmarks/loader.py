@@ -15,6 +15,7 @@ import gc
 import multiprocessing
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import islice
@@ -50,8 +51,21 @@ BASELINE = "disk 4"
 PREFETCH = 2
 CHECKED = 4  # batches of each loader that are compared with the recording, before any is timed
 MB = 1e6
+PRELOADED = ["diffreplay", "drqv2.disk_replay"]  # what every worker process imports, so that all share it
 
 Batches = Iterator[Any]
+
+
+def prepare() -> None:
+    """Start the server that worker processes are forked from, and wait until it has imported what they need."""
+    torch.set_num_threads(1)
+    # More workers than processors are what is to be measured, too.
+    warnings.filterwarnings("ignore", message="This DataLoader will create")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+    idle = context.Process(target=gc.collect)
+    idle.start()
+    idle.join()
 
 
 def open_disk(stream: EpisodeStream, folder: Path, workers: int) -> DiskReplay:
@@ -200,8 +214,7 @@ def main(argv: list[str] | None = None) -> None:
     options.add_argument("--later", type=int, default=10_000, help="batches after that, with --memory (%(default)s)")
     options.add_argument("--workers", type=int, default=4, help="with --memory (%(default)s)")
     args = options.parse_args(argv)
-    torch.set_num_threads(1)
-    multiprocessing.get_context("forkserver").set_forkserver_preload(["diffreplay", "drqv2.disk_replay"])
+    prepare()
     print(f"{machine()}\n")
     recordings = list(chosen(args))
     if args.memory:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from benchmark_tools import record, rows
 
 from benchmarks import codec_sweep, common, loader, memory, recorded, recordings, sparse
 from benchmarks.episodes import EpisodeStream
@@ -16,19 +17,8 @@ FRAMES = 120
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Recordings of a few dozen frames."""
-    path = tmp_path_factory.mktemp("recordings")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(recordings, "CACHE", path)
-        for name in ("cartpole_swingup_gray", "cartpole_swingup_rgb", "atari_Pong"):
-            recordings.load(name, frames=FRAMES)
-            (path / f"{name}_{FRAMES}.npz").rename(path / f"{name}.npz")
-    return path
-
-
-def rows(printed: str) -> dict[str, list[str]]:
-    """Cells of all tables by the first cell of their row."""
-    tables = [[cell.strip() for cell in line.split("|")[1:-1]] for line in printed.splitlines() if line[:1] == "|"]
-    return {cells[0]: cells[1:] for cells in tables}
+    names = ("cartpole_swingup_gray", "cartpole_swingup_rgb", "atari_Pong")
+    return record(tmp_path_factory.mktemp("recordings"), *names, frames=FRAMES)
 
 
 def test_a_recording_is_made_once_and_read_back(

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from benchmark_tools import record
 
 from benchmarks import compare, recordings
 from benchmarks.compare_modes import MODES, passes, renderings
@@ -26,13 +27,7 @@ WORKERS = (0, 2)
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Both renderings of a few dozen frames."""
-    path = tmp_path_factory.mktemp("recordings")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(recordings, "CACHE", path)
-        for name in (f"{TASK}_rgb", f"{TASK}_gray"):
-            recordings.load(name, frames=FRAMES)
-            (path / f"{name}_{FRAMES}.npz").rename(path / f"{name}.npz")
-    return path
+    return record(tmp_path_factory.mktemp("recordings"), f"{TASK}_rgb", f"{TASK}_gray", frames=FRAMES)
 
 
 class Result(NamedTuple):

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from benchmark_tools import record, rows
 from matplotlib.image import imread
-from test_benchmarks import rows
 from training_options import TINY
 
 from benchmarks import figures, learning_curves, recordings
@@ -26,13 +26,7 @@ FRAMES = 120
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("recordings")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(recordings, "CACHE", path)
-        for name in NAMES:
-            recordings.load(name, frames=FRAMES)
-            (path / f"{name}_{FRAMES}.npz").rename(path / f"{name}.npz")
-    return path
+    return record(tmp_path_factory.mktemp("recordings"), *NAMES, frames=FRAMES)
 
 
 def assert_a_picture(path: Path) -> None:

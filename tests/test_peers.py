@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_benchmarks import rows
+from benchmark_tools import record, rows
 
 from benchmarks import peers, recordings
 from benchmarks.episodes import EpisodeStream
@@ -20,12 +20,7 @@ STACKS = 2 * 4 * 84 * 84
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A recording of Pong; it ends, and with it an episode, where a buffer of 256 still holds it."""
-    path = tmp_path_factory.mktemp("recordings")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(recordings, "CACHE", path)
-        recordings.load("atari_Pong", frames=FRAMES)
-    (path / f"atari_Pong_{FRAMES}.npz").rename(path / "atari_Pong.npz")
-    return path
+    return record(tmp_path_factory.mktemp("recordings"), "atari_Pong", frames=FRAMES)
 
 
 @pytest.fixture
