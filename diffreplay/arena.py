@@ -36,7 +36,7 @@ def fence() -> None:
         lock = _local.lock
     except AttributeError:
         lock = _local.lock = threading.Lock()
-        lock.acquire()
+    lock.acquire(False)  # held already, unless an interrupt came between the next two calls of another time
     lock.release()
     lock.acquire()
 

@@ -1,15 +1,18 @@
 """FrameStore: observations in, rows of frames out. The writer's half of the store.
 
 Each frame is stored once, as one row. The older frames of an observation are dropped only after comparing
-their bytes with the observation before it; see `FrameStore.append` for what happens where they differ.
+their bytes with the observation before it; see `FrameStore.add_observation` for what happens where they differ.
+
+Everything that changes the store runs within `FrameStore.change`, which publishes it in one place.
 """
 
 from __future__ import annotations
 
 import math
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +37,8 @@ from diffreplay.layout import (
     Layout,
 )
 from diffreplay.reader import NO_ROW, FrameReader
+from diffreplay.recount import recount
+from diffreplay.turns import Turns
 
 MAX_LINK = np.iinfo(np.uint16).max
 # A block's frames, and what is skipped at the ring's end between them, are addressed with 32 bits.
@@ -45,10 +50,33 @@ class Stream:
     """What the writer remembers of one sequence of observations."""
 
     stack: NDArray[np.uint8]  # the newest observation, (frame_stack, H, W, C)
-    row: int = NO_ROW  # its row; NO_ROW where no episode is open
+    row: int = NO_ROW  # its row; NO_ROW where there is none to go on from
     reference_row: int = NO_ROW  # for codecs with reference frames: the raw one of the present group
     reference: NDArray[np.uint8] | None = None
     group_size: int = 0
+    is_open: bool = False  # whether its episode goes on
+
+
+class Undo(NamedTuple):
+    """What a change that is cut short has to put back."""
+
+    stream: Any  # the one that it appends to, None if it appends to none
+    is_new: bool  # the stream was not there; else as it was:
+    row: int
+    reference_row: int
+    reference: NDArray[np.uint8] | None
+    group_size: int
+    is_open: bool
+    next_check: int  # of the planner
+    coding_set: int
+
+
+def same(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> bool:
+    """Whether pixels are equal, for shapes that fit; `np.array_equal` swallows what a signal handler raises in it."""
+    return bool((one == other).all())
+
+
+NEW_STREAM = Stream(np.empty(0, np.uint8))
 
 
 class FrameStore(FrameReader):
@@ -86,9 +114,13 @@ class FrameStore(FrameReader):
         self._least_frames = max(window_frames, 4 * frame_stack)
         self.streams: dict[int, Stream] = {}
         self._owner = os.getpid()
+        self._turns = Turns(FrameStore.change.__code__)
+        self._undo: Undo | None = None
+        self._next = 0  # the row that is written next: HEAD, and the rows that are written and not published yet
         self._sets, self._blocks, self._log = layout.rings(self.arena)
         self._log_tail = 0  # where the coded frame of the oldest row begins in the log
         self._reference_set: Any = codec.open_set(b"", frame_shape)
+        self._coding_set = NO_ROW  # its number
         self.planner = codec.planner(frame_shape)
         self._count(Counter.MAGIC, MAGIC)
         self._count(Counter.VERSION, VERSION)
@@ -111,10 +143,40 @@ class FrameStore(FrameReader):
         rings = self._sets.allocated + self._blocks.allocated + self._log.allocated
         return HEADER_BYTES + rings + stacks + self._private_bytes()
 
+    def change(self, step: Callable[..., None], stream: int | None, *arguments: Any) -> None:
+        """Run `step(*arguments)`, which adds observations to `stream` or evicts, as one change.
+
+        Threads take turns. All rows that the step wrote are published by one statement, the last one that runs. Where
+        anything is raised before it, an interrupt included, no row was written, and the same step may be tried again;
+        what was evicted to make room stays evicted.
+
+        Raises:
+            ReadOnlyError: this process is not the writer.
+            ReplayError: this thread is changing the store already.
+        """
+        self.check_owner()
+        cut_short = self._turns.take()
+        try:
+            if cut_short:
+                self._repair()
+            self._begin(stream)
+            step(*arguments)
+            fence()  # a reader that sees the new head sees all of the rows
+            self.memory.counters[Counter.HEAD], self._undo, self._turns.claim = self._next, None, {}
+        except BaseException:
+            self._repair()
+            self._turns.claim = {}
+            raise
+
     def append(
         self, stack: NDArray[np.uint8], values: tuple[Any, ...] = (), stream: int = 0, *, first: bool = False
     ) -> int:
-        """Store an observation: its newest frame alone where the rest is known, else every frame of it.
+        """Store an observation as a change of its own; see `add_observation`. Returns the row of its newest frame."""
+        self.change(self.add_observation, stream, stack, values, stream, first)
+        return self.streams[stream].row
+
+    def add_observation(self, stack: NDArray[np.uint8], values: tuple[Any, ...], stream: int, first: bool) -> None:
+        """Within a change, store an observation: its newest frame alone where the rest is known, else all of it.
 
         - In mid-episode the older frames are dropped when they equal the newer ones of the observation
           before; otherwise the whole stack is stored as it came.
@@ -125,30 +187,24 @@ class FrameStore(FrameReader):
             values: one value for each of the further columns.
             stream: which sequence it continues.
             first: it begins an episode. So it does, too, when the step before it was evicted.
-
-        Returns:
-            The row of its newest frame.
-
-        Raises:
-            ReadOnlyError: this process is not the writer.
         """
-        self.check_owner()
         state = self._stream(stream)
         first = first or state.row < self.tail
-        if not first and self.head - state.row > MAX_LINK - self.layout.frame_stack:
-            self.append(state.stack, tuple(np.zeros(c.shape, c.dtype) for c in self.layout.scalars), stream, first=True)
-        previous, link = state.row, self.head - state.row
+        if not first and self._next - state.row > MAX_LINK - self.layout.frame_stack:
+            blank = tuple(np.zeros(c.shape, c.dtype) for c in self.layout.scalars)
+            self.add_observation(state.stack, blank, stream, True)
+        previous, link = state.row, self._next - state.row
         older, newest = stack[:-1], stack[-1]
         if first:
             state.group_size, link = 0, 0
             flags = Flag.FIRST
-            if not np.array_equal(older, np.broadcast_to(newest, older.shape)):
+            if not same(older, newest):
                 if older.any():
                     flags |= self._append_context(state, older, 0)
                     link = 1
                 else:
                     flags |= Flag.ZEROS
-        elif len(older) == 0 or np.array_equal(older, state.stack[1:]):
+        elif len(older) == 0 or same(older, state.stack[1:]):
             flags = 0
         else:
             state.group_size = 0
@@ -158,8 +214,70 @@ class FrameStore(FrameReader):
         if not first and previous >= self.tail:
             self._start_transition(previous)
         np.copyto(state.stack, stack)
-        self._plan_set()
-        return state.row
+
+    def goes_on_from(self, stream: int) -> NDArray[np.uint8] | None:
+        """The newest observation of a stream whose episode is open, (frame_stack, C, H, W), a view; else None."""
+        state = self.streams.get(stream)
+        return None if state is None or not state.is_open or state.row < self.tail else state.stack
+
+    def is_open(self, stream: int) -> bool:
+        """Whether an episode of the stream goes on."""
+        return stream in self.streams and self.streams[stream].is_open
+
+    def _begin(self, stream: int | None) -> None:
+        """Note what `_repair` has to put back, and renew the reference frames if it is time."""
+        state = None if stream is None else self.streams.get(stream)
+        known = state or NEW_STREAM
+        self._undo = Undo(
+            stream, state is None, known.row, known.reference_row, known.reference, known.group_size, known.is_open,
+            self.planner.next_check, self._coding_set,
+        )  # fmt: skip
+        if stream is not None and self.planner.due(self._next):
+            self._plan_set()
+
+    def _repair(self) -> None:
+        """Make all that is not in published rows agree with them again, after a change that was cut short.
+
+        It may be cut short itself: then it is begun anew.
+        """
+        self._next = self.head
+        self._log_tail = self._oldest_log_byte()
+        recount(self)
+        self._count(Counter.LOG_HEAD, self._log_end())
+        self._finish_eviction()
+        newest = self.counter(Counter.SET_HEAD) - 1
+        if newest >= self.counter(Counter.SET_TAIL) and self._coding_set != newest:
+            self.code_against(self._set_bytes(newest))
+        undo = self._undo
+        if undo is not None:
+            if undo.coding_set == self._coding_set:
+                self.planner.next_check = undo.next_check
+            if undo.stream is not None:
+                self._restore_stream(undo)
+        self._publish_allocated()
+        self._undo = None
+
+    def _restore_stream(self, undo: Undo) -> None:
+        """Put a stream back to where it was: its observation is read from its rows."""
+        if undo.is_new:
+            self.streams.pop(undo.stream, None)
+            return
+        state = self.streams[undo.stream]
+        state.reference_row, state.reference, state.group_size = undo.reference_row, undo.reference, undo.group_size
+        state.is_open = undo.is_open
+        stack = self._readable_stack(undo.row)
+        state.row = NO_ROW if stack is None else undo.row
+        if stack is not None:
+            np.copyto(state.stack, stack)
+
+    def _readable_stack(self, row: int) -> NDArray[np.uint8] | None:
+        """The observation at a row, (frame_stack, C, H, W); None where some of it was evicted or lost."""
+        if row < self.tail or not len(self.present(np.array([row]))):
+            return None
+        frames = self.stacks(np.array([row]))[0]
+        if np.any((frames != NO_ROW) & (self.oldest_needed(frames) < self.tail)):
+            return None
+        return self.read(frames).transpose(0, 3, 1, 2)
 
     def _stream(self, stream: int) -> Stream:
         state = self.streams.get(stream)
@@ -172,17 +290,16 @@ class FrameStore(FrameReader):
             self._publish_allocated()
         return state
 
-    def reopen_stream(self, stream: int, row: int, reference_row: int, group_size: int) -> None:
+    def reopen_stream(self, stream: int, row: int, is_open: bool, reference_row: int, group_size: int) -> None:
         """Have a stream of a loaded store go on from `row`, or begin anew where its observation is not whole."""
-        if row < self.tail or not len(self.present(np.array([row]))):
+        stack = self._readable_stack(row)
+        if stack is None and not is_open:
             return
         state = self._stream(stream)
-        frames = self.stacks(np.array([row]))[0]
-        if np.any((frames != NO_ROW) & (self.oldest_needed(frames) < self.tail)):
+        state.is_open = is_open
+        if stack is None:
             return
-        pixels = np.empty((len(frames), *self.layout.frame_shape), np.uint8)
-        self.decode(self.fetch(frames, pixels), pixels)
-        np.copyto(state.stack, pixels.transpose(0, 3, 1, 2))
+        np.copyto(state.stack, stack)
         state.row = row
         if self.tail <= reference_row < self.head and len(self.present(np.array([reference_row]))):
             state.reference, state.reference_row = self.read(np.array([reference_row]))[0], reference_row
@@ -198,11 +315,11 @@ class FrameStore(FrameReader):
     def _append_frame(
         self, state: Stream, frame: NDArray[np.uint8], link: int, flags: int, values: tuple[Any, ...]
     ) -> int:
-        """Code a frame (C, H, W), write it as a row and publish that."""
+        """Code a frame (C, H, W) and write it as a row, which counts once the change is published."""
         pixels = np.ascontiguousarray(frame.transpose(1, 2, 0))
         blob, reference_row = self._encode(state, pixels)
         start = self._reserve(len(blob))
-        row = self.head
+        row = self._next
         if reference_row < self.tail and reference_row != NO_ROW:  # making room evicted the reference
             state.group_size = 0
             blob, reference_row = self._encode(state, pixels)
@@ -222,8 +339,7 @@ class FrameStore(FrameReader):
             columns[column.name][block, within] = value
         self._count(Counter.LOG_HEAD, start + len(blob))
         self._add(Counter.PAYLOAD_BYTES, len(blob))
-        fence()  # a reader that sees the new head sees all of the row
-        self._count(Counter.HEAD, row + 1)
+        self._next = row + 1
         return row
 
     def _encode(self, state: Stream, pixels: NDArray[np.uint8]) -> tuple[Any, int]:
@@ -232,10 +348,10 @@ class FrameStore(FrameReader):
         if self.codec.reference != "frame":
             blob = self.codec.encode(pixels, self._reference_set)
             return (raw if blob is None else blob), NO_ROW
-        # A row that an interrupt kept from being published is no reference either.
-        lost = not self.tail <= state.reference_row < self.head or self.head - state.reference_row > MAX_LINK
+        lost = state.reference_row < self.tail or self._next - state.reference_row > MAX_LINK
         if state.group_size % self.layout.frame_stack == 0 or lost:
-            state.reference, state.reference_row, state.group_size = pixels, self.head, 1
+            # A copy: gray pixels are a view of what the caller gave, who may use the array again.
+            state.reference, state.reference_row, state.group_size = pixels.copy(), self._next, 1
             return raw, NO_ROW
         state.group_size += 1
         blob = self.codec.encode(pixels, state.reference)
@@ -246,10 +362,10 @@ class FrameStore(FrameReader):
 
         Evicts rows until the ring, the log and the byte cap allow it, before any memory is taken.
         """
-        head, log_head, ring = self.head, self._log_end(), self.layout.log_bytes
+        head, log_head, ring = self._next, self._log_end(), self.layout.log_bytes
         start = log_head if log_head % ring + nbytes <= ring else round_up(log_head, ring)
         block_end, log_end = head // BLOCK_ROWS + 1, -(-(start + nbytes) // LOG_SEGMENT_BYTES)
-        while self.tail < head:
+        while self.tail < self.head:
             more = (max(block_end - self._blocks.end, 0)) * self.layout.block_bytes
             more += max(log_end - self._log.end, 0) * LOG_SEGMENT_BYTES
             over_cap = self.max_bytes is not None and self.allocated_bytes() + more > self.max_bytes
@@ -262,26 +378,44 @@ class FrameStore(FrameReader):
         return start
 
     def _log_end(self) -> int:
-        """Where the newest row's coded frame ends in the log.
-
-        Read from the row, not from a counter: so a row that an interrupt kept from being published leaves no trace.
-        """
-        row = self.head - 1
+        """Where the newest row's coded frame ends in the log."""
+        row = self._next - 1
         if row < self.tail:
             return self._log_tail
         block, within = row // BLOCK_ROWS % self.layout.blocks, row % BLOCK_ROWS
         return int(self.memory.base[block]) + int(self.memory.columns["end"][block, within])
 
+    def _oldest_log_byte(self) -> int:
+        """Where in the log the coded frame of the oldest row begins, or the next one will, by the rows alone."""
+        tail = self.tail
+        row = tail - 1 if tail % BLOCK_ROWS or tail == self.head else tail
+        block = row // BLOCK_ROWS
+        if block < self._blocks.first:
+            return self._log_tail  # the block went after this was counted
+        begin = int(self.memory.base[block % self.layout.blocks])
+        if row < tail:
+            begin += int(self.memory.columns["end"][block % self.layout.blocks, row % BLOCK_ROWS])
+        return max(begin, self._log_tail)  # 0 in a block that is being given back
+
+    def evict_before(self, row: int) -> None:
+        """As a change of its own, drop all rows before `row`, which none that is still wanted may need."""
+        self.change(self._evict_before, None, row)
+
+    def _evict_before(self, row: int) -> None:
+        while self.tail < row:
+            self.evict()
+
     def evict(self) -> None:
-        """Drop the oldest row, and those that cannot be decoded without it."""
-        self.check_owner()
-        while True:
-            self._evict_row()
-            tail = self.tail
-            if self.codec.reference != "frame" or tail == self.head:
-                break
-            if self.memory.columns["reference"][tail // BLOCK_ROWS % self.layout.blocks, tail % BLOCK_ROWS] == 0:
-                break
+        """Within a change, drop the oldest row, and those that cannot be decoded without it."""
+        self._evict_row()
+        self._finish_eviction()
+
+    def _finish_eviction(self) -> None:
+        """Drop the oldest rows as long as what they are coded against is gone, and give back what nothing needs."""
+        if self.codec.reference == "frame":
+            references, blocks = self.memory.columns["reference"], self.layout.blocks
+            while self.tail < self.head and references[self.tail // BLOCK_ROWS % blocks, self.tail % BLOCK_ROWS]:
+                self._evict_row()
         self._release()
 
     def _evict_row(self) -> None:
@@ -292,8 +426,8 @@ class FrameStore(FrameReader):
         self._add(Counter.PAYLOAD_BYTES, start - end)
         if int(columns["flags"][block, within]) & Flag.STARTS:
             self._add(Counter.TRANSITIONS, -1)
-        self._log_tail = end
         self._count(Counter.TAIL, row + 1)
+        self._log_tail = end  # after TAIL, from which `_repair` makes up for it
 
     def _release(self) -> None:
         """Give back what lies wholly before the oldest row."""
@@ -304,9 +438,8 @@ class FrameStore(FrameReader):
         if block <= self._blocks.first and segment <= self._log.first and set_tail <= self._sets.first:
             return
         self._count(Counter.FREED, tail)
-        for number in range(self._sets.first, set_tail):
-            self._add(Counter.REFERENCE_BYTES, -int(self.memory.set_table["nbytes"][number % SET_SLOTS]))
         self._count(Counter.SET_TAIL, set_tail)
+        self._count(Counter.REFERENCE_BYTES, self.live_set_bytes())
         fence()  # a reader that sees any of the memory reused sees that it was freed
         for ring, first in ((self._blocks, block), (self._log, segment), (self._sets, set_tail)):
             ring.release(first)
@@ -321,8 +454,6 @@ class FrameStore(FrameReader):
 
     def _plan_set(self) -> None:
         """Ask the codec whether the rows so far make a better reference set, and build it."""
-        if not self.planner.due(self.head):
-            return
         frames = self.planner.choose(self)
         if frames is not None:
             self._build_set(frames.tobytes())
@@ -346,15 +477,25 @@ class FrameStore(FrameReader):
         self.memory.sets[begin : begin + len(data)] = data
         self.memory.set_table[number % SET_SLOTS] = (first_row, len(data))
         self._sets.end = number + 1
-        self._add(Counter.REFERENCE_BYTES, len(data))
         fence()
         self._count(Counter.SET_HEAD, number + 1)
+        self._count(Counter.REFERENCE_BYTES, self.live_set_bytes())
+
+    def live_set_bytes(self) -> int:
+        """Bytes of all reference sets that still have rows."""
+        numbers = range(self.counter(Counter.SET_TAIL), self.counter(Counter.SET_HEAD))
+        return sum(int(self.memory.set_table["nbytes"][number % SET_SLOTS]) for number in numbers)
+
+    def _set_bytes(self, number: int) -> bytes:
+        begin, nbytes = number % SET_SLOTS * self.layout.set_slot, self.memory.set_table["nbytes"][number % SET_SLOTS]
+        return bytes(self.memory.sets[begin : begin + int(nbytes)])
 
     def code_against(self, data: bytes) -> None:
         """Code against the newest reference set, whose frames are `data`, from now on."""
         number, opened = self.counter(Counter.SET_HEAD) - 1, self.codec.open_set(data, self.layout.frame_shape)
         self._open_sets.pop(number - 1, None)  # to read by, it is opened anew, without what only coding needs
         self._reference_set = self._open_sets[number] = opened
+        self._coding_set = number
         self._publish_allocated()
 
     def _make_room_for_set(self, opened: Any) -> bool:

@@ -86,7 +86,7 @@ def _describe(replay: ReplayBuffer, episodes: list[Rows]) -> list[str]:
     options = ", ".join(f"{key}={value}" for key, value in store.codec.options().items())
     lost = stats.frames - len(store.present(np.arange(store.tail, store.head)))
     sets = store.counter(Counter.SET_HEAD) - store.counter(Counter.SET_TAIL)
-    open_steps = {store.streams[name].row for name in replay._streams_open if name in store.streams} - {NO_ROW}
+    open_steps = {stream.row for stream in store.streams.values() if stream.is_open} - {NO_ROW}
     unfinished = sum(int(episode[-1]) in open_steps for episode in episodes)
     lengths = f", {min(steps)} to {max(steps)} long, {np.median(steps):.0f} in the middle" if steps else ""
     return [

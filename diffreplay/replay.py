@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from diffreplay import codecs, snapshot
 from diffreplay.batch import ReplayBatch
 from diffreplay.errors import InputError
-from diffreplay.frames import FrameStore
+from diffreplay.frames import FrameStore, same
 from diffreplay.invariants import check_invariants
 from diffreplay.layout import Column, Counter
 from diffreplay.sampling import Sampler
@@ -50,7 +50,8 @@ class TimeStep(Protocol):
 class ReplayBuffer(Sampler):
     """A replay buffer in shared memory that stores every frame once, losslessly coded.
 
-    One process writes: the one that made it. Others read over the same memory; see `make_replay_loader`.
+    One process writes: the one that made it. Its threads may add, save and sample at the same time; adding and saving
+    take turns. Other processes read over the same memory; see `make_replay_loader`.
 
     Args:
         capacity: transitions kept; an episode of T steps holds T - 1. The oldest frames leave first.
@@ -120,7 +121,6 @@ class ReplayBuffer(Sampler):
         )
         super().__init__(self.store, nstep, discount)
         self._rng = np.random.default_rng(seed)
-        self._streams_open: set[int] = set()
         self._commits: dict[Path, str | None] = {}  # snapshots of this buffer, and which commit holds its last state
 
     def add(self, time_step: TimeStep, stream: int = 0) -> None:
@@ -136,16 +136,8 @@ class ReplayBuffer(Sampler):
         """
         observation = self._observation("observation", time_step.observation)
         first, last = bool(time_step.first()), bool(time_step.last())
-        if first:
-            if stream in self._streams_open:
-                warnings.warn("a first step came in mid-episode: the episode before counts as truncated", stacklevel=2)
-            self._append(observation, self._blank(), stream, first=True)
-        else:
-            if stream not in self._streams_open:
-                raise InputError("time_step: expected a first step at an episode's start, got one that is not")
-            values = self._values(time_step.action, time_step.reward, time_step.discount)
-            self._append(observation, values, stream, first=False)
-        self._set_open(stream, not last)
+        values = self._blank() if first else self._values(time_step.action, time_step.reward, time_step.discount)
+        self.store.change(self._add_step, stream, stream, observation, values, first, last)
 
     def add_transition(
         self,
@@ -177,12 +169,8 @@ class ReplayBuffer(Sampler):
         before = self._observation("obs", obs)
         after = self._observation("next_obs", next_obs)
         values = self._values(action, reward, 0.0 if terminated else 1.0)
-        known = self.store.streams.get(stream)
-        goes_on = stream in self._streams_open and known is not None and known.row >= self.store.tail
-        if not goes_on or known is None or not np.array_equal(before, known.stack):
-            self._append(before, self._blank(), stream, first=True)
-        self._append(after, values, stream, first=False)
-        self._set_open(stream, not (terminated or truncated))
+        ended = bool(terminated or truncated)
+        self.store.change(self._add_pair, stream, stream, before, after, values, ended)
 
     def sample(self, batch_size: int) -> ReplayBatch:
         """A batch drawn uniformly from all complete windows, on the CPU.
@@ -203,7 +191,8 @@ class ReplayBuffer(Sampler):
     def save(self, directory: str | Path) -> str:
         """Save a snapshot: only what is new since the last one in the same directory is written.
 
-        Sampling goes on meanwhile. Interrupted at any moment, the directory holds the state before or after.
+        Sampling goes on meanwhile; adding waits. Interrupted at any moment, the directory holds the state before or
+        after.
 
         Args:
             directory: made if needed; a snapshot of another buffer in it is replaced.
@@ -214,11 +203,10 @@ class ReplayBuffer(Sampler):
         Raises:
             OSError: it cannot be written to; the snapshot in it is as it was.
         """
-        self.store.check_owner()
         directory = Path(directory)
-        commit = snapshot.save(self, directory, self._commits.get(directory.resolve()))
-        self._commits[directory.resolve()] = commit
-        return commit
+        commits: list[str] = []
+        self.store.change(self._save, None, directory, commits)
+        return commits[0]
 
     @classmethod
     def load(
@@ -253,18 +241,39 @@ class ReplayBuffer(Sampler):
         Returns:
             What is damaged, a sentence each; empty when all is well.
         """
-        return snapshot.verify(self)
+        problems: list[str] = []
+        self.store.change(lambda: problems.extend(snapshot.verify(self)), None)
+        return problems
+
+    def _add_step(
+        self, stream: int, stack: NDArray[np.uint8], values: tuple[Any, ...], first: bool, last: bool
+    ) -> None:
+        is_open = self.store.is_open(stream)
+        if first and is_open:
+            warnings.warn("a first step came in mid-episode: the episode before counts as truncated", stacklevel=4)
+        if not first and not is_open:
+            raise InputError("time_step: expected a first step at an episode's start, got one that is not")
+        self._append(stack, values, stream, first=first)
+        self.store.streams[stream].is_open = not last
+
+    def _add_pair(
+        self, stream: int, before: NDArray[np.uint8], after: NDArray[np.uint8], values: tuple[Any, ...], ended: bool
+    ) -> None:
+        newest = self.store.goes_on_from(stream)
+        if newest is None or not same(before, newest):
+            self._append(before, self._blank(), stream, first=True)
+        self._append(after, values, stream, first=False)
+        self.store.streams[stream].is_open = not ended
 
     def _append(self, stack: NDArray[np.uint8], values: tuple[Any, ...], stream: int, *, first: bool) -> None:
         while not first and self.store.counter(Counter.TRANSITIONS) >= self.capacity:
             self.store.evict()
-        self.store.append(stack, values, stream, first=first)
+        self.store.add_observation(stack, values, stream, first)
 
-    def _set_open(self, stream: int, is_open: bool) -> None:
-        if is_open:
-            self._streams_open.add(stream)
-        else:
-            self._streams_open.discard(stream)
+    def _save(self, directory: Path, commits: list[str]) -> None:
+        known = directory.resolve()
+        commits.append(snapshot.save(self, directory, self._commits.get(known)))
+        self._commits[known] = commits[0]
 
     def _observation(self, name: str, value: Any) -> NDArray[np.uint8]:
         """Check an observation; a view of it as (frame_stack, C, H, W)."""

@@ -13,6 +13,7 @@ from diffreplay.frames import FrameStore
 from diffreplay.layout import BLOCK_ROWS, LOG_SEGMENT_BYTES, Counter, Flag
 from diffreplay.manifest import FileEntry, Manifest
 from diffreplay.reader import NO_ROW
+from diffreplay.recount import count_transitions, set_flags
 from diffreplay.segments import Rows, read_segment, read_set
 
 Mask = NDArray[np.bool_]
@@ -52,7 +53,7 @@ def restore(store: FrameStore, directory: Path, manifest: Manifest) -> list[str]
         _append_rows(store, rows)
     if damage:
         _cut_out(store, _gone(store, lost_rows, lost_sets))
-    _count_transitions(store)
+    count_transitions(store)
     store.make_room(0)
     store._publish_allocated()
     return damage
@@ -65,7 +66,7 @@ def _begin(store: FrameStore, manifest: Manifest) -> None:
     """
     row, log_tail, first_set = manifest.tail, manifest.log_tail, manifest.sets[0].first if manifest.sets else 0
     counters = store.memory.counters
-    counters[[Counter.HEAD, Counter.TAIL, Counter.FREED]] = row
+    counters[[Counter.HEAD, Counter.TAIL, Counter.FREED]] = store._next = row
     counters[[Counter.SET_HEAD, Counter.SET_TAIL]] = first_set
     counters[Counter.LOG_HEAD] = store._log_tail = log_tail
     store._sets.first = store._sets.end = first_set
@@ -94,7 +95,8 @@ def _append_rows(store: FrameStore, rows: Rows) -> None:
     store._blocks.end = int(numbers[-1]) // BLOCK_ROWS + 1
     store._count(Counter.LOG_HEAD, int(ends[-1]))
     store._add(Counter.PAYLOAD_BYTES, len(payload))
-    store._count(Counter.HEAD, begin + len(lengths))
+    store._next = begin + len(lengths)
+    store._count(Counter.HEAD, store._next)
 
 
 def _place_payload(store: FrameStore, lengths: NDArray[np.int64], payload: memoryview) -> NDArray[np.int64]:
@@ -168,24 +170,9 @@ def _cut_out(store: FrameStore, gone: Mask) -> None:
     flags[orphan & restart] = Flag.FIRST | Flag.RESTART
     flags[orphan & ~restart] = Flag.FIRST | Flag.RESTART | Flag.LOST
     flags[broken] = Flag.CONTEXT | Flag.LOST
-    _set_flags(store, rows, flags)
+    set_flags(store, rows, flags)
 
 
 def _unlink(store: FrameStore, rows: NDArray[np.int64]) -> None:
     """Have rows, the oldest frames of stacks that were stored anew, follow no step."""
     store.memory.columns["link"][rows // BLOCK_ROWS % store.layout.blocks, rows % BLOCK_ROWS] = 0
-
-
-def _count_transitions(store: FrameStore) -> None:
-    """Mark the steps at which transitions start, and count them."""
-    rows = np.arange(store.tail, store.head)
-    flags = store.column("flags", rows) & np.uint8(~Flag.STARTS & 255)
-    starts = store.previous_steps(rows[(flags & Flag.CONTEXT) == 0])
-    starts = starts[starts >= store.tail]
-    flags[starts - store.tail] |= Flag.STARTS
-    _set_flags(store, rows, flags)
-    store._count(Counter.TRANSITIONS, len(starts))
-
-
-def _set_flags(store: FrameStore, rows: NDArray[np.int64], flags: NDArray[np.uint8]) -> None:
-    store.memory.columns["flags"][rows // BLOCK_ROWS % store.layout.blocks, rows % BLOCK_ROWS] = flags

@@ -173,7 +173,7 @@ def _describe(replay: ReplayBuffer) -> dict[str, Any]:
         "random_state": replay._rng.bit_generator.state,
         "next_check": store.planner.next_check,
         "streams": [
-            [name, stream.row, name in replay._streams_open, stream.reference_row, stream.group_size]
+            [name, stream.row, stream.is_open, stream.reference_row, stream.group_size]
             for name, stream in store.streams.items()
         ],
     }
@@ -227,5 +227,4 @@ def _resume(replay: ReplayBuffer, manifest: Manifest) -> None:
             raise ValueError(f"streams: expected each to end at a row of its own, got row {row} twice")
         if row >= store.tail:
             rows.add(row)
-        store.reopen_stream(name, row, reference_row, group_size)
-        replay._set_open(name, bool(is_open))
+        store.reopen_stream(name, row, bool(is_open), reference_row, group_size)

@@ -113,7 +113,7 @@ def contents(replay):
         begin = number % SET_SLOTS * store.layout.set_slot
         digest.update(bytes(store.memory.sets[begin : begin + nbytes]) + first_row.to_bytes(8, "little"))
     streams = [
-        [name, stream.row, name in replay._streams_open, hashlib.blake2b(stream.stack).hexdigest()]
+        [name, stream.row, stream.is_open, hashlib.blake2b(stream.stack).hexdigest()]
         for name, stream in store.streams.items()
     ]
     digest.update(json.dumps([streams, replay._rng.bit_generator.state, store.planner.next_check]).encode())

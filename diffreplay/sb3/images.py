@@ -96,8 +96,8 @@ class ImageStore:
 
     def evict_before(self, row: int) -> None:
         """Drop all rows before `row`, which none that is still wanted may need."""
-        while self.frames.tail < row:
-            self.frames.evict()
+        if self.frames.tail < row:
+            self.frames.evict_before(row)
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         """To pickle: everything, coded as it is, and to be restored into memory of its own."""

@@ -69,12 +69,12 @@ def restore_store(store: FrameStore, state: dict[str, Any]) -> None:
     for ring, (first, end) in zip((store._sets, store._blocks, store._log), state["rings"], strict=True):
         ring.first, ring.end = first, end
     store._log_tail, store.streams = state["log_tail"], state["streams"]
+    store._next = store.head
     store.planner.next_check = state["next_check"]
     number = store.counter(Counter.SET_HEAD) - 1
     if number >= 0:
         begin, nbytes = _set_place(store, number)
-        data = bytes(store.arena.bytes[begin : begin + nbytes])
-        store._reference_set = store._open_sets[number] = store.codec.open_set(data, store.layout.frame_shape)
+        store.code_against(bytes(store.arena.bytes[begin : begin + nbytes]))
 
 
 def _pieces(store: FrameStore) -> Iterator[tuple[int, int]]:
