@@ -12,7 +12,7 @@ import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,27 +56,18 @@ class Stream:
     group_size: int = 0
     is_open: bool = False  # whether its episode goes on
 
+    def mark(self) -> tuple[Any, ...]:
+        """All but the pixels, for `go_back`."""
+        return self.row, self.reference_row, self.reference, self.group_size, self.is_open
 
-class Undo(NamedTuple):
-    """What a change that is cut short has to put back."""
-
-    stream: Any  # the one that it appends to, None if it appends to none
-    is_new: bool  # the stream was not there; else as it was:
-    row: int
-    reference_row: int
-    reference: NDArray[np.uint8] | None
-    group_size: int
-    is_open: bool
-    next_check: int  # of the planner
-    coding_set: int
+    def go_back(self, mark: tuple[Any, ...]) -> None:
+        """Be as when `mark` was called."""
+        self.row, self.reference_row, self.reference, self.group_size, self.is_open = mark
 
 
 def same(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> bool:
     """Whether pixels are equal, for shapes that fit; `np.array_equal` swallows what a signal handler raises in it."""
     return bool((one == other).all())
-
-
-NEW_STREAM = Stream(np.empty(0, np.uint8))
 
 
 class FrameStore(FrameReader):
@@ -115,7 +106,10 @@ class FrameStore(FrameReader):
         self.streams: dict[int, Stream] = {}
         self._owner = os.getpid()
         self._turns = Turns(FrameStore.change.__code__)
-        self._undo: Undo | None = None
+        # What a change that is cut short has to put back: the stream and its mark, the planner's next check, the set
+        # that frames were coded against; None while there is nothing.
+        self._undo: tuple[Any, tuple[Any, ...] | None, int, int] | None = None
+        self._touched = False  # whether the present change has changed anything yet
         self._next = 0  # the row that is written next: HEAD, and the rows that are written and not published yet
         self._sets, self._blocks, self._log = layout.rings(self.arena)
         self._log_tail = 0  # where the coded frame of the oldest row begins in the log
@@ -226,12 +220,10 @@ class FrameStore(FrameReader):
 
     def _begin(self, stream: int | None) -> None:
         """Note what `_repair` has to put back, and renew the reference frames if it is time."""
+        self._touched = False
         state = None if stream is None else self.streams.get(stream)
-        known = state or NEW_STREAM
-        self._undo = Undo(
-            stream, state is None, known.row, known.reference_row, known.reference, known.group_size, known.is_open,
-            self.planner.next_check, self._coding_set,
-        )  # fmt: skip
+        mark = None if state is None else state.mark()
+        self._undo = stream, mark, self.planner.next_check, self._coding_set
         if stream is not None and self.planner.due(self._next):
             self._plan_set()
 
@@ -240,6 +232,8 @@ class FrameStore(FrameReader):
 
         It may be cut short itself: then it is begun anew.
         """
+        if not self._touched:
+            return
         self._next = self.head
         self._log_tail = self._oldest_log_byte()
         recount(self)
@@ -248,26 +242,26 @@ class FrameStore(FrameReader):
         newest = self.counter(Counter.SET_HEAD) - 1
         if newest >= self.counter(Counter.SET_TAIL) and self._coding_set != newest:
             self.code_against(self._set_bytes(newest))
-        undo = self._undo
-        if undo is not None:
-            if undo.coding_set == self._coding_set:
-                self.planner.next_check = undo.next_check
-            if undo.stream is not None:
-                self._restore_stream(undo)
+        if self._undo is not None:
+            stream, mark, next_check, coding_set = self._undo
+            if coding_set == self._coding_set:
+                self.planner.next_check = next_check
+            if stream is not None:
+                self._restore_stream(stream, mark)
         self._publish_allocated()
         self._undo = None
 
-    def _restore_stream(self, undo: Undo) -> None:
-        """Put a stream back to where it was: its observation is read from its rows."""
-        if undo.is_new:
-            self.streams.pop(undo.stream, None)
+    def _restore_stream(self, stream: int, mark: tuple[Any, ...] | None) -> None:
+        """Put a stream back to where it was, if it was there: its observation is read from its rows."""
+        if mark is None:
+            self.streams.pop(stream, None)
             return
-        state = self.streams[undo.stream]
-        state.reference_row, state.reference, state.group_size = undo.reference_row, undo.reference, undo.group_size
-        state.is_open = undo.is_open
-        stack = self._readable_stack(undo.row)
-        state.row = NO_ROW if stack is None else undo.row
-        if stack is not None:
+        state = self.streams[stream]
+        state.go_back(mark)
+        stack = self._readable_stack(state.row)
+        if stack is None:
+            state.row = NO_ROW
+        else:
             np.copyto(state.stack, stack)
 
     def _readable_stack(self, row: int) -> NDArray[np.uint8] | None:
@@ -285,6 +279,7 @@ class FrameStore(FrameReader):
             height, width, channels = self.layout.frame_shape
             self._check_cap(f"max_bytes, with {len(self.streams) + 1} streams", len(self.streams) + 1)
             stack = np.zeros((self.layout.frame_stack, channels, height, width), np.uint8)
+            self._touched = True
             self.make_room(stack.nbytes)
             state = self.streams[stream] = Stream(stack)
             self._publish_allocated()
@@ -316,6 +311,7 @@ class FrameStore(FrameReader):
         self, state: Stream, frame: NDArray[np.uint8], link: int, flags: int, values: tuple[Any, ...]
     ) -> int:
         """Code a frame (C, H, W) and write it as a row, which counts once the change is published."""
+        self._touched = True
         pixels = np.ascontiguousarray(frame.transpose(1, 2, 0))
         blob, reference_row = self._encode(state, pixels)
         start = self._reserve(len(blob))
@@ -419,6 +415,7 @@ class FrameStore(FrameReader):
         self._release()
 
     def _evict_row(self) -> None:
+        self._touched = True
         row, columns = self.tail, self.memory.columns
         block, within = row // BLOCK_ROWS % self.layout.blocks, row % BLOCK_ROWS
         end = int(self.memory.base[block]) + int(columns["end"][block, within])
@@ -454,6 +451,7 @@ class FrameStore(FrameReader):
 
     def _plan_set(self) -> None:
         """Ask the codec whether the rows so far make a better reference set, and build it."""
+        self._touched = True
         frames = self.planner.choose(self)
         if frames is not None:
             self._build_set(frames.tobytes())
