@@ -37,7 +37,7 @@ from diffreplay.layout import (
     Layout,
 )
 from diffreplay.reader import NO_ROW, FrameReader
-from diffreplay.recount import recount
+from diffreplay.recount import count_reference_bytes, recount
 from diffreplay.turns import Turns
 
 MAX_LINK = np.iinfo(np.uint16).max
@@ -436,7 +436,7 @@ class FrameStore(FrameReader):
             return
         self._count(Counter.FREED, tail)
         self._count(Counter.SET_TAIL, set_tail)
-        self._count(Counter.REFERENCE_BYTES, self.live_set_bytes())
+        count_reference_bytes(self)
         fence()  # a reader that sees any of the memory reused sees that it was freed
         for ring, first in ((self._blocks, block), (self._log, segment), (self._sets, set_tail)):
             ring.release(first)
@@ -477,12 +477,7 @@ class FrameStore(FrameReader):
         self._sets.end = number + 1
         fence()
         self._count(Counter.SET_HEAD, number + 1)
-        self._count(Counter.REFERENCE_BYTES, self.live_set_bytes())
-
-    def live_set_bytes(self) -> int:
-        """Bytes of all reference sets that still have rows."""
-        numbers = range(self.counter(Counter.SET_TAIL), self.counter(Counter.SET_HEAD))
-        return sum(int(self.memory.set_table["nbytes"][number % SET_SLOTS]) for number in numbers)
+        count_reference_bytes(self)
 
     def _set_bytes(self, number: int) -> bytes:
         begin, nbytes = number % SET_SLOTS * self.layout.set_slot, self.memory.set_table["nbytes"][number % SET_SLOTS]

@@ -2,36 +2,38 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 from numpy.typing import NDArray
 
-from diffreplay.layout import BLOCK_ROWS, Counter, Flag
-
-if TYPE_CHECKING:
-    from diffreplay.frames import FrameStore
+from diffreplay.layout import BLOCK_ROWS, SET_SLOTS, Counter, Flag
+from diffreplay.reader import FrameReader, Rows
 
 
-def recount(store: FrameStore) -> None:
+def recount(store: FrameReader) -> None:
     """Set the counters of transitions and bytes to what the rows say."""
     count_transitions(store)
-    payload = store.lengths(np.arange(store.tail, store.head)).sum()
-    store.memory.counters[Counter.PAYLOAD_BYTES] = payload
-    store.memory.counters[Counter.REFERENCE_BYTES] = store.live_set_bytes()
+    store.memory.counters[Counter.PAYLOAD_BYTES] = store.locate(np.arange(*store.bounds()))[1].sum()
+    count_reference_bytes(store)
 
 
-def count_transitions(store: FrameStore) -> None:
+def count_transitions(store: FrameReader) -> None:
     """Mark the steps at which transitions start, and count them."""
-    rows = np.arange(store.tail, store.head)
+    tail, head = store.bounds()
+    rows = np.arange(tail, head)
     flags = store.column("flags", rows) & np.uint8(~Flag.STARTS & 255)
     starts = store.previous_steps(rows[(flags & Flag.CONTEXT) == 0])
-    starts = starts[starts >= store.tail]
-    flags[starts - store.tail] |= Flag.STARTS
+    starts = starts[starts >= tail]
+    flags[starts - tail] |= Flag.STARTS
     set_flags(store, rows, flags)
     store.memory.counters[Counter.TRANSITIONS] = len(starts)
 
 
-def set_flags(store: FrameStore, rows: NDArray[np.int64], flags: NDArray[np.uint8]) -> None:
+def count_reference_bytes(store: FrameReader) -> None:
+    """Set the bytes of all reference sets that still have rows."""
+    numbers = np.arange(store.counter(Counter.SET_TAIL), store.counter(Counter.SET_HEAD))
+    store.memory.counters[Counter.REFERENCE_BYTES] = store.memory.set_table["nbytes"][numbers % SET_SLOTS].sum()
+
+
+def set_flags(store: FrameReader, rows: Rows, flags: NDArray[np.uint8]) -> None:
     """Write the flags of live rows."""
     store.memory.columns["flags"][rows // BLOCK_ROWS % store.layout.blocks, rows % BLOCK_ROWS] = flags
