@@ -13,6 +13,10 @@ class InputError(ReplayError, ValueError):
     """An argument or a step has the wrong type, shape, range or order; the buffer is as it was."""
 
 
+class IndexingError(InputError, IndexError):
+    """An index that reaches beyond what is there, or of a kind that is not supported."""
+
+
 class UnknownCodecError(InputError):
     """No codec of that name is registered."""
 

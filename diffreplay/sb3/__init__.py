@@ -4,23 +4,25 @@
 
     model = DQN("CnnPolicy", env, replay_buffer_class=CompressedReplayBuffer)
 
-Needs Stable-Baselines3 2.9: `pip install diffreplay[atari]`.
+Needs Stable-Baselines3 2.9: `pip install diffreplay[atari]`. Buffers for the algorithms of sb3-contrib are in
+`diffreplay.sb3.contrib`.
 """
 
-try:
-    import stable_baselines3 as _  # noqa: F401
-except ModuleNotFoundError as error:
-    raise ModuleNotFoundError(
-        f"diffreplay.sb3: expected Stable-Baselines3 2.9, got {error}; install it with pip install 'diffreplay[atari]'",
-        name=error.name,
-    ) from None
+from diffreplay.sb3.requirements import require
 
-from diffreplay.sb3.replay import CompressedDictReplayBuffer, CompressedReplayBuffer
-from diffreplay.sb3.rollout import CompressedDictRolloutBuffer, CompressedRolloutBuffer
+require("stable_baselines3")
+
+from diffreplay.sb3.replay import (  # noqa: E402
+    CompressedDictReplayBuffer,
+    CompressedHerReplayBuffer,
+    CompressedReplayBuffer,
+)
+from diffreplay.sb3.rollout import CompressedDictRolloutBuffer, CompressedRolloutBuffer  # noqa: E402
 
 __all__ = [
     "CompressedDictReplayBuffer",
     "CompressedDictRolloutBuffer",
+    "CompressedHerReplayBuffer",
     "CompressedReplayBuffer",
     "CompressedRolloutBuffer",
 ]

@@ -1,154 +1,45 @@
-"""Observations in a FrameStore behind the few array operations that Stable-Baselines3's buffers use.
+"""Observations in an ImageStore behind what looks like an array of them.
 
-Those buffers write `observations[position] = batch` and read `observations[positions, environments]`. An
+Stable-Baselines3's buffers write `observations[position] = batch` and read `observations[positions, environments]`. An
 `ImageArray` answers both, so that everything else, drawing samples included, stays their own code.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.lib.mixins import NDArrayOperatorsMixin
+from numpy.typing import DTypeLike, NDArray
 
-from diffreplay.codecs import Codec
-from diffreplay.errors import CorruptDataError, InputError
-from diffreplay.frames import FrameStore
+from diffreplay.errors import CorruptDataError, IndexingError, InputError
 from diffreplay.reader import NO_ROW, Rows
-from diffreplay.sb3.pickling import restore_store, store_state
+from diffreplay.sb3.indexing import is_basic, table_key
 from diffreplay.sb3.spaces import FrameCut
+from diffreplay.sb3.store import ImageStore
+
+PIECE = 4096  # observations read at once; more only take more memory
 
 
-class ImageStore:
-    """The observations of `n_envs` environments, each frame stored once, each environment a stream of its own.
-
-    Args:
-        cut: how an observation is a stack of frames.
-        n_envs: environments.
-        observations: how many the store must hold at most, over all environments.
-        codec: how frames are coded.
-        max_bytes: cap on the bytes that the frames take; the oldest leave first.
-    """
-
-    def __init__(
-        self, cut: FrameCut, n_envs: int, observations: int, codec: Codec, max_bytes: int | None = None
-    ) -> None:
-        self.cut, self.n_envs = cut, n_envs
-        self._arguments = (cut, n_envs, observations, codec, max_bytes)
-        # At worst no frame of a stack is found in the one before it.
-        self.frames = FrameStore(cut.frame_shape, cut.frame_stack, observations * cut.frame_stack, codec, (), max_bytes)
-        self._newest: NDArray[np.uint8] | None = None
-        self._newest_rows = np.full(n_envs, NO_ROW, np.int64)
-        self._expected: tuple[Rows, NDArray[np.uint8]] | None = None
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes taken now."""
-        return self.frames.allocated_bytes() + (0 if self._newest is None else self._newest.nbytes)
-
-    def put(self, observations: NDArray[np.uint8]) -> Rows:
-        """Store one observation of each environment, unless it is the one stored last for that environment.
-
-        Args:
-            observations: (n_envs, *shape) uint8; kept without a copy.
-
-        Returns:
-            (n_envs,) rows that `get` takes.
-        """
-        known = self._known(observations)
-        if not known.all():
-            stacks = self.cut.stacks(observations)
-            for env in np.flatnonzero(~known).tolist():
-                self._newest_rows[env] = self._append(stacks[env], env)
-            self._newest = observations
-        return self._newest_rows.copy()
-
-    def get(self, rows: Rows, then: Rows | None = None) -> NDArray[np.uint8]:
-        """Observations at `rows` of any shape: a new array (*rows.shape, *shape); zeros at NO_ROW.
-
-        Args:
-            rows: what `put` returned.
-            then: of the same shape, what the next call will probably ask for. Most frames of a step's two
-                observations are the same, so both are read at once.
-        """
-        expected, self._expected = self._expected, None
-        if expected is not None and np.array_equal(expected[0], rows):
-            return expected[1]
-        if then is None:
-            return self._read(rows)
-        both = self._read(np.stack([rows, then]))
-        self._expected = then, both[1]
-        return both[0]
-
-    def oldest_needed(self, rows: Rows) -> int:
-        """The oldest row without which one of `rows` cannot be read."""
-        stacks = self.frames.stacks(rows).reshape(-1)
-        return int(self.frames.oldest_needed(stacks[stacks != NO_ROW]).min())
-
-    def newest_needed(self) -> int:
-        """The oldest row that the newest observations need, which the next ones build on."""
-        return self.frames.tail if self._newest is None else self.oldest_needed(self._newest_rows)
-
-    def clear(self) -> None:
-        """Forget all observations; reference frames stay."""
-        self.evict_before(self.frames.head)
-        self._newest = self._expected = None
-
-    def evict_before(self, row: int) -> None:
-        """Drop all rows before `row`, which none that is still wanted may need."""
-        if self.frames.tail < row:
-            self.frames.evict_before(row)
-
-    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
-        """To pickle: everything, coded as it is, and to be restored into memory of its own."""
-        state = {"frames": store_state(self), "newest": self._newest, "newest_rows": self._newest_rows}
-        return ImageStore, self._arguments, state
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        restore_store(self.frames, state["frames"])
-        self._newest, self._newest_rows = state["newest"], state["newest_rows"]
-
-    def _known(self, observations: NDArray[np.uint8]) -> NDArray[np.bool_]:
-        """Which environments' observations are those stored last."""
-        alive = self._newest_rows >= self.frames.tail
-        if self._newest is None or not alive.any():
-            return np.zeros(self.n_envs, bool)
-        pairs = zip(observations, self._newest, strict=True)
-        return alive & np.array([np.array_equal(new, old) for new, old in pairs])
-
-    def _append(self, stack: NDArray[np.uint8], env: int) -> int:
-        """Store a stack (frame_stack, C, H, W); what does not continue the stack before begins an episode."""
-        before = self.frames.streams.get(env)
-        first = before is None or not np.array_equal(stack[:-1], before.stack[1:])
-        return self.frames.append(stack, (), env, first=first)
-
-    def _read(self, rows: Rows) -> NDArray[np.uint8]:
-        stacks = self.frames.stacks(rows.reshape(-1))
-        unique, places = np.unique(stacks, return_inverse=True)
-        frames = np.empty((len(unique), *self.cut.frame_shape), np.uint8)
-        zeros = int(np.searchsorted(unique, NO_ROW, side="right"))
-        frames[:zeros] = 0
-        if zeros < len(unique):
-            self.frames.decode(self.frames.fetch(unique[zeros:], frames[zeros:]), frames[zeros:])
-        stacked = frames[places.reshape(stacks.shape)]
-        return self.cut.observations(stacked).reshape(*rows.shape, *self.cut.shape)
-
-
-class ImageArray:
+class ImageArray(NDArrayOperatorsMixin):
     """Stands for an array (*table, *shape) of observations; each entry is a row of an ImageStore.
 
-    Reading gives new arrays, as indexing with integer arrays does. Entries that were never written are zeros.
+    It is read like a NumPy array: by any index, with its methods, by functions of NumPy. All of them decode what
+    they need, methods and functions the whole array. What would be a view of a NumPy array is read-only here, as
+    writing to it would change nothing. Entries that were never written are zeros.
 
     Args:
         store: where the observations are.
         table: shape of the entries.
-        then: which array is likely to be read at the same index next.
     """
 
     LARGEST = int(np.iinfo(np.uint32).max)
 
-    def __init__(self, store: ImageStore, table: tuple[int, ...], then: ImageArray | None = None) -> None:
-        self.store, self._then = store, then
+    def __init__(self, store: ImageStore, table: tuple[int, ...]) -> None:
+        self.store = store
+        self._then: ImageArray | None = None
         # Rows are numbered for ever: kept in 4 bytes as row - origin + 1, where 0 is none.
         self._entries: NDArray[np.uint32] = np.zeros(table, np.uint32)
         self._origin = 0
@@ -159,12 +50,27 @@ class ImageArray:
         return (*self._entries.shape, *self.store.cut.shape)
 
     @property
+    def ndim(self) -> int:
+        """Axes of that array."""
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        """Pixels of that array."""
+        return math.prod(self.shape)
+
+    @property
     def dtype(self) -> np.dtype[np.uint8]:
         """uint8."""
         return np.dtype(np.uint8)
 
     @property
     def nbytes(self) -> int:
+        """Bytes of that array, which are not taken here: `stats()` of the buffer says what is."""
+        return self.size
+
+    @property
+    def entry_bytes(self) -> int:
         """Bytes of the entries, without the frames they stand for."""
         return self._entries.nbytes
 
@@ -172,42 +78,80 @@ class ImageArray:
         return len(self._entries)
 
     def __setitem__(self, position: int, observations: NDArray[np.uint8]) -> None:
-        """Store one observation of each environment, (n_envs, *shape) uint8; the array is kept, not copied.
+        """Store one observation of each environment, (n_envs, *shape) uint8, which is copied.
 
         Raises:
-            InputError: wrong dtype or shape.
+            InputError: wrong dtype or shape, or this array is flattened.
+            IndexingError: not the number of a position.
         """
-        expected = (self.store.n_envs, *self.store.cut.shape)
-        if observations.dtype != np.uint8 or observations.shape != expected:
-            raise InputError(
-                f"observations: expected uint8 of shape {expected}, got {observations.dtype} of shape "
-                f"{observations.shape}"
+        if isinstance(position, bool) or not isinstance(position, int | np.integer):
+            raise IndexingError(
+                "index: expected the number of a position, observations[position] = batch with one observation of each "
+                f"environment, got {position!r}; nothing else can be assigned"
             )
-        rows = self.store.put(observations)
+        if not -len(self) <= position < len(self):
+            raise IndexingError(f"index: expected a position below {len(self)}, got {position}")
+        expected, new = (self.store.n_envs, *self.store.cut.shape), np.asarray(observations)
+        if new.dtype != np.uint8 or new.shape != expected:
+            raise InputError(f"observations: expected uint8 of shape {expected}, got {new.dtype} of shape {new.shape}")
+        if self._entries.ndim == 1:
+            raise InputError(
+                "observations: expected reset() before the next rollout, as this one was flattened to be read"
+            )
+        rows = self.store.put(new)
         if rows.max() - self._origin >= self.LARGEST:
             self._move_origin(self.store.frames.tail)
         self._entries[position] = rows - self._origin + 1
 
-    def __getitem__(self, key: Any) -> NDArray[np.uint8]:
-        """Observations at any NumPy index of the table's axes; the pixels' axes come whole.
+    def __getitem__(self, key: Any) -> Any:
+        """Pixels at any index that NumPy takes, as a new array; read-only where NumPy would give a view.
 
         Raises:
-            InputError: the index goes beyond the table.
+            IndexingError: NumPy does not take the index.
             CorruptDataError: an observation was evicted under a byte cap.
         """
-        keys = key if isinstance(key, tuple) else (key,)
-        axes = self._entries.ndim
-        if any(not (isinstance(part, slice) and part == slice(None)) for part in keys[axes:]):
-            raise InputError(f"index: expected one over the first {axes} axes and whole observations, got {key!r}")
-        rows = self.rows(keys[:axes])
-        evicted = rows < self.store.frames.tail
-        if evicted.any() and (rows[evicted] != NO_ROW).any():
-            raise CorruptDataError("index: expected observations that are still held, got one evicted under max_bytes")
-        return self.store.get(rows, None if self._then is None else self._then.rows(keys[:axes]))
+        taken = table_key(key, self._entries.ndim, self.shape)
+        pixels = self._pixels(key) if taken is None else self._whole(taken)
+        if isinstance(pixels, np.ndarray) and is_basic(key):
+            pixels.flags.writeable = False
+        return pixels
+
+    def __iter__(self) -> Iterator[NDArray[np.uint8]]:
+        return (self[position] for position in range(len(self)))
+
+    def __contains__(self, value: Any) -> bool:
+        return value in np.asarray(self)
+
+    def __bool__(self) -> bool:
+        return bool(np.asarray(self)) if self.size == 1 else self._refuse_truth()
+
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
+        """All pixels, decoded: as many bytes as Stable-Baselines3's own array takes."""
+        if copy is False:
+            raise InputError("copy: expected True or None, got False, as the pixels must be decoded into a new array")
+        return self._whole(()).astype(self.dtype if dtype is None else dtype, copy=False)
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        if any(isinstance(out, ImageArray) for out in kwargs.get("out", ())) or method == "at":
+            raise InputError("observations: expected to be read, got an operation that changes them in place")
+        arrays = [np.asarray(value) if isinstance(value, ImageArray) else value for value in inputs]
+        return getattr(ufunc, method)(*arrays, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        """What else a NumPy array has, of all pixels, decoded and read-only."""
+        if name.startswith("_") or not hasattr(np.ndarray, name):
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        pixels = np.asarray(self)
+        pixels.flags.writeable = False
+        return getattr(pixels, name)
+
+    def read_before(self, other: ImageArray) -> None:
+        """Have an index of this array decoded together with the same one of `other`, which is likely to come next."""
+        self._then = other
 
     def rows(self, key: Any) -> Rows:
         """Rows at a NumPy index of the table; NO_ROW where nothing was written."""
-        entries = np.asarray(self._entries[key]).astype(np.int64)
+        entries = np.asarray(_indexed(self._entries, key)).astype(np.int64)
         return np.where(entries > 0, entries + (self._origin - 1), NO_ROW)
 
     def env_major(self) -> ImageArray:
@@ -220,6 +164,45 @@ class ImageArray:
         """Forget all entries."""
         self._entries[:] = 0
 
+    def _whole(self, key: tuple[Any, ...]) -> NDArray[np.uint8]:
+        """Whole observations at an index of the table: a new array."""
+        rows = self._held(self.rows(key))
+        if rows.size <= PIECE:
+            then = None if self._then is None else self._then.rows(key)
+            return self.store.get(rows, None if then is None or (then < self.store.frames.tail).any() else then)
+        pixels = np.empty((rows.size, *self.store.cut.shape), np.uint8)
+        for begin in range(0, rows.size, PIECE):
+            pixels[begin : begin + PIECE] = self.store.get(rows.reshape(-1)[begin : begin + PIECE])
+        return pixels.reshape(*rows.shape, *self.store.cut.shape)
+
+    def _pixels(self, key: Any) -> Any:
+        """Pixels at any index: NumPy says which observation each comes from, and from which place in it."""
+        table, shape = self._entries.shape, self.store.cut.shape
+        numbers = np.arange(math.prod(table)).reshape(*table, *(1 for _ in shape))
+        result = _indexed(np.broadcast_to(numbers, self.shape), key)
+        which = np.asarray(result).reshape(-1)
+        where = np.broadcast_to(np.arange(math.prod(shape)).reshape(shape), self.shape)[key].reshape(-1)
+        order = np.argsort(which, kind="stable")
+        needed, begins = np.unique(which[order], return_index=True)
+        rows, ends = self._held(self.rows(...).reshape(-1)[needed]), np.append(begins[1:], which.size)
+        pixels = np.empty(which.size, np.uint8)
+        for first in range(0, len(needed), PIECE):
+            piece = slice(first, first + PIECE)
+            places = order[begins[first] : ends[piece][-1]]
+            observations = self.store.get(rows[piece]).reshape(len(rows[piece]), -1)
+            pixels[places] = observations[np.searchsorted(needed[piece], which[places]), where[places]]
+        pixels = pixels.reshape(np.shape(result))
+        return pixels if isinstance(result, np.ndarray) else pixels[()]
+
+    def _held(self, rows: Rows) -> Rows:
+        evicted = rows < self.store.frames.tail
+        if evicted.any() and (rows[evicted] != NO_ROW).any():
+            raise CorruptDataError("index: expected observations that are still held, got one evicted under max_bytes")
+        return rows
+
+    def _refuse_truth(self) -> bool:
+        raise InputError("observations: expected .any() or .all() of many pixels, got a question whether they are true")
+
     def _move_origin(self, origin: int) -> None:
         """Number from `origin` on, below which all rows are evicted."""
         shift = origin - self._origin
@@ -227,3 +210,24 @@ class ImageArray:
         self._entries[kept] -= np.uint32(shift)
         self._entries[~kept] = 0
         self._origin = origin
+
+    def _take_over(self, other: ImageArray) -> None:
+        self.store, self._entries, self._origin = other.store, other._entries, other._origin
+
+
+def recut(tables: list[ImageArray], positions: Iterable[int], cut: FrameCut) -> None:
+    """Store anew, cut into other frames, what tables of one store hold at `positions`, oldest first."""
+    store = tables[0].store.emptied(cut)
+    copies = [ImageArray(store, table._entries.shape) for table in tables]
+    for position in positions:
+        for copy, table in zip(copies, tables, strict=True):
+            copy[position] = table[position]
+    for table, copy in zip(tables, copies, strict=True):
+        table._take_over(copy)
+
+
+def _indexed(array: NDArray[Any], key: Any) -> Any:
+    try:
+        return array[key]
+    except (IndexError, ValueError) as error:  # the latter for lists of different lengths
+        raise IndexingError(f"index: expected one that NumPy takes, got {error}") from None

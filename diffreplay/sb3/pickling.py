@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from diffreplay.arena import Ring
-from diffreplay.errors import CorruptDataError
+from diffreplay.errors import CorruptDataError, InputError
 from diffreplay.frames import FrameStore
 from diffreplay.layout import HEADER_BYTES, LOG_SEGMENT_BYTES, MAGIC, SET_SLOTS, VERSION, Counter
 
@@ -38,6 +38,22 @@ def _write_piece(owner: Any, begin: int, data: bytearray) -> None:
     owner.frames.arena.bytes[begin : begin + len(data)] = data
     if isinstance(data, bytearray):
         data.clear()  # the unpickler holds on to everything it has read
+
+
+class Unchanged:
+    """Comes last in a buffer's pickled state, and refuses when the buffer changed since that was begun.
+
+    Args:
+        buffer: counts its changes in `changes`.
+    """
+
+    def __init__(self, buffer: Any) -> None:
+        self.buffer, self.changes = buffer, buffer.changes
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        if self.buffer.changes != self.changes:
+            raise InputError("expected no add while the buffer is being saved, got one from another thread; save again")
+        return bool, (True,)
 
 
 def store_state(owner: Any) -> dict[str, Any]:

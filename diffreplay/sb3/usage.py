@@ -22,7 +22,7 @@ def buffer_stats(
         observations: held now; each is a transition.
         plain_bytes: of everything else.
     """
-    table_bytes = sum(table.nbytes for table in tables)
+    table_bytes = sum(table.entry_bytes for table in tables)
     rows = [store.frames.head - store.frames.tail for store in stores]
     row_bytes = [sum(column.row_bytes for column in store.frames.layout.index) for store in stores]
     return ReplayStats(
@@ -43,16 +43,13 @@ def observation_bytes(cut: FrameCut) -> int:
     return cut.frame_stack * height * width * channels
 
 
-def share_bytes(
-    max_bytes: int | None, fixed_bytes: int, cuts: Mapping[str, FrameCut], n_envs: int
-) -> dict[str, int | None]:
+def share_bytes(max_bytes: int | None, fixed_bytes: int, cuts: Mapping[str, FrameCut]) -> dict[str, int | None]:
     """What a cap leaves for the frames of each image, in proportion to their raw sizes.
 
     Args:
         max_bytes: cap on the whole buffer, or None.
         fixed_bytes: of all arrays, which are allocated from the start.
         cuts: the images.
-        n_envs: environments; the newest observation of each is kept raw.
 
     Raises:
         InputError: nothing is left.
@@ -60,10 +57,10 @@ def share_bytes(
     if max_bytes is None:
         return dict.fromkeys(cuts)
     sizes = {key: observation_bytes(cut) for key, cut in cuts.items()}
-    left = max_bytes - fixed_bytes - n_envs * sum(sizes.values())
-    if left <= 0:
+    left = max_bytes - fixed_bytes
+    if left < 0:
         raise InputError(
-            f"max_bytes: expected more than the {max_bytes - left} bytes that actions, rewards and the index of this "
-            f"many steps take, got {max_bytes}; raise it or lower the buffer's size"
+            f"max_bytes: expected at least the {fixed_bytes} bytes that all but the images takes for this many steps, "
+            f"got {max_bytes}; raise it or lower the buffer's size"
         )
     return {key: left * size // sum(sizes.values()) for key, size in sizes.items()}
