@@ -1,8 +1,9 @@
-"""The arrays of observations of compressed buffers: what can be done with a NumPy array gives the same, or is refused."""
+"""Arrays of observations of compressed buffers: what can be done with a NumPy array gives the same, or is refused."""
 
 from __future__ import annotations
 
 import math
+import operator
 from typing import Any
 
 import numpy as np
@@ -133,7 +134,9 @@ def test_what_the_array_is() -> None:
     assert not hasattr(OURS, "observations")
 
 
-@pytest.mark.parametrize("name", ["copy", "mean", "sum", "min", "max", "std", "argmax", "any", "all", "tolist", "ravel"])
+@pytest.mark.parametrize(
+    "name", ["copy", "mean", "sum", "min", "max", "std", "argmax", "any", "all", "tolist", "ravel"]
+)
 def test_methods(name: str) -> None:
     assert np.array_equal(getattr(OURS, name)(), getattr(THEIRS, name)())
     assert np.array_equal(OURS.mean(axis=(0, 1)), THEIRS.mean(axis=(0, 1)))
@@ -144,7 +147,7 @@ def test_methods(name: str) -> None:
 def test_operators_and_functions() -> None:
     other = np.where(np.arange(THEIRS.size).reshape(THEIRS.shape) % 3, THEIRS, 7).astype(np.uint8)
     for ours, theirs in (
-        (OURS == other, THEIRS == other),
+        (operator.eq(OURS, other), operator.eq(THEIRS, other)),
         (other != OURS, other != THEIRS),
         (OURS == OURS, np.ones(THEIRS.shape, bool)),
         (OURS / 255, THEIRS / 255),
@@ -159,7 +162,7 @@ def test_operators_and_functions() -> None:
         assert type(ours) is np.ndarray and ours.dtype == theirs.dtype and np.array_equal(ours, theirs)
     with pytest.raises(ValueError, match="copy: expected True or None"):
         np.asarray(OURS, copy=False)
-    with pytest.raises(ValueError, match="expected .any"):
+    with pytest.raises(ValueError, match=r"expected \.any"):
         bool(OURS)
     with pytest.raises(TypeError, match="unhashable"):
         hash(OURS)

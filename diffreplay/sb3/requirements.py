@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import re
+from importlib import import_module, metadata
 
 LEAST = (2, 9)
 TITLES = {"stable_baselines3": "Stable-Baselines3", "sb3_contrib": "sb3-contrib"}
@@ -16,13 +16,17 @@ def require(package: str) -> None:
         ModuleNotFoundError: it, or what it needs, is not installed.
         ImportError: it is too old, or fails to import.
     """
-    expected = f"diffreplay.sb3: expected {TITLES[package]} {LEAST[0]}.{LEAST[1]} or newer"
+    expected = f"diffreplay.sb3: expected {TITLES[package]} {LEAST[0]}.{LEAST[1]} or newer, got"
     advice = "install it with pip install 'diffreplay[atari]'"
     try:
-        module = importlib.import_module(package)
+        module = import_module(package)
     except ImportError as error:
-        raise type(error)(f"{expected}, got {error}; {advice}", name=error.name) from None
+        try:
+            found = f"{metadata.version(package)}, which fails with: {error}"
+        except metadata.PackageNotFoundError:
+            found = str(error)
+        raise type(error)(f"{expected} {found}; {advice}", name=error.name) from None
     version = str(getattr(module, "__version__", "one without a version"))
     numbers = re.match(r"(\d+)\.(\d+)", version)
     if numbers is None or (int(numbers[1]), int(numbers[2])) < LEAST:
-        raise ImportError(f"{expected}, got {version}; {advice}", name=package)
+        raise ImportError(f"{expected} {version}; {advice}", name=package)
