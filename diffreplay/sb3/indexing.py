@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 WHOLE = slice(None)
+BASIC = (int, np.integer, slice, NoneType, EllipsisType)
 
 
 def table_key(key: Any, axes: int, shape: tuple[int, ...]) -> tuple[Any, ...] | None:
@@ -24,7 +25,10 @@ def table_key(key: Any, axes: int, shape: tuple[int, ...]) -> tuple[Any, ...] | 
     Returns:
         an index of the table that gives the observations in the order and shape of the result.
     """
-    parts = [_as_part(part) for part in (key if isinstance(key, tuple) else (key,))]
+    given = key if isinstance(key, tuple) else (key,)
+    if _is_lookup(given, axes):
+        return given[:axes]
+    parts = [_as_part(part) for part in given]
     used = sum(_axes_used(part) for part in parts)
     if not all(map(_is_usual, parts)) or used > len(shape) or sum(part is Ellipsis for part in parts) > 1:
         return None
@@ -49,15 +53,22 @@ def table_key(key: Any, axes: int, shape: tuple[int, ...]) -> tuple[Any, ...] | 
     return tuple(taken)
 
 
+def _is_lookup(parts: tuple[Any, ...], axes: int) -> bool:
+    """Whether an index is what Stable-Baselines3's buffers use, which is to be told in no time."""
+    if len(parts) > axes + 1 or (len(parts) == axes + 1 and not (type(parts[axes]) is slice and parts[axes] == WHOLE)):
+        return False
+    return len(parts) >= axes and all(type(part) is np.ndarray and part.dtype == np.int64 for part in parts[:axes])
+
+
 def is_basic(key: Any) -> bool:
     """Whether NumPy gives a view: no part of the index is an array, a list or a mask."""
     parts = key if isinstance(key, tuple) else (key,)
-    return all(not isinstance(_as_part(part), np.ndarray | bool | np.bool_) for part in parts)
+    return all(isinstance(part, BASIC) and not isinstance(part, bool) for part in parts)
 
 
 def _as_part(part: Any) -> Any:
     """A part of an index, with an array for whatever NumPy takes for one."""
-    if isinstance(part, int | np.integer | np.bool_ | slice | NoneType | EllipsisType | np.ndarray):
+    if isinstance(part, (*BASIC, np.bool_, np.ndarray)):
         return part
     if isinstance(part, list | tuple) and len(part) == 0:
         return np.zeros(0, np.intp)
