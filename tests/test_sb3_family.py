@@ -246,7 +246,7 @@ def test_other_spaces_are_stored_as_theirs(space: spaces.Space[Any]) -> None:
 
 def test_a_cap_that_plain_arrays_break() -> None:
     space = spaces.Box(-1, 1, (1000,), np.float32)
-    with pytest.warns(UserWarning), pytest.raises(InputError, match="max_bytes: expected at least the 8020000 bytes"):
+    with pytest.warns(UserWarning), pytest.raises(InputError, match="max_bytes: expected more than the 8020000 bytes"):
         CompressedReplayBuffer(1000, space, spaces.Box(-1, 1, (2,)), max_bytes=1_000_000)
 
 

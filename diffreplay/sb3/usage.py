@@ -58,9 +58,9 @@ def share_bytes(max_bytes: int | None, fixed_bytes: int, cuts: Mapping[str, Fram
         return dict.fromkeys(cuts)
     sizes = {key: observation_bytes(cut) for key, cut in cuts.items()}
     left = max_bytes - fixed_bytes
-    if left < 0:
+    if left <= 0:
         raise InputError(
-            f"max_bytes: expected at least the {fixed_bytes} bytes that all but the images takes for this many steps, "
+            f"max_bytes: expected more than the {fixed_bytes} bytes that all but the images takes for this many steps, "
             f"got {max_bytes}; raise it or lower the buffer's size"
         )
     return {key: left * size // sum(sizes.values()) for key, size in sizes.items()}
