@@ -4,28 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from diffreplay.batch import ReplayBatch
-from diffreplay.errors import EmptyBufferError, ReplayError
-from diffreplay.layout import Counter, Flag
-from diffreplay.reader import NO_ROW, FrameReader, OverrunError, Rows
+from diffreplay.errors import ReplayError
+from diffreplay.layout import Counter
+from diffreplay.reader import FrameReader, OverrunError, Rows
 from diffreplay.slots import BatchPlace, BatchSpec
 from diffreplay.stats import ReplayStats
+from diffreplay.windows import WindowFinder, Windows
 
 PIECE_BYTES = 1 << 20  # of decoded frames, about what a core's cache holds
 MAX_OVERRUNS = 1000
-
-
-class Windows(NamedTuple):
-    """Complete n-step windows: their steps, and the frames of their two observations."""
-
-    steps: Rows  # (B, n + 1) rows of the steps t, t + 1, ..., t + n
-    frames: Rows  # (B, W) rows of the frames of both observations; NO_ROW is a frame of zeros
-    oldest: int  # the oldest row that any of it needs
 
 
 class Sampler:
@@ -36,6 +29,7 @@ class Sampler:
 
     def __init__(self, frames: FrameReader, nstep: int, discount: float) -> None:
         self.frames, self.nstep, self.discount = frames, nstep, discount
+        self._finder = WindowFinder(frames, nstep)
 
     def __len__(self) -> int:
         """Transitions held, a complete n-step window begins at most of them."""
@@ -60,6 +54,13 @@ class Sampler:
             stacked_bytes=transitions * layout.frame_stack * layout.frame_bytes,
         )
 
+    def can_sample(self) -> bool:
+        """Whether a batch can be drawn without another step being added: there is a complete window.
+
+        `len` does not tell: a window takes `nstep` transitions of one episode. Cheap enough to ask at each step.
+        """
+        return self._finder.any()
+
     def draw(self, batch_size: int, rng: np.random.Generator) -> ReplayBatch:
         """A batch drawn uniformly from all complete windows, in new memory.
 
@@ -76,7 +77,7 @@ class Sampler:
         """Draw a batch into the place that `place_for` gives for so many frames a transition; return both."""
         for _ in range(MAX_OVERRUNS):
             try:
-                windows = self._draw_windows(spec.size, rng)
+                windows = self._finder.draw(spec.size, rng)
                 place = place_for(windows.frames.shape[1])
                 if self._read(windows, place):
                     return place, windows.frames.shape[1]
@@ -87,54 +88,6 @@ class Sampler:
             f"{MAX_OVERRUNS} batches in a row were evicted while they were read: expected a capacity well above what "
             "is written during one batch; raise it or write more slowly"
         )
-
-    def _draw_windows(self, count: int, rng: np.random.Generator) -> Windows:
-        tail, head = self.frames.bounds()
-        kept: list[Rows] = []
-        missing = count
-        for _ in range(3):
-            if head == tail:
-                break
-            steps = self._steps(rng.integers(tail, head, missing + missing // 8 + 8), tail)
-            kept.append(steps[:missing])
-            missing -= len(kept[-1])
-            if not missing:
-                return self._windows(np.concatenate(kept), tail)
-        # Few rows end a complete window, or none does: look at all of them.
-        steps = self._steps(np.arange(tail, head), tail)
-        if not len(steps):
-            if not self.frames.intact(tail):
-                raise OverrunError
-            raise EmptyBufferError(
-                f"expected at least one complete window of {self.nstep + 1} steps of one episode to sample from, got "
-                f"{head - tail} frames without any; add steps first"
-            )
-        kept.append(steps[rng.integers(0, len(steps), missing)])
-        return self._windows(np.concatenate(kept), tail)
-
-    def _steps(self, last: Rows, tail: int) -> Rows:
-        """Steps (N', n + 1) of the windows that end at rows `last`, leaving out the incomplete ones."""
-        frames = self.frames
-        is_step = (frames.column("flags", last) & Flag.CONTEXT) == 0
-        steps = np.empty((int(is_step.sum()), self.nstep + 1), np.int64)
-        steps[:, -1] = last[is_step]
-        for k in range(self.nstep - 1, -1, -1):
-            steps[:, k] = frames.previous_steps(steps[:, k + 1])
-        steps = steps[steps[:, 0] >= tail]
-        stacks = frames.stacks(steps[:, 0])
-        needed = frames.oldest_needed(stacks.reshape(-1)).reshape(stacks.shape)
-        needed[stacks == NO_ROW] = tail
-        return steps[(needed >= tail).all(axis=1)]
-
-    def _windows(self, steps: Rows, tail: int) -> Windows:
-        obs, next_obs = self.frames.stacks(steps[:, 0]), self.frames.stacks(steps[:, -1])
-        shared = max(obs.shape[1] - self.nstep, 0)
-        if shared and not np.array_equal(obs[:, -shared:], next_obs[:, :shared]):
-            shared = 0  # a stack in between was stored anew
-        window = np.concatenate([obs, next_obs[:, shared:]], axis=1)
-        oldest = self.frames.oldest_needed(window.reshape(-1))
-        oldest = oldest[oldest >= 0]
-        return Windows(steps, window, int(oldest.min()) if len(oldest) else tail)
 
     def _read(self, windows: Windows, place: BatchPlace) -> bool:
         """Copy and decode windows into `place`; False when some of it was evicted meanwhile."""
