@@ -37,7 +37,7 @@ from diffreplay.layout import (
     Layout,
 )
 from diffreplay.reader import NO_ROW, FrameReader
-from diffreplay.recount import count_reference_bytes, recount
+from diffreplay.recount import count_reference_bytes, mark_ends, recount
 from diffreplay.turns import Turns
 
 MAX_LINK = np.iinfo(np.uint16).max
@@ -81,6 +81,7 @@ class FrameStore(FrameReader):
         columns: further values that are stored for each row.
         max_bytes: the allocated bytes never exceed this; the oldest frames leave first.
         window_frames: frames that `max_bytes` must hold at least, even if none compresses.
+        marks_ends: the last step of each episode that ended is flagged LAST.
     """
 
     def __init__(
@@ -92,6 +93,8 @@ class FrameStore(FrameReader):
         columns: tuple[Column, ...] = (),
         max_bytes: int | None = None,
         window_frames: int = 0,
+        *,
+        marks_ends: bool = False,
     ) -> None:
         index = (END, LINK, FLAGS) + ((REFERENCE,) if codec.reference == "frame" else ())
         set_bytes = codec.set_frames(math.prod(frame_shape)) * math.prod(frame_shape)
@@ -101,7 +104,7 @@ class FrameStore(FrameReader):
                 f"observation_shape: expected frames of at most {MAX_FRAME_BYTES} bytes, got {layout.frame_bytes}"
             )
         super().__init__(layout, Arena(layout.nbytes), codec)
-        self.max_bytes = max_bytes
+        self.max_bytes, self.marks_ends = max_bytes, marks_ends
         self._least_frames = max(window_frames, 4 * frame_stack)
         self.streams: dict[int, Stream] = {}
         self._owner = os.getpid()
@@ -190,6 +193,8 @@ class FrameStore(FrameReader):
         previous, link = state.row, self._next - state.row
         older, newest = stack[:-1], stack[-1]
         if first:
+            if state.is_open:
+                self._mark_end(state)  # it is cut off there
             state.group_size, link = 0, 0
             flags = Flag.FIRST
             if not same(older, newest):
@@ -217,6 +222,24 @@ class FrameStore(FrameReader):
     def is_open(self, stream: int) -> bool:
         """Whether an episode of the stream goes on."""
         return stream in self.streams and self.streams[stream].is_open
+
+    def set_open(self, stream: int, is_open: bool) -> None:
+        """Within a change, say whether the episode of a stream goes on after its newest step."""
+        state = self.streams[stream]
+        state.is_open = is_open
+        if not is_open:
+            self._mark_end(state)
+
+    def find_ends(self) -> None:
+        """Mark anew where episodes have ended."""
+        if self.marks_ends:
+            mark_ends(self, [state.row for state in self.streams.values() if state.is_open])
+
+    def _mark_end(self, state: Stream) -> None:
+        row = state.row
+        if self.marks_ends and row >= self.tail:
+            self._touched = True
+            self.memory.columns["flags"][row // BLOCK_ROWS % self.layout.blocks, row % BLOCK_ROWS] |= Flag.LAST
 
     def _begin(self, stream: int | None) -> None:
         """Note what `_repair` has to put back, and renew the reference frames if it is time."""
@@ -248,6 +271,7 @@ class FrameStore(FrameReader):
                 self.planner.next_check = next_check
             if stream is not None:
                 self._restore_stream(stream, mark)
+        self.find_ends()
         self._publish_allocated()
         self._undo = None
 

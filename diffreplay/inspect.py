@@ -88,10 +88,11 @@ def _describe(replay: ReplayBuffer, episodes: list[Rows]) -> list[str]:
     sets = store.counter(Counter.SET_HEAD) - store.counter(Counter.SET_TAIL)
     open_steps = {stream.row for stream in store.streams.values() if stream.is_open} - {NO_ROW}
     unfinished = sum(int(episode[-1]) in open_steps for episode in episodes)
+    shorter = " or fewer at an episode's end" if replay.shorter_at_end else ""
     lengths = f", {min(steps)} to {max(steps)} long, {np.median(steps):.0f} in the middle" if steps else ""
     return [
         _line("observation", f"{layout.frame_stack} frames of {height} x {width} x {channels}, uint8"),
-        _line("transitions", f"{stats.transitions} of at most {replay.capacity}, n-step {replay.nstep}"),
+        _line("transitions", f"{stats.transitions} of at most {replay.capacity}, n-step {replay.nstep}" + shorter),
         _line(
             "frames", f"{stats.frames}" + (f", {lost} of them lost with damaged files or after such" if lost else "")
         ),

@@ -22,7 +22,7 @@ from diffreplay.layout import (
 from diffreplay.reader import NO_ROW, OverrunError, Rows
 
 CHUNK_ROWS = 256
-ALL_FLAGS = Flag.FIRST | Flag.ZEROS | Flag.CONTEXT | Flag.RESTART | Flag.STARTS | Flag.LOST
+ALL_FLAGS = Flag.FIRST | Flag.ZEROS | Flag.CONTEXT | Flag.RESTART | Flag.STARTS | Flag.LOST | Flag.LAST
 
 
 class _Index(NamedTuple):
@@ -200,6 +200,11 @@ def _check_links(store: FrameStore, index: _Index) -> None:
     starts = np.zeros(len(rows), bool)
     starts[previous - index.tail] = True
     _require_all(starts == index.has(Flag.STARTS), rows, "STARTS where a step follows, and only there")
+    ends = ~starts & ~context & store.marks_ends
+    for stream in store.streams.values():
+        if stream.is_open and stream.row >= index.tail:
+            ends[stream.row - index.tail] = False
+    _require_all(ends == index.has(Flag.LAST), rows, "LAST where an episode ended, and only there")
 
 
 def _check_references(store: FrameStore, index: _Index) -> None:

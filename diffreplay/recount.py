@@ -34,6 +34,16 @@ def count_reference_bytes(store: FrameReader) -> None:
     store.memory.counters[Counter.REFERENCE_BYTES] = store.memory.set_table["nbytes"][numbers % SET_SLOTS].sum()
 
 
+def mark_ends(store: FrameReader, going_on: list[int]) -> None:
+    """Mark the last step of each episode that ended: none follows it, and it is not among those that are `going_on`."""
+    tail, head = store.bounds()
+    rows = np.arange(tail, head)
+    flags = store.column("flags", rows) & np.uint8(~Flag.LAST & 255)
+    ends = ((flags & (Flag.CONTEXT | Flag.STARTS)) == 0) & ~np.isin(rows, going_on)
+    flags[ends] |= Flag.LAST
+    set_flags(store, rows, flags)
+
+
 def set_flags(store: FrameReader, rows: Rows, flags: NDArray[np.uint8]) -> None:
     """Write the flags of live rows."""
     store.memory.columns["flags"][rows // BLOCK_ROWS % store.layout.blocks, rows % BLOCK_ROWS] = flags

@@ -61,6 +61,9 @@ class ReplayBuffer(Sampler):
         frame_stack: frames in an observation.
         nstep: steps that a sampled transition spans.
         discount: gamma, for n-step returns.
+        shorter_at_end: a transition starts at each step of an episode that has ended: where fewer than `nstep` steps
+            follow, it spans those. Else, as in DrQ-v2, the last `nstep` - 1 steps of an episode start none, and
+            an episode of fewer steps holds none.
         codec: "raw", "sparse", "zstd" or a codec instance.
         max_bytes: hard cap on `stats().total_bytes`; the oldest frames leave first.
         seed: of `sample`.
@@ -80,6 +83,7 @@ class ReplayBuffer(Sampler):
         frame_stack: int = 3,
         nstep: int = 1,
         discount: float = 0.99,
+        shorter_at_end: bool = False,
         codec: str | codecs.Codec = "zstd",
         max_bytes: int | None = None,
         seed: int = 0,
@@ -96,6 +100,8 @@ class ReplayBuffer(Sampler):
             )
         if not 0 <= _finite("discount", discount) <= 1:
             raise InputError(f"discount: expected a number in [0, 1], got {discount}")
+        if not isinstance(shorter_at_end, bool | np.bool_):
+            raise InputError(f"shorter_at_end: expected True or False, got {shorter_at_end!r}")
         if max_bytes is not None:
             max_bytes = _positive("max_bytes", max_bytes)
         shape = _shape("observation_shape", observation_shape)
@@ -118,8 +124,9 @@ class ReplayBuffer(Sampler):
             columns,
             max_bytes,
             window_frames,
+            marks_ends=bool(shorter_at_end),
         )
-        super().__init__(self.store, nstep, discount)
+        super().__init__(self.store, nstep, discount, bool(shorter_at_end))
         self._rng = np.random.default_rng(seed)
         self._commits: dict[Path, str | None] = {}  # snapshots of this buffer, and which commit holds its last state
 
@@ -254,7 +261,7 @@ class ReplayBuffer(Sampler):
         if not first and not is_open:
             raise InputError("time_step: expected a first step at an episode's start, got one that is not")
         self._append(stack, values, stream, first=first)
-        self.store.streams[stream].is_open = not last
+        self.store.set_open(stream, not last)
 
     def _add_pair(
         self, stream: int, before: NDArray[np.uint8], after: NDArray[np.uint8], values: tuple[Any, ...], ended: bool
@@ -263,7 +270,7 @@ class ReplayBuffer(Sampler):
         if newest is None or not same(before, newest):
             self._append(before, self._blank(), stream, first=True)
         self._append(after, values, stream, first=False)
-        self.store.streams[stream].is_open = not ended
+        self.store.set_open(stream, not ended)
 
     def _append(self, stack: NDArray[np.uint8], values: tuple[Any, ...], stream: int, *, first: bool) -> None:
         while not first and self.store.counter(Counter.TRANSITIONS) >= self.capacity:

@@ -27,16 +27,16 @@ class Sampler:
     Pickles small, as a handle on the shared memory, to a process that is being started.
     """
 
-    def __init__(self, frames: FrameReader, nstep: int, discount: float) -> None:
-        self.frames, self.nstep, self.discount = frames, nstep, discount
-        self._finder = WindowFinder(frames, nstep)
+    def __init__(self, frames: FrameReader, nstep: int, discount: float, shorter_at_end: bool = False) -> None:
+        self.frames, self.nstep, self.discount, self.shorter_at_end = frames, nstep, discount, shorter_at_end
+        self._finder = WindowFinder(frames, nstep, shorter_at_end)
 
     def __len__(self) -> int:
         """Transitions held, a complete n-step window begins at most of them."""
         return self.frames.counter(Counter.TRANSITIONS)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Sampler, (self.frames, self.nstep, self.discount)
+        return Sampler, (self.frames, self.nstep, self.discount, self.shorter_at_end)
 
     def stats(self) -> ReplayStats:
         """Counts and bytes now."""
@@ -95,7 +95,7 @@ class Sampler:
         height, width, channels = frames.layout.frame_shape
         images = place.window(length).reshape(count, length, channels, height, width)
         place.action[:] = frames.column("action", windows.steps[:, 1])
-        place.reward[:], place.discount[:] = self._returns(windows.steps[:, 1:])
+        place.reward[:], place.discount[:] = self._returns(windows.steps)
         if channels == 1:  # frames are stored (H, W, C), so these can be decoded in place
             return self._decode(windows.frames, windows.oldest, images.reshape(-1, height, width, 1))
         # A piece of near windows at a time: they use the same references.
@@ -116,11 +116,17 @@ class Sampler:
         return True
 
     def _returns(self, steps: Rows) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """n-step reward and discount of the steps (B, n) after the first observation, (B, 1) each.
+        """n-step reward and discount of windows with steps (B, n + 1), (B, 1) each.
 
-        reward = sum over k of (product over j < k of gamma * d_j) * r_k, discount = product of all gamma * d_j.
+        reward = sum over k of (product over j < k of gamma * d_j) * r_k, discount = product of all gamma * d_j; both
+        over the steps after the first observation, as many as the window spans.
         """
-        reward = self.frames.column("reward", steps).astype(np.float64)
-        factor = np.cumprod(self.frames.column("discount", steps).astype(np.float64) * self.discount, axis=1)
-        reward[:, 1:] *= factor[:, :-1]
-        return reward.sum(axis=1, keepdims=True).astype(np.float32), factor[:, -1:].astype(np.float32)
+        after = steps[:, 1:]
+        reward = self.frames.column("reward", after).astype(np.float64)
+        factor = self.frames.column("discount", after).astype(np.float64) * self.discount
+        if self.shorter_at_end:
+            past = after == steps[:, :-1]
+            reward[past], factor[past] = 0, 1
+        product = np.cumprod(factor, axis=1)
+        reward[:, 1:] *= product[:, :-1]
+        return reward.sum(axis=1, keepdims=True).astype(np.float32), product[:, -1:].astype(np.float32)

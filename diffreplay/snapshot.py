@@ -166,6 +166,7 @@ def _describe(replay: ReplayBuffer) -> dict[str, Any]:
             "frame_stack": store.layout.frame_stack,
             "nstep": replay.nstep,
             "discount": float(replay.discount),
+            "shorter_at_end": replay.shorter_at_end,
             "max_bytes": store.max_bytes,
         },
         "codec": store.codec.name,
@@ -228,3 +229,4 @@ def _resume(replay: ReplayBuffer, manifest: Manifest) -> None:
         if row >= store.tail:
             rows.add(row)
         store.reopen_stream(name, row, bool(is_open), reference_row, group_size)
+    store.find_ends()

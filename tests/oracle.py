@@ -42,6 +42,7 @@ class Step:
     discount: float
     frames: list[int | None]  # rows of its frames; None is a frame of zeros
     previous: Step | None
+    ends: bool = False  # its episode
 
     @property
     def row(self):
@@ -89,6 +90,7 @@ class Oracle:
         self.check()
 
     def _close(self, stream, last):
+        self.newest[stream].ends = last
         (self.open.discard if last else self.open.add)(stream)
 
     def _evict(self, first):
@@ -105,6 +107,8 @@ class Oracle:
             flags = [int(self.store.column("flags", np.array([r]))[0]) for r in (head, row)]
             first = bool(flags[0] & Flag.FIRST or (self.store.head > row and flags[1] & Flag.FIRST))
             assert first or previous.row >= max(self.tail, self.known_tail), "a step linked to one that was gone"
+        if first and previous is not None:
+            previous.ends = True
         frames = self._frames(stack, None if first else previous, head)
         step = Step(self.steps, stack.copy(), reward, discount, frames, None if first else previous)
         self.newest[stream] = step
@@ -147,14 +151,15 @@ class Oracle:
         self.replay.check_invariants()
 
     def windows(self):
-        """The steps (n + 1 of them) of each complete window that is held, by the number of its action."""
+        """The steps (n + 1, or fewer up to an episode's end) of each complete window, by the number of its action."""
         windows = {}
         for step in self.live:
             steps = [step]
             while len(steps) <= self.nstep and steps[0].previous is not None:
                 steps.insert(0, steps[0].previous)
-            if len(steps) == self.nstep + 1 and self._held(steps):
-                windows[steps[1].number] = steps
+                full = len(steps) == self.nstep + 1
+                if (full or (self.replay.shorter_at_end and step.ends)) and self._held(steps):
+                    windows[steps[1].number] = list(steps)
         return windows
 
     def _held(self, steps):

@@ -135,6 +135,10 @@ def resumed(oracle, replay, gone=frozenset()):
             previous = None if step.previous is None else whole.get(step.previous.number)
             whole[step.number] = replace(step, previous=previous)
     mirror.live = list(whole.values())
+    followed = {id(step.previous) for step in mirror.live}
+    going_on = {oracle.newest[stream].number for stream in mirror.open}
+    for step in mirror.live:
+        step.ends = id(step) not in followed and step.number not in going_on
     mirror.newest = {name: whole.get(step.number, replace(step, frames=[-1])) for name, step in oracle.newest.items()}
     return mirror
 

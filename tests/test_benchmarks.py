@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from benchmark_tools import record, rows
 
-from benchmarks import codec_sweep, common, loader, memory, recorded, recordings, sparse
+from benchmarks import codec_sweep, common, loader, memory, recorded, recordings, short_episodes, sparse
 from benchmarks.episodes import EpisodeStream
 
 FRAMES = 120
@@ -125,3 +125,10 @@ def test_sizes_of_processes_and_mappings(tmp_path: Path) -> None:
     assert common.mapped_pss("some_unusual_name") == 0
     mapped[:] = 1
     assert common.mapped_pss("some_unusual_name") == 1 << 20
+
+
+def test_short_episodes_checks_and_times_every_case(capsys: pytest.CaptureFixture[str]) -> None:
+    short_episodes.main(["--rows", "200", "2000"])
+    table = rows(capsys.readouterr().out)
+    assert set(short_episodes.CASES) <= set(table)
+    assert all(float(cell) > 0 for name in short_episodes.CASES for cell in table[name])

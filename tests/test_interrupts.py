@@ -18,7 +18,7 @@ from diffreplay.errors import ReplayError
 
 assert make_directory  # a fixture
 
-LIMITS = {"roomy": {}, "capacity": {"capacity": 30}, "cap": {"max_bytes": 400_000}}
+LIMITS = {"roomy": {}, "capacity": {"capacity": 30, "shorter_at_end": True}, "cap": {"max_bytes": 400_000}}
 
 
 def make(codec, limits):

@@ -69,6 +69,7 @@ def test_a_loaded_buffer_is_and_goes_on_as_the_saved_one(directory, codec, chann
         codec=CODECS[codec](),
         max_bytes=max_bytes,
         seed=3,
+        shorter_at_end=channels == 3,
     )
     driver = Driver(replay, shape, seed=7)
     for episode in PLAN * (1 if max_bytes is None else 2):
@@ -95,12 +96,14 @@ def test_a_loaded_buffer_is_and_goes_on_as_the_saved_one(directory, codec, chann
 def test_options_come_back(directory):
     codec = codecs.ZstdCodec(level=2, set_frames=5, refresh_interval=99)
     options = {"action_dtype": "int16", "nstep": np.int64(4), "discount": np.float32(0.5), "max_bytes": 10_000_000}
+    options["shorter_at_end"] = np.True_
     replay = ReplayBuffer(np.int32(77), (8, 9, 10), (2, 3), frame_stack=4, codec=codec, **options)
     replay.add(TimeStep(np.zeros((8, 9, 10), np.uint8), None, 0.0, 1.0, True, False), np.int64(12))
     replay.save(str(directory))
     loaded = ReplayBuffer.load(str(directory))
     assert (loaded.capacity, loaded.observation_shape, loaded.action_shape) == (77, (8, 9, 10), (2, 3))
     assert (loaded.action_dtype, loaded.nstep, loaded.discount) == (np.dtype("int16"), 4, 0.5)
+    assert loaded.shorter_at_end is True
     assert (loaded.store.layout, loaded.store.max_bytes) == (replay.store.layout, 10_000_000)
     assert loaded.store.codec.options() == codec.options() and list(loaded.store.streams) == [12]
 

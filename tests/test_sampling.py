@@ -57,7 +57,8 @@ def fill(replay, rows, length, overlap=True):
 def anew(replay):
     """A sampler of the same memory that has not drawn yet, as in a process of its own."""
     store = replay.store
-    return Sampler(FrameReader(store.layout, store.arena, store.codec), replay.nstep, replay.discount)
+    reader = FrameReader(store.layout, store.arena, store.codec)
+    return Sampler(reader, replay.nstep, replay.discount, replay.shorter_at_end)
 
 
 def drawn(sampler, count, seed=0):
@@ -190,8 +191,8 @@ MISSING = {
         2,
         250,
         {},
-        "got 750 frames without any: 500 transitions, of one episode at most 3 steps; add longer episodes or lower "
-        "nstep, which is 3",
+        "got 750 frames without any: 500 transitions, of one episode at most 3 steps; add longer episodes, lower "
+        "nstep, which is 3, or set shorter_at_end=True",
     ),
     "a single step": (0, 1, {}, "got 1 frames without any: 0 transitions, of one episode at most 1 steps; add longer"),
 }

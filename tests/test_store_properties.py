@@ -67,6 +67,7 @@ configurations = st.fixed_dictionaries(
         ),
         "frame_stack": st.integers(1, 4),
         "nstep": st.integers(1, 5),
+        "shorter_at_end": st.booleans(),
         "capacity": st.integers(11, 70),
         "seed": st.integers(0, 2**32),
     }
@@ -165,6 +166,7 @@ def test_against_the_oracle(codec, configuration, plan):
         action_dtype="int64",
         frame_stack=frame_stack,
         nstep=configuration["nstep"],
+        shorter_at_end=configuration["shorter_at_end"],
         discount=0.97,
         codec=CODECS[codec](),
         max_bytes=max_bytes,
