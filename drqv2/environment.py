@@ -6,8 +6,8 @@
 
 Observations, rewards and actions are those of the official implementation (github.com/facebookresearch/drqv2), apart
 from three details. A terminal discount of 0 stays 0, where ``discount or 1.0`` makes it 1; none of DrQ-v2's tasks has
-one. Actions are scaled to the actuators' bounds in float64 and not rounded after that. And manipulation tasks render one
-frame an agent step, not one a repeat; the pictures are the same.
+one. Actions are scaled to the actuators' bounds in float64 and not rounded after that. And manipulation tasks render
+one frame an agent step, not one a repeat; the pictures are the same.
 
 The official code rounds scaled actions to float32. With NumPy 2, whose arithmetic is float64 there, too, that changes
 nothing where the bounds are -1 and 1: episodes are the same to the last bit, on ten tasks of eleven tried; only the

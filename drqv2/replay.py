@@ -6,15 +6,17 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
 import diffreplay
-from diffreplay.errors import ReplayError
+from diffreplay.errors import EmptyBufferError, ReplayError
 from drqv2.config import Config
 from drqv2.disk_replay import DiskReplay
 from drqv2.errors import OptionError
 from drqv2.snapshot import cannot_save, check_same_run
+from drqv2.workers import start_server
 
 
 class Replay(Protocol):
@@ -64,8 +66,14 @@ class CompressedReplay:
         seed: int,
     ) -> None:
         self._buffer, self._directory = buffer, directory
+        self._rng = np.random.default_rng(seed)  # only to look whether there is anything to draw
         self._loader = diffreplay.make_replay_loader(
-            buffer, batch_size=batch_size, num_workers=num_workers, pin_memory=pin_memory, seed=seed
+            buffer,
+            batch_size=batch_size,
+            num_workers=num_workers,
+            pin_memory=pin_memory,
+            seed=seed,
+            multiprocessing_context=start_server("diffreplay") if num_workers else None,
         )
 
     def __len__(self) -> int:
@@ -73,8 +81,12 @@ class CompressedReplay:
 
     @property
     def ready(self) -> bool:
-        """Whether a complete window is there."""
-        return len(self._buffer) > 0
+        """Whether a complete window is there; it may be gone again when an episode is evicted."""
+        try:
+            self._buffer.draw(1, self._rng)
+        except EmptyBufferError:
+            return False
+        return True
 
     def add(self, time_step: Any) -> None:
         """Append one dm_env step."""
@@ -151,7 +163,7 @@ def make_replay(
             discount=config.discount,
             num_workers=config.replay_buffer_num_workers,
             pin_memory=pin_memory,
-            keep_files=config.save_snapshot,
+            keep_files=config.save_snapshot or saved is not None,
             seed=config.seed,
         )
     try:

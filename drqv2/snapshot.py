@@ -10,7 +10,6 @@ import errno
 import hashlib
 import io
 import os
-import stat
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Any, BinaryIO
 
 import torch
 
-from diffreplay.files import sync_directory, write_durably
+from diffreplay.files import open_regular, sync_directory, write_durably
 from drqv2.errors import OptionError
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -106,15 +105,6 @@ def unreadable(path: Path, reason: str) -> OptionError:
         f"{path} is not a readable snapshot ({reason}): restore it from a copy, or remove it to start the run over, or "
         "choose another run folder with hydra.run.dir=..."
     )
-
-
-def open_regular(path: Path) -> BinaryIO:
-    """Open a file for reading; ValueError where it is a folder, a pipe or a device, which could wait for ever."""
-    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    if not stat.S_ISREG(os.fstat(handle).st_mode):
-        os.close(handle)
-        raise ValueError("expected a file, got a folder, a pipe or a device")
-    return os.fdopen(handle, "rb")
 
 
 def _check(file: BinaryIO) -> None:

@@ -6,11 +6,11 @@ import csv
 import logging
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-FRAME = re.compile(r"[0-9]{1,18}")
+WHOLE_NUMBER = re.compile(r"[0-9]{1,18}")
 
 logger = logging.getLogger(__name__)
 
@@ -21,30 +21,16 @@ class CsvTable:
     Args:
         path: of the file. An earlier one is continued.
         columns: names in order; a row may lack some, which stay empty.
-        keep_below: rows of the earlier file stay when their frame is below this; where a line of it cannot be read, a
-            warning says so and the file is kept as it was besides. None starts over and keeps the earlier file.
+        keep_below: rows of the earlier file stay when their frame is below this; see `keep_rows`. None starts over and
+            keeps the earlier file besides.
     """
 
     def __init__(self, path: Path, columns: tuple[str, ...], keep_below: int | None) -> None:
-        kept: list[dict[str, str]] = []
         if keep_below is None:
             set_aside(path)
-        elif path.exists():
-            rows, unreadable = _read_rows(path, columns)
-            kept = [row for row in rows if int(row["frame"]) < keep_below]
-            if unreadable:
-                old = set_aside(path)
-                logger.warning(
-                    "%s: %d lines cannot be read and are left out; the file as it was is %s", path, unreadable, old
-                )
-        unfinished = path.with_suffix(".tmp")
-        with unfinished.open("w", newline="") as file:
-            writer = csv.DictWriter(file, columns)
-            writer.writeheader()
-            writer.writerows(kept)
-        os.replace(unfinished, path)
+        keep_rows(path, "frame", keep_below or 0, columns)
         self._file = path.open("a", newline="")
-        self._writer = csv.DictWriter(self._file, columns)
+        self._writer = csv.DictWriter(self._file, columns, lineterminator="\n")
 
     def write(self, row: Mapping[str, Any]) -> None:
         """Append one row."""
@@ -68,29 +54,57 @@ def set_aside(path: Path) -> Path | None:
     return old
 
 
-def _read_rows(path: Path, columns: tuple[str, ...]) -> tuple[list[dict[str, str]], int]:
-    """The rows of a file that hold a number or nothing in each column, and how many lines are none.
+def keep_rows(path: Path, key: str, below: int, columns: Sequence[str] = ()) -> list[str]:
+    """Drop the rows of a file whose whole number in the column `key` is not below `below`, and what is no row.
 
-    A column that the file's first line lacks is empty. Read by lines: a quote in a damaged file would take all that
-    follows for one value.
+    A row holds a number or nothing in each column. Where there are other lines, a warning says so, and the file is kept
+    as it was besides.
+
+    Args:
+        path: of the file; made if missing.
+        key: the column that orders the rows.
+        below: bound on what stays.
+        columns: that the file is to have, with nothing in those that it lacks; empty for those that it has.
+
+    Returns:
+        The file's columns.
+    """
+    header, rows, unreadable = _read_rows(path, key, columns) if path.exists() else (list(columns), [], 0)
+    if unreadable:
+        message = "%s: %d lines cannot be read and are left out; the file as it was is %s"
+        logger.warning(message, path, unreadable, set_aside(path))
+    unfinished = path.with_suffix(".tmp")
+    with unfinished.open("w", newline="") as file:
+        writer = csv.DictWriter(file, header, lineterminator="\n")
+        if header:
+            writer.writeheader()
+        writer.writerows(row for row in rows if int(row[key]) < below)
+    os.replace(unfinished, path)
+    return header
+
+
+def _read_rows(path: Path, key: str, columns: Sequence[str]) -> tuple[list[str], list[dict[str, str]], int]:
+    """Columns and rows of a file, and how many lines are neither.
+
+    Read by lines: a quote in a damaged file would take all that follows for one value.
     """
     first, *lines = path.read_bytes().splitlines(keepends=True) or [b""]
-    header = _cells(first)
-    unreadable = 0
-    if not {"frame"} <= set(header) <= set(columns):
-        if 2 * sum(map(str.__eq__, header, columns)) < len(columns):
-            return [], 1 + len(lines)  # not damaged: of another kind
-        unreadable, header = 1, list(columns)
+    header, unreadable = _cells(first), 0
+    if key not in header or (columns and not set(header) <= set(columns)):
+        unreadable = 1
+        if 2 * sum(map(str.__eq__, header, columns)) <= len(columns):
+            return list(columns), [], unreadable + len(lines)  # not damaged: of another kind
+        header = list(columns)
     rows = []
     for line in lines:
         cells = _cells(line)
         if len(cells) == len(header) and line.endswith((b"\r", b"\n")) and all(map(_is_number_or_empty, cells)):
             row = dict(zip(header, cells, strict=True))
-            if FRAME.fullmatch(row["frame"]):
+            if WHOLE_NUMBER.fullmatch(row[key]):
                 rows.append(dict.fromkeys(columns, "") | row)
                 continue
         unreadable += 1
-    return rows, unreadable
+    return list(columns) or header, rows, unreadable
 
 
 def _cells(line: bytes) -> list[str]:

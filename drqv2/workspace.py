@@ -64,9 +64,7 @@ class Workspace:
             config, observation_shape, action_shape, directory / "buffer", self.device.type == "cuda", saved
         )
         resume_frame = self.frame if resumed else None
-        self.logger = Logger(
-            directory, config.num_train_frames, config.use_tb, resume_frame, self._is_evaluation_due()
-        )
+        self.logger = Logger(directory, config.num_train_frames, config.use_tb, resume_frame, self._is_evaluation_due())
         self._batches: Iterator[Iterable[torch.Tensor]] | None = None
         # A resumed run whose replay starts empty fills it first, lest it overfits to its first steps.
         seed_steps = config.num_seed_frames // config.action_repeat
