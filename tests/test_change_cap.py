@@ -50,7 +50,7 @@ def test_a_lower_cap_holds_from_the_start_and_the_newest_steps_stay(saved: tuple
 
 def test_a_cap_that_holds_nothing_is_refused_and_nothing_is_lost(saved: tuple[Path, int]) -> None:
     directory, _ = saved
-    with pytest.raises(InputError, match="max_bytes: expected at least .* got 1000"):
+    with pytest.raises(InputError, match=r"max_bytes: expected at least .* got 1000"):
         diffreplay.ReplayBuffer.load(directory, max_bytes=1000)
     with pytest.raises(InputError, match="max_bytes: expected a positive integer, got 0"):
         diffreplay.ReplayBuffer.load(directory, max_bytes=0)

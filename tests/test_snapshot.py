@@ -160,7 +160,7 @@ def test_a_full_disk_keeps_the_old_snapshot_and_leaves_no_part_of_the_new_one(tm
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
     try:
-        with pytest.raises(OptionError, match="cannot be written .*make room for it") as caught:
+        with pytest.raises(OptionError, match=r"cannot be written .*make room for it") as caught:
             save_snapshot(path, {"step": 2, "weights": torch.rand(100_000)})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
