@@ -8,20 +8,23 @@ import errno
 import os
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from drqv2.config import Config, parse_config
 from drqv2.errors import OptionError
 from drqv2.mistakes import explain
-from drqv2.options import option_names
+from drqv2.options import option_names, shortened
 from sb3_atari.config import AtariConfig
 from sb3_atari.config import parse_config as parse_atari_config
+
+RunConfig = TypeVar("RunConfig")
 
 
 def fail(reason: str) -> NoReturn:
@@ -39,17 +42,32 @@ RUN_FOLDER_ERRORS = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EACCES, errno.EROF
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
+OmegaConf.register_new_resolver("short", shortened, replace=True)
+
+
 @hydra.main(version_base="1.3", config_path="cfgs", config_name="config")
 def train(options: DictConfig) -> None:
     """Run what `options` describe in hydra's run folder."""
     folder = Path(HydraConfig.get().runtime.output_dir)
     try:
         if HydraConfig.get().job.config_name == "atari":
-            train_atari(parse_atari_config(options), folder)
+            run_alone(train_atari, parse_atari_config(options), folder)
         else:
-            train_drqv2(parse_config(options), folder)
+            run_alone(train_drqv2, parse_config(options), folder)
     except OptionError as error:
         fail(str(error))
+
+
+def run_alone(run: Callable[[RunConfig, Path], None], config: RunConfig, folder: Path) -> None:
+    """Run, unless another process does in the same folder: the two would destroy each other's files."""
+    from diffreplay.errors import InUseError
+    from diffreplay.files import Lock
+
+    try:
+        with Lock(folder):
+            run(config, folder)
+    except InUseError as error:
+        raise OptionError(f"{error}; hydra.run.dir=... chooses it") from error
 
 
 # PyTorch, MuJoCo and the games are imported this late so that they do not delay the report of a mistaken option.

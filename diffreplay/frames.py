@@ -536,6 +536,16 @@ class FrameStore(FrameReader):
         while self.max_bytes is not None and self.tail < self.head and self.allocated_bytes() + more > self.max_bytes:
             self.evict()
 
+    def change_cap(self, max_bytes: int | None) -> None:
+        """Have another cap from now on, and evict what is over it.
+
+        Raises:
+            InputError: the cap does not hold a few windows beside the reference sets.
+        """
+        self.max_bytes = max_bytes
+        self.make_room(0)
+        self._check_cap(streams=len(self.streams))
+
     def read(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Frames of live rows, for the writer itself: a new array (N, H, W, C)."""
         out = np.empty((len(rows), *self.layout.frame_shape), np.uint8)

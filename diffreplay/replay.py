@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -223,6 +223,7 @@ class ReplayBuffer(Sampler):
         commit: str | None = None,
         codec: str | codecs.Codec | None = None,
         skip_damaged: bool = False,
+        max_bytes: int | Literal["saved"] | None = "saved",
     ) -> ReplayBuffer:
         """The buffer that was saved, in new memory; it may add to the same snapshot.
 
@@ -232,13 +233,19 @@ class ReplayBuffer(Sampler):
             codec: needed where the buffer was made with a codec of one's own.
             skip_damaged: leave out what is damaged, with a warning, rather than refuse to load; no window
                 bridges what is left out.
+            max_bytes: a cap in place of the saved one, None for none; the oldest frames leave until it holds.
 
         Raises:
             CorruptDataError: there is no snapshot, or a file of it is damaged or missing; the message names it.
-            InputError: `codec` is not the one that it was saved with, or is needed and missing.
+            InputError: `codec` is not the one that it was saved with, or is needed and missing; or `max_bytes` does not
+                hold a few windows.
         """
         directory = Path(directory)
+        if max_bytes not in ("saved", None):
+            max_bytes = _positive("max_bytes", max_bytes)
         replay, base = snapshot.load(cls, directory, commit, codec, skip_damaged)
+        if max_bytes != "saved":
+            replay.store.change_cap(max_bytes)
         replay._commits[directory.resolve()] = base
         return replay
 

@@ -172,11 +172,14 @@ class DrQV2Agent:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over what `state_dict` returned, also from an agent on another device.
+        """Take over what `state_dict` returned, also from an agent on another device; the learning rate stays ours.
 
         A generator's state fits its own kind of device only; on another one the generator goes on as it was seeded.
         """
         for name, part in self._parts().items():
             part.load_state_dict(state[name])
+        for optimizer in (self.encoder_optimizer, self.actor_optimizer, self.critic_optimizer):
+            for group in optimizer.param_groups:
+                group["lr"] = self.config.lr
         if state["generator_device"] == self.device.type:
             self.generator.set_state(state["generator"])

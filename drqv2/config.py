@@ -6,6 +6,7 @@ Light to import, so that a mistaken option is reported before PyTorch and MuJoCo
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -92,6 +93,22 @@ class Config:
     def replay_codec(self) -> str | None:
         """Name of the codec of the buffer in RAM; None for the baseline on disk."""
         return chosen_codec(self.half_compress, self.full_compress, self.codec)
+
+    def of_what_is_stored(self) -> dict[str, Any]:
+        """What the steps of a run depend on; a run that is gone on with in the same folder has to have the same.
+
+        Options of the replay in RAM are compared with the replay itself.
+        """
+        return {
+            "task_name": self.task_name,
+            "grayscale": self.observe_in_gray,
+            "black_floor": self.paint_floor_black,
+            "frame_stack": self.frame_stack,
+            "action_repeat": self.action_repeat,
+            "seed": self.seed,
+            "feature_dim": self.agent.feature_dim,
+            "hidden_dim": self.agent.hidden_dim,
+        }
 
 
 def parse_config(options: DictConfig) -> Config:

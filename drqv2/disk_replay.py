@@ -15,7 +15,6 @@ import shutil
 import time
 import zipfile
 from collections.abc import Iterator
-from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from drqv2.episodes import Episode, EpisodeFile, EpisodeWriter, list_episodes, load_episode
 from drqv2.errors import OptionError
+from drqv2.workers import start_server
 
 FETCH_EVERY = 1000  # samples between two looks at the folder
 POLL_SECONDS = 0.05
@@ -217,17 +217,13 @@ class DiskReplay:
         dataset = DiskReplayDataset(directory, num_workers, capacity // shares, nstep, discount, keep_files, seed)
         if num_workers:
             _check_shared_memory(num_workers * PREFETCH * batch_size * 2 * self._observation_bytes)
-            # Forking this process, with its graphics and compute threads, could hang the workers.
-            multiprocessing.get_context("forkserver").set_forkserver_preload([__name__])
-            # Started now, the server imports PyTorch while the first episodes are played.
-            forkserver.ensure_running()
         self._loader: DataLoader = DataLoader(
             dataset,
             batch_size=batch_size,
             num_workers=num_workers,
             prefetch_factor=PREFETCH if num_workers else None,
             pin_memory=pin_memory,
-            multiprocessing_context="forkserver" if num_workers else None,
+            multiprocessing_context=start_server(__name__) if num_workers else None,
             generator=torch.Generator().manual_seed(seed),
         )
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import os
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -12,6 +10,8 @@ from typing import Any
 
 from torch import Tensor
 from tqdm import tqdm
+
+from drqv2.table import CsvTable
 
 COMMON_COLUMNS = ("frame", "step", "episode", "episode_length", "episode_reward", "total_time")
 TRAIN_COLUMNS = (
@@ -31,48 +31,6 @@ TRAIN_COLUMNS = (
 )
 
 
-class CsvTable:
-    """Rows with fixed columns, each on disk as soon as it is written.
-
-    Args:
-        path: of the file. An earlier one is continued.
-        columns: names in order; a row may lack some, which stay empty.
-        keep_below: rows of the earlier file stay when their frame is below this. None starts over and keeps the
-            earlier file as `<name>.old.csv`.
-    """
-
-    def __init__(self, path: Path, columns: tuple[str, ...], keep_below: int | None) -> None:
-        kept: list[dict[str, str]] = []
-        if path.exists():
-            if keep_below is None:
-                os.replace(path, path.with_suffix(".old.csv"))
-            else:
-                kept = [row for row in _read_rows(path, columns) if int(row["frame"]) < keep_below]
-        unfinished = path.with_suffix(".tmp")
-        with unfinished.open("w", newline="") as file:
-            writer = csv.DictWriter(file, columns)
-            writer.writeheader()
-            writer.writerows(kept)
-        os.replace(unfinished, path)
-        self._file = path.open("a", newline="")
-        self._writer = csv.DictWriter(self._file, columns)
-
-    def write(self, row: Mapping[str, Any]) -> None:
-        """Append one row."""
-        self._writer.writerow(row)
-        self._file.flush()
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
-
-
-def _read_rows(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
-    """The whole rows of a file; one that a crash tore off, or of other columns, is left out."""
-    with path.open(newline="") as file:
-        return [row for row in csv.DictReader(file) if set(row) == set(columns) and None not in row.values()]
-
-
 class Logger:
     """Reports to the console and to files in one folder; a context manager.
 
@@ -80,15 +38,23 @@ class Logger:
         directory: the run folder.
         total_frames: of the run, for the progress bar, which shows on a terminal only.
         use_tb: also write TensorBoard events, under `tb/`.
-        resume_frame: the frame that a resumed run goes on from; what was logged after it is dropped. None for a new
-            run.
+        resume_frame: the frame that a resumed run goes on from; what was logged after it is dropped, as it comes again.
+            None for a new run.
+        evaluates_next: whether an evaluation at `resume_frame` itself comes again.
     """
 
-    def __init__(self, directory: Path, total_frames: int, use_tb: bool, resume_frame: int | None = None) -> None:
-        # The row at resume_frame itself was written before the snapshot; an evaluation there comes after and is redone.
+    def __init__(
+        self,
+        directory: Path,
+        total_frames: int,
+        use_tb: bool,
+        resume_frame: int | None = None,
+        evaluates_next: bool = True,
+    ) -> None:
+        # A row of training at resume_frame itself was written before the snapshot.
         below = None if resume_frame is None else resume_frame + 1
         self._train = CsvTable(directory / "train.csv", TRAIN_COLUMNS, below)
-        self._eval = CsvTable(directory / "eval.csv", COMMON_COLUMNS, resume_frame)
+        self._eval = CsvTable(directory / "eval.csv", COMMON_COLUMNS, resume_frame if evaluates_next else below)
         self._events: Any = None
         if use_tb:
             # Takes as long to import as PyTorch itself.

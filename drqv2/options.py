@@ -5,6 +5,7 @@ Light to import, as `drqv2.config` and `sb3_atari.config`, which use it, are to 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any, TypeVar, get_type_hints
@@ -13,6 +14,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from drqv2.errors import OptionError
+
+LONGEST_NAME = 200  # bytes, of the 255 that most file systems allow, with a time before it and a digest after it
 
 Options = TypeVar("Options")
 
@@ -35,6 +38,15 @@ def option_names(schema: type) -> list[str]:
     names = [field.name for field in fields(schema)]
     groups = [name for name in names if is_dataclass(types[name])]
     return names + [f"{group}.{name}" for group in groups for name in option_names(types[group])]
+
+
+def shortened(name: str) -> str:
+    """A name for a folder that is not too long for a file system; what is cut off shows as a digest."""
+    encoded = name.encode()
+    if len(encoded) <= LONGEST_NAME:
+        return name
+    digest = hashlib.blake2b(encoded, digest_size=4).hexdigest()
+    return f"{encoded[:LONGEST_NAME].decode(errors='ignore')}...{digest}"
 
 
 def check_at_least(config: Any, bounds: Mapping[str, float]) -> None:

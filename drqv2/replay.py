@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
 import diffreplay
-from diffreplay.errors import ReplayError
+from diffreplay.errors import EmptyBufferError, ReplayError
 from drqv2.config import Config
 from drqv2.disk_replay import DiskReplay
 from drqv2.errors import OptionError
+from drqv2.snapshot import cannot_save, check_same_run
+from drqv2.workers import start_server
 
 
 class Replay(Protocol):
@@ -63,8 +66,14 @@ class CompressedReplay:
         seed: int,
     ) -> None:
         self._buffer, self._directory = buffer, directory
+        self._rng = np.random.default_rng(seed)  # only to look whether there is anything to draw
         self._loader = diffreplay.make_replay_loader(
-            buffer, batch_size=batch_size, num_workers=num_workers, pin_memory=pin_memory, seed=seed
+            buffer,
+            batch_size=batch_size,
+            num_workers=num_workers,
+            pin_memory=pin_memory,
+            seed=seed,
+            multiprocessing_context=start_server("diffreplay") if num_workers else None,
         )
 
     def __len__(self) -> int:
@@ -72,8 +81,12 @@ class CompressedReplay:
 
     @property
     def ready(self) -> bool:
-        """Whether a complete window is there."""
-        return len(self._buffer) > 0
+        """Whether a complete window is there; it may be gone again when an episode is evicted."""
+        try:
+            self._buffer.draw(1, self._rng)
+        except EmptyBufferError:
+            return False
+        return True
 
     def add(self, time_step: Any) -> None:
         """Append one dm_env step."""
@@ -93,8 +106,17 @@ class CompressedReplay:
         }
 
     def save(self) -> dict[str, Any]:
-        """Write what is new to the snapshot, and tell its commit and the loader's place."""
-        return {"commit": self._buffer.save(self._directory), "loader": self._loader.state_dict()}
+        """Write what is new to the snapshot, and tell its commit and the loader's place.
+
+        Raises:
+            OptionError: it cannot be written; what was saved before is as it was.
+        """
+        try:
+            return {"commit": self._buffer.save(self._directory), "loader": self._loader.state_dict()}
+        except OSError as error:
+            raise cannot_save(self._directory, error) from error
+        except ReplayError as error:
+            raise OptionError(f"{self._directory} cannot be written: {error}") from error
 
     def go_on(self, saved: dict[str, Any]) -> None:
         """Have the loader go on where `save` was called."""
@@ -102,6 +124,17 @@ class CompressedReplay:
 
     def close(self) -> None:
         """The buffer's memory goes with its last reference."""
+
+
+def check_replay_mode(path: Path, saved: Mapping[str, Any], config: Config) -> None:
+    """OptionError where the run of the snapshot `path` kept its replay in RAM and this one on disk, or so reversed."""
+    in_ram = "commit" in saved
+    if in_ram != (config.replay_codec is not None):
+        places = ["in episodes on disk", "in RAM (full_compress=true or half_compress=true)"]
+        raise OptionError(
+            f"{path} was made with a replay buffer {places[in_ram]}, this run has one {places[not in_ram]}: use the "
+            "same options, or another run folder (hydra.run.dir)"
+        )
 
 
 def make_replay(
@@ -130,7 +163,7 @@ def make_replay(
             discount=config.discount,
             num_workers=config.replay_buffer_num_workers,
             pin_memory=pin_memory,
-            keep_files=config.save_snapshot,
+            keep_files=config.save_snapshot or saved is not None,
             seed=config.seed,
         )
     try:
@@ -169,17 +202,14 @@ def _new_buffer(
 
 
 def _load(config: Config, directory: Path, commit: str) -> diffreplay.ReplayBuffer:
-    buffer = diffreplay.ReplayBuffer.load(directory, commit=commit)
-    for option, wanted, found in (
-        ("replay_buffer_size", config.replay_buffer_size, buffer.capacity),
-        ("frame_stack", config.frame_stack, buffer.store.layout.frame_stack),
-        ("nstep", config.nstep, buffer.nstep),
-        ("discount", config.discount, buffer.discount),
-        ("codec", config.replay_codec, buffer.store.codec.name),
-    ):
-        if wanted != found:
-            raise OptionError(
-                f"{directory} was saved with {option}={found}, this run has {wanted}: use the same options, or another "
-                "run folder (hydra.run.dir)"
-            )
+    buffer = diffreplay.ReplayBuffer.load(directory, commit=commit, max_bytes=config.replay_buffer_max_bytes)
+    saved = {
+        "replay_buffer_size": buffer.capacity,
+        "frame_stack": buffer.store.layout.frame_stack,
+        "nstep": buffer.nstep,
+        "discount": buffer.discount,
+        "codec": buffer.store.codec.name,
+    }
+    wanted = {name: getattr(config, name) for name in saved} | {"codec": config.replay_codec}
+    check_same_run(directory, saved, wanted)
     return buffer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
@@ -17,8 +18,8 @@ from drqv2.environment import random_state, set_random_state
 from drqv2.errors import OptionError
 from drqv2.evaluation import evaluate
 from drqv2.logger import Logger
-from drqv2.replay import make_replay
-from drqv2.snapshot import load_snapshot, save_snapshot
+from drqv2.replay import check_replay_mode, make_replay
+from drqv2.snapshot import check_same_run, load_snapshot, save_snapshot, unreadable
 from drqv2.throughput import Throughput
 from drqv2.video import VideoRecorder
 
@@ -52,19 +53,18 @@ class Workspace:
         action_shape = tuple(self.train_env.action_spec().shape)
         self.agent = DrQV2Agent(observation_shape, action_shape, config.agent, self.device, config.seed)
         self.throughput = Throughput()
-        self._signature = {
-            "task_name": config.task_name,
+        self._signature = config.of_what_is_stored() | {
             "observation_shape": list(observation_shape),
             "action_shape": list(action_shape),
-            "feature_dim": config.agent.feature_dim,
-            "hidden_dim": config.agent.hidden_dim,
         }
+        self._evaluated: int | None = None  # the step of the last evaluation
         saved = self._resume()
         resumed = saved is not None
         self.replay = make_replay(
             config, observation_shape, action_shape, directory / "buffer", self.device.type == "cuda", saved
         )
-        self.logger = Logger(directory, config.num_train_frames, config.use_tb, self.frame if resumed else None)
+        resume_frame = self.frame if resumed else None
+        self.logger = Logger(directory, config.num_train_frames, config.use_tb, resume_frame, self._is_evaluation_due())
         self._batches: Iterator[Iterable[torch.Tensor]] | None = None
         # A resumed run whose replay starts empty fills it first, lest it overfits to its first steps.
         seed_steps = config.num_seed_frames // config.action_repeat
@@ -170,10 +170,11 @@ class Workspace:
 
     def _is_evaluation_due(self) -> bool:
         every = self.config.eval_every_frames // self.config.action_repeat
-        return every > 0 and self.step % every == 0
+        return every > 0 and self.step % every == 0 and self._evaluated != self.step
 
     def evaluate(self) -> float:
         """Return the mean reward of `num_eval_episodes` episodes without noise; the first one is filmed."""
+        self._evaluated = self.step
         video = VideoRecorder(self.directory / "eval_video") if self.config.save_video else None
         episodes = self.config.num_eval_episodes
         with self.throughput.pause():
@@ -219,6 +220,7 @@ class Workspace:
                 "agent": self.agent.state_dict(),
                 "step": self.step,
                 "episode": self.episode,
+                "evaluated": self._evaluated,
                 "total_time": self.throughput.total_time,
                 "environments": [random_state(env) for env in (self.train_env, self.eval_env)],
                 "replay": replay,
@@ -229,24 +231,28 @@ class Workspace:
     def _resume(self) -> dict[str, Any] | None:
         """Take up the run in `directory`, if there is one; return what its replay saved."""
         path = self.directory / "snapshot.pt"
-        if not path.exists():
+        if not os.path.lexists(path):
             return None
         state = load_snapshot(path)
         if state.get("version") != SNAPSHOT_VERSION:
-            raise OptionError(f"{path} has version {state.get('version')}, expected {SNAPSHOT_VERSION}")
-        for name, value in self._signature.items():
-            if state["run"][name] != value:
-                raise OptionError(
-                    f"{path} was made with {name}={state['run'][name]}, this run has {value}: use the same options, "
-                    "or another run folder (hydra.run.dir)"
-                )
+            raise unreadable(path, f"expected version {SNAPSHOT_VERSION}, got {state.get('version')!s:.20}")
+        try:
+            check_same_run(path, state["run"], self._signature)
+            check_replay_mode(path, state["replay"], self.config)
+            self._take_up(state)
+        except OptionError:
+            raise
+        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            raise unreadable(path, f"it makes no sense: {error!s:.200}") from error
+        replay: dict[str, Any] = state["replay"]
+        return replay
+
+    def _take_up(self, state: dict[str, Any]) -> None:
         self.agent.load_state_dict(state["agent"])
-        self.step, self.episode = state["step"], state["episode"]
+        self.step, self.episode, self._evaluated = state["step"], state["episode"], state.get("evaluated")
         self.throughput = Throughput(state["total_time"])
         for env, saved in zip((self.train_env, self.eval_env), state["environments"], strict=True):
             set_random_state(env, saved)
-        replay: dict[str, Any] = state["replay"]
-        return replay
 
     def close(self) -> None:
         """Stop the loader and close logs and environments."""

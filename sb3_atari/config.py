@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from omegaconf import DictConfig
 
@@ -33,6 +34,7 @@ AT_LEAST = {
     "num_envs": 1,
     "eval_every_steps": 0,
     "num_eval_episodes": 1,
+    "snapshot_every_steps": 1,
     "seed": 0,
     "num_threads": 1,
     "log_every_steps": 1,
@@ -81,6 +83,8 @@ class AtariConfig:
     num_envs: int | None
     eval_every_steps: int
     num_eval_episodes: int
+    save_snapshot: bool
+    snapshot_every_steps: int
     half_compress: bool
     full_compress: bool
     codec: str | None
@@ -105,6 +109,21 @@ class AtariConfig:
     def buffer_codec(self) -> str | None:
         """Name of the compressed buffer's codec; None for Stable-Baselines3's own buffer."""
         return chosen_codec(self.half_compress, self.full_compress, self.codec)
+
+    def of_what_is_stored(self) -> dict[str, Any]:
+        """What a run's snapshot depends on; a run that is gone on with in the same folder has to have the same."""
+        stored = {
+            "env": self.env,
+            "alg": self.alg,
+            "frame_stack": self.frame_stack,
+            "num_envs": self.environments,
+            "seed": self.seed,
+        }
+        if self.alg == "qrdqn":
+            stored |= {f"qrdqn.{name}": getattr(self.qrdqn, name) for name in ("buffer_size", "n_steps", "gamma")}
+            stored |= {"half_compress": self.half_compress, "full_compress": self.full_compress}
+            stored |= {"codec": self.buffer_codec, "buffer_max_bytes": self.buffer_max_bytes}
+        return stored
 
 
 def parse_config(options: DictConfig) -> AtariConfig:

@@ -14,7 +14,6 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.buffers import BaseBuffer
 from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
-from stable_baselines3.common.logger import configure
 from stable_baselines3.common.vec_env import VecEnv
 
 from diffreplay.errors import InputError
@@ -22,6 +21,8 @@ from diffreplay.sb3 import CompressedReplayBuffer, CompressedRolloutBuffer
 from drqv2.errors import OptionError
 from sb3_atari.config import AtariConfig
 from sb3_atari.games import make_game
+from sb3_atari.logs import open_logger
+from sb3_atari.snapshot import Evaluations, RunSnapshot, SnapshotCallback
 
 
 def train(config: AtariConfig, folder: Path) -> None:
@@ -36,25 +37,53 @@ def train(config: AtariConfig, folder: Path) -> None:
         torch.set_num_threads(config.num_threads)
     with ExitStack() as opened:
         env = opened.enter_context(closing(make_game(config.env, config.environments, config.seed, config.frame_stack)))
+        games = {"training": env}
+        if config.eval_every_steps:
+            seed = config.seed + 1_000_000
+            games["evaluation"] = make_game(config.env, 1, seed, config.frame_stack, evaluation=True)
+            opened.enter_context(closing(games["evaluation"]))
         try:
             model = make_model(config, env)
         except InputError as error:
             raise OptionError(str(error).replace("max_bytes", "buffer_max_bytes", 1)) from error
-        model.set_logger(configure(str(folder), ["stdout", "csv", *(["tensorboard"] if config.use_tb else [])]))
-        callbacks: list[BaseCallback] = [BufferLog(config.log_every_steps)]
-        if config.eval_every_steps:
-            games = make_game(config.env, 1, config.seed + 1_000_000, config.frame_stack, evaluation=True)
-            opened.enter_context(closing(games))
-            frequency = max(config.eval_every_steps // config.environments, 1)
-            callbacks.append(
-                EvalCallback(games, None, None, config.num_eval_episodes, frequency, str(folder), deterministic=False)
-            )
-        model.learn(config.num_train_steps, callbacks, log_interval=100 if config.alg == "qrdqn" else 1)
+        _learn(config, folder, model, games)
+
+
+def _learn(config: AtariConfig, folder: Path, model: BaseAlgorithm, games: dict[str, VecEnv]) -> None:
+    snapshot = RunSnapshot(config, folder, model, games)
+    resumed = snapshot.resume()
+    callbacks: list[BaseCallback] = [BufferLog(config.log_every_steps, snapshot)]
+    if config.eval_every_steps:
+        callbacks.append(_evaluation(config, folder, model, games["evaluation"], snapshot.evaluations))
+    if config.save_snapshot:
+        callbacks.append(SnapshotCallback(snapshot, config.snapshot_every_steps))
+    left = config.num_train_steps - model.num_timesteps
+    if left > 0:
+        model.set_logger(open_logger(folder, config.use_tb, model.num_timesteps if resumed else None))
+        if resumed:
+            print(f"going on from {snapshot.path} at step {model.num_timesteps}")
+        log_interval = 100 if config.alg == "qrdqn" else 1
+        model.learn(left, callbacks, log_interval=log_interval, reset_num_timesteps=not resumed)
         model.logger.close()
-        if config.save_model:
-            model.save(folder / "model")
-        if config.save_replay_buffer and isinstance(model, QRDQN):
-            model.save_replay_buffer(folder / "replay_buffer")
+        if config.save_snapshot:
+            snapshot.save()
+    else:
+        print(f"nothing to train: at step {model.num_timesteps} of num_train_steps={config.num_train_steps}")
+    # A run that was finished before has what it was asked to save then.
+    if config.save_model and (left > 0 or not (folder / "model.zip").exists()):
+        model.save(folder / "model")
+    buffer = folder / "replay_buffer.pkl"
+    if config.save_replay_buffer and isinstance(model, QRDQN) and (left > 0 or not buffer.exists()):
+        model.save_replay_buffer(buffer)
+
+
+def _evaluation(
+    config: AtariConfig, folder: Path, model: BaseAlgorithm, games: VecEnv, before: Evaluations
+) -> EvalCallback:
+    frequency = max(config.eval_every_steps // config.environments, 1)
+    callback = EvalCallback(games, None, None, config.num_eval_episodes, frequency, str(folder), deterministic=False)
+    before.give(callback, model.num_timesteps // config.environments)
+    return callback
 
 
 def make_model(config: AtariConfig, env: VecEnv) -> BaseAlgorithm:
@@ -98,25 +127,29 @@ def buffer_bytes(buffer: BaseBuffer) -> tuple[int, float]:
 
 
 class BufferLog(BaseCallback):
-    """Logs the buffer's bytes and compression ratio about every `every` steps, and at the end."""
+    """Logs the buffer's bytes and compression ratio about every `every` steps, and at the end.
 
-    def __init__(self, every: int) -> None:
+    When it is due next stands in the run's snapshot.
+    """
+
+    def __init__(self, every: int, snapshot: RunSnapshot) -> None:
         super().__init__()
-        self._every, self._next = every, 0
+        self._every, self._snapshot = every, snapshot
 
     def _on_step(self) -> bool:
         return True
 
     def _on_rollout_end(self) -> None:
-        if self.num_timesteps < self._next:
+        if self.num_timesteps < self._snapshot.next_log:
             return
-        self._next = self.num_timesteps + self._every
+        self._snapshot.next_log = self.num_timesteps + self._every
         self._record()
         if isinstance(self.model, QRDQN):
             self.model.dump_logs()
 
     def _on_training_end(self) -> None:
         self._record()
+        self.logger.record("time/total_timesteps", self.num_timesteps, exclude="tensorboard")
         self.logger.dump(self.num_timesteps)
 
     def _record(self) -> None:

@@ -55,12 +55,65 @@ def test_a_resumed_run_has_neither_gaps_nor_doubled_rows(tmp_path):
     assert [r["frame"] for r in read(tmp_path / "eval.csv")] == ["10", "20"]
 
 
+DAMAGE = {
+    "odd bytes": lambda lines: [lines[0], b"\xff\xfe\x00" + lines[1], *lines[2:]],
+    "empty frame": lambda lines: [lines[0], lines[1][2:], *lines[2:]],
+    "a word": lambda lines: [lines[0], lines[1].replace(b"1.5", b"one", 1), *lines[2:]],
+    "a quote": lambda lines: [lines[0], b'"' + lines[1], *lines[2:]],
+    "a huge number": lambda lines: [lines[0], b"9" * 5000 + lines[1][2:], *lines[2:]],
+    "too many values": lambda lines: [lines[0], b"1,2," + lines[1], *lines[2:]],
+    "an empty line": lambda lines: [lines[0], b"\r\n", *lines[2:]],
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_of_a_damaged_table_every_readable_row_stays(tmp_path, caplog, kind):
+    path = tmp_path / "train.csv"
+    with Logger(tmp_path, 100, use_tb=False) as logger:
+        for frame in (10, 20, 30):
+            logger.train(train_row(frame))
+    damaged = b"".join(DAMAGE[kind](path.read_bytes().splitlines(keepends=True)))
+    path.write_bytes(damaged)
+    with Logger(tmp_path, 100, use_tb=False, resume_frame=30) as logger:
+        logger.train(train_row(40))
+    assert [r["frame"] for r in read(path)] == ["20", "30", "40"]
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{path}: 1 lines cannot be read and are left out; the file as it was is {tmp_path / 'train.old.csv'}"
+    ]
+    assert (tmp_path / "train.old.csv").read_bytes() == damaged
+
+
+@pytest.mark.parametrize("content", [b"", b"\n", b"\x00" * 99, b"a,b\n1,2\n", b"frame\n7\n\xff\n"])
+def test_what_is_no_table_is_kept_aside(tmp_path, content):
+    (tmp_path / "eval.csv").write_bytes(content)
+    with Logger(tmp_path, 100, use_tb=False, resume_frame=30) as logger:
+        logger.eval(row(30))
+    assert [r["frame"] for r in read(tmp_path / "eval.csv")][-1] == "30"
+    assert not content or (tmp_path / "eval.old.csv").read_bytes() == content
+
+
+def test_a_table_cut_anywhere_keeps_its_whole_lines(tmp_path):
+    path = tmp_path / "eval.csv"
+    with Logger(tmp_path, 100, use_tb=False) as logger:
+        for frame in (10, 20):
+            logger.eval(row(frame))
+    whole = path.read_bytes()
+    header, first, _ = whole.splitlines(keepends=True)
+    for keep in range(0, len(whole), 7):
+        path.write_bytes(whole[:keep])
+        with Logger(tmp_path, 100, use_tb=False, resume_frame=90):
+            pass
+        expected = ["10"] if keep >= len(header + first) - 1 else []
+        assert [r["frame"] for r in read(path)] == expected, keep
+
+
 def test_a_run_that_starts_over_keeps_the_earlier_rows_aside(tmp_path):
-    for frame in (10, 50):
+    for frame in (10, 50, 70):
         with Logger(tmp_path, 100, use_tb=False) as logger:
             logger.train(train_row(frame))
-    assert [r["frame"] for r in read(tmp_path / "train.csv")] == ["50"]
+    assert [r["frame"] for r in read(tmp_path / "train.csv")] == ["70"]
     assert [r["frame"] for r in read(tmp_path / "train.old.csv")] == ["10"]
+    assert [r["frame"] for r in read(tmp_path / "train.old2.csv")] == ["50"]
 
 
 def test_tensorboard_gets_every_figure(tmp_path):

@@ -3,11 +3,14 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import imageio.v3 as imageio
 import pytest
 from training_options import TINY
+
+from drqv2.options import shortened
 
 TRAIN = Path(__file__).parent.parent / "train.py"
 
@@ -42,6 +45,72 @@ def test_a_mistake_is_one_line(tmp_path, options, expected):
     assert expected in result.stderr
     assert result.stderr.startswith("train.py: ") and result.stderr.count("\n") == 1, result.stderr
     assert result.stdout == ""
+
+
+def test_many_options_still_make_a_folder(tmp_path):
+    options = [*TINY, "full_compress=true", "nstep=3", "agent.critic_target_tau=0.02", "snapshot_every_frames=5000"]
+    options += ["num_train_frames=10", "stddev_schedule='linear(1.0,0.1,500000)'", "experiment=" + "long" * 40]
+    assert len(options) > 18
+    command = [sys.executable, str(TRAIN), *options]
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240, env=environment)
+    assert result.returncode == 0, result.stderr
+    (day,) = (tmp_path / "exp_local").iterdir()
+    (folder,) = day.iterdir()
+    assert (folder / "train.csv").exists() and "task=walker_walk" in (folder / ".hydra" / "overrides.yaml").read_text()
+    assert 200 < len(folder.name.encode()) < 256 and "action_repeat=10" in folder.name
+
+
+def test_a_name_is_cut_between_characters():
+    assert shortened("task=walker_walk") == "task=walker_walk"
+    names = [shortened("\u00fc" * length) for length in (101, 1001)]
+    assert names[0] != names[1] and all(len(name.encode()) < 220 for name in names)
+    assert names[0].startswith("\u00fc" * 100 + "...")
+
+
+def descendants(process_id):
+    """Processes under one, as (parent, process, command line)."""
+    found = []
+    for path in Path(f"/proc/{process_id}/task").glob("*/children"):
+        for child in path.read_text().split():
+            line = Path(f"/proc/{child}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+            found += [(process_id, int(child), line), *descendants(int(child))]
+    return found
+
+
+@pytest.mark.parametrize("mode", ["full_compress=true", "full_compress=false"])
+def test_workers_come_from_a_server_and_a_second_run_in_the_folder_is_refused(tmp_path, mode):
+    options = [*TINY, mode, "replay_buffer_num_workers=1", "num_train_frames=1000000", "num_seed_frames=0"]
+    command = [sys.executable, str(TRAIN), f"hydra.run.dir={tmp_path / 'run'}", "task=cartpole_balance", *options]
+    first = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        deadline, workers = time.monotonic() + 200, []
+        while not workers and time.monotonic() < deadline:
+            time.sleep(0.2)
+            assert first.poll() is None
+            family = descendants(first.pid)
+            servers = [child for _, child, line in family if "multiprocessing.forkserver" in line]
+            workers = [child for parent, child, _ in family if parent in servers]
+        assert workers
+        others = [line for parent, child, line in family if parent == first.pid and child not in servers]
+        assert all("resource_tracker" in line for line in others), "no worker is a fork of the trainer"
+        second = train(tmp_path, *options)
+        assert second.returncode == 1 and "alone" in second.stderr and "hydra.run.dir" in second.stderr
+        assert second.stderr.count("\n") == 1 and "Traceback" not in second.stderr
+        assert first.poll() is None
+    finally:
+        first.kill()
+        first.wait()
+
+
+def test_a_full_disk_ends_a_run_in_one_line(tmp_path):
+    options = [*TINY, "task=cartpole_balance", "action_repeat=50", "save_snapshot=true", "num_train_frames=1000"]
+    command = f"ulimit -f 2000; exec {sys.executable} {TRAIN} hydra.run.dir={tmp_path / 'run'} {' '.join(options)}"
+    result = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, timeout=240)
+    assert result.returncode == 1
+    assert "cannot be written (File too large): make room for it" in result.stderr
+    assert result.stderr.startswith("train.py: ") and result.stderr.count("\n") == 1, result.stderr
+    assert not (tmp_path / "run" / "snapshot.pt.tmp").exists()
 
 
 def test_a_damaged_snapshot_is_one_line(tmp_path):

@@ -90,6 +90,26 @@ def test_updates_wait_until_every_worker_has_an_episode(tmp_path):
     assert workspace.step == 110 and updates(workspace) == 5
 
 
+@pytest.mark.timeout(200)
+@pytest.mark.parametrize("options", [["num_seed_frames=0"], ["num_seed_frames=20", "nstep=20"]])
+@pytest.mark.parametrize("mode", [["full_compress=true"], ["half_compress=true"], []])
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_updates_wait_for_a_batch_rather_than_the_trainer_for_itself(tmp_path, options, mode, num_workers):
+    short = ["task=cartpole_balance", "action_repeat=20", "num_train_frames=1200"]  # 50 steps an episode
+    workspace = run(tmp_path, *short, *mode, *options, f"replay_buffer_num_workers={num_workers}")
+    nstep = workspace.config.nstep
+    # On disk, an episode is there once it is over.
+    first = nstep if mode else 50
+    assert workspace.step == 60 and updates(workspace) == len(range(first + first % 2, 60, 2))
+
+
+def test_updates_pause_where_eviction_took_the_last_window(tmp_path):
+    """A buffer of 21 steps at the start of each episode of 20: it holds two halves, with no window of 15 in either."""
+    options = ["task=cartpole_balance", "action_repeat=50", "num_train_frames=2500", "num_seed_frames=0"]
+    workspace = run(tmp_path, *options, "full_compress=true", "nstep=15", "replay_buffer_size=20")
+    assert workspace.step == 50 and 0 < updates(workspace) < (50 - 15) // 2 - 5
+
+
 def test_evaluations_come_at_the_start_in_between_and_at_the_end(tmp_path):
     options = ("action_repeat=50", "eval_every_frames=150", "num_train_frames=300", "num_eval_episodes=2")
     run(tmp_path, "half_compress=true", *options)
