@@ -121,6 +121,15 @@ def test_wide_sparse_bytes():
     check_decodes(codec, blob, frame, None, reference)
 
 
+def test_widest_sparse_bytes():
+    codec, reference = codecs.SparseCodec(), np.full((2, 70000, 1), 9, np.uint8)
+    frame = reference.copy()
+    frame[0, 65536], frame[1, 69999] = 255, 0
+    blob = bytes.fromhex("00000000 00000100 f600 01000000 6f110100 f7ff")
+    assert codec.encode(frame, reference) == blob
+    check_decodes(codec, blob, frame, None, reference)
+
+
 # Blobs that libzstd 1.5.7 made; another version may code otherwise, but must decode these.
 ZSTD_BLOBS = {
     "alone": (
