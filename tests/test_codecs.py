@@ -192,6 +192,21 @@ def test_zstd_stores_no_header():
     assert len(codec.encode(frames[1], open_reference(codec, frames))) <= 12
 
 
+@pytest.mark.parametrize("shape", [(480, 640, 3), (720, 960, 3), (836, 836, 3), (1000, 1400, 1)], ids=str)
+def test_zstd_finds_all_of_a_large_reference_frame(shape):
+    """A still camera: a frame takes little more than what the moving box hid in the reference frame."""
+    rng, box = np.random.default_rng(0), 32
+    frames = np.repeat(rng.integers(0, 256, (1, *shape), np.uint8), 6, axis=0)
+    for frame in frames:
+        y, x = rng.integers(0, shape[0] - box), rng.integers(0, shape[1] - box)
+        frame[y : y + box, x : x + box] = rng.integers(256)
+    codec = codecs.ZstdCodec()
+    reference = open_reference(codec, frames[:1])
+    blobs = [bytes(codec.encode(frame, reference)) for frame in frames[1:]]
+    assert max(map(len, blobs)) < 1.3 * box**2 * shape[2]
+    np.testing.assert_array_equal(decode(codec, blobs, frames[1:].shape, frames[:1]), frames[1:])
+
+
 @pytest.mark.parametrize(
     ("shape", "itemsize"),
     [((84, 84, 1), 4), ((256, 256, 1), 4), ((84, 85, 3), 4), ((84, 86, 3), 6), ((257, 8, 1), 6), ((300, 200, 1), 6)]

@@ -27,6 +27,8 @@ from diffreplay.errors import CorruptDataError, InputError
 MAX_SET_BYTES = 3 << 19
 MAX_BLOCK_BYTES = 1 << 17  # RFC 8878: larger frames are several blocks, whose headers are stored
 BLOCK_HEADER_BYTES = 3
+ROW_STRATEGIES = range(zstandard.STRATEGY_GREEDY, zstandard.STRATEGY_LAZY2 + 1)  # which have tags in place of chains
+TABLES_BYTES = 1 << 16  # of an opened set, besides its tables
 HEADER_OPTIONS = {"write_content_size": True, "write_dict_id": False, "write_checksum": False}
 
 
@@ -41,8 +43,14 @@ class ReferenceSet:
     @property
     def private_bytes(self) -> int:
         """Bytes that the compressor holds: the set's match tables, and its own working memory."""
-        tables = 4 * ((1 << self._params.hash_log) + (1 << self._params.chain_log)) if self.nbytes else 0
-        return tables + self.compressor.memory_size()
+        return (self._tables_bytes() if self.nbytes else 0) + self.compressor.memory_size()
+
+    def _tables_bytes(self) -> int:
+        """Bytes of the set's match tables, which libzstd makes no larger than a small set needs."""
+        hash_log = min(self._params.hash_log, (self.nbytes + 512).bit_length() + 1)
+        if self._params.strategy in ROW_STRATEGIES:
+            return (5 << hash_log) + TABLES_BYTES
+        return (4 << hash_log) + (4 << min(self._params.chain_log, hash_log)) + TABLES_BYTES
 
     @cached_property
     def compressor(self) -> zstandard.ZstdCompressor:
@@ -94,16 +102,17 @@ class ZstdCodec(Codec):
 
     def open_set(self, data: Buffer, frame_shape: tuple[int, int, int]) -> ReferenceSet:
         """The set for `encode` and `decode`."""
-        gray = frame_shape[2] == 1
-        params = zstandard.ZstdCompressionParameters.from_level(
-            7 if self._level is None else self._level,
-            window_log=21,
-            hash_log=18 if gray else 19,
-            chain_log=18,
-            min_match=6 if gray else 5,
-            **HEADER_OPTIONS,
-        )
-        return ReferenceSet(data, math.prod(frame_shape), params)
+        frame_bytes, gray = math.prod(frame_shape), frame_shape[2] == 1
+        options = {"window_log": 21, "hash_log": 18 if gray else 19, "chain_log": 18, "min_match": 6 if gray else 5}
+        if len(data) and frame_bytes > MAX_BLOCK_BYTES:
+            # A place for each byte of a frame: in a smaller table, the end of a reference frame drives out its start.
+            options["hash_log"] = max(options["hash_log"], (frame_bytes - 1).bit_length())
+            options["chain_log"] = options["hash_log"]
+            if self._level is None:
+                options["search_log"] = 5
+        level = 7 if self._level is None else self._level
+        params = zstandard.ZstdCompressionParameters.from_level(level, **options, **HEADER_OPTIONS)
+        return ReferenceSet(data, frame_bytes, params)
 
     def private_bytes(self, reference: ReferenceSet) -> int:
         """Bytes that the writer takes for coding against an open set."""
