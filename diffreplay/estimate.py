@@ -71,7 +71,8 @@ def estimate(
     tables = opened.private_bytes(opened.open_set(bytes(set_bytes), layout.frame_shape)) if set_bytes else 0
     blocks = (-(-rows // BLOCK_ROWS) + 1) * layout.block_bytes
     stack = frame_stack * frame_bytes
-    total = HEADER_BYTES + blocks + payload + LOG_SEGMENT_BYTES + stack + sets * (layout.set_slot + set_bytes) + tables
+    stream = stack + (frame_bytes if opened.reference == "frame" else 0)
+    total = HEADER_BYTES + blocks + payload + LOG_SEGMENT_BYTES + stream + sets * (layout.set_slot + set_bytes) + tables
     return ReplayStats(
         transitions=capacity,
         frames=rows,

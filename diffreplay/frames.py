@@ -103,6 +103,8 @@ class FrameStore(FrameReader):
         super().__init__(layout, Arena(layout.nbytes), codec)
         self.max_bytes = max_bytes
         self._least_frames = max(window_frames, 4 * frame_stack)
+        # The newest observation, and the frame that the next ones are coded against.
+        self._stream_frames = frame_stack + (codec.reference == "frame")
         self.streams: dict[int, Stream] = {}
         self._owner = os.getpid()
         self._turns = Turns(FrameStore.change.__code__)
@@ -133,7 +135,7 @@ class FrameStore(FrameReader):
 
     def allocated_bytes(self) -> int:
         """Bytes of memory taken now, by the shared store and by the writer's own copies."""
-        stacks = len(self.streams) * self.layout.frame_stack * self.layout.frame_bytes
+        stacks = len(self.streams) * self._stream_frames * self.layout.frame_bytes
         rings = self._sets.allocated + self._blocks.allocated + self._log.allocated
         return HEADER_BYTES + rings + stacks + self._private_bytes()
 
@@ -280,15 +282,20 @@ class FrameStore(FrameReader):
             self._check_cap(f"max_bytes, with {len(self.streams) + 1} streams", len(self.streams) + 1)
             stack = np.zeros((self.layout.frame_stack, channels, height, width), np.uint8)
             self._touched = True
-            self.make_room(stack.nbytes)
+            self.make_room(self._stream_frames * self.layout.frame_bytes)
             state = self.streams[stream] = Stream(stack)
             self._publish_allocated()
         return state
 
     def reopen_stream(self, stream: int, row: int, is_open: bool, reference_row: int, group_size: int) -> None:
-        """Have a stream of a loaded store go on from `row`, or begin anew where its observation is not whole."""
+        """Have a stream of a loaded store go on from `row`, or begin anew where its observation is not whole.
+
+        It begins anew, too, where a cap that was set before reference frames counted leaves no room for it.
+        """
         stack = self._readable_stack(row)
         if stack is None and not is_open:
+            return
+        if self.max_bytes is not None and self._least_bytes(len(self.streams) + 1) > self.max_bytes:
             return
         state = self._stream(stream)
         state.is_open = is_open
@@ -498,7 +505,7 @@ class FrameStore(FrameReader):
         tables = self.codec.private_bytes(opened)
         more = 2 * self.layout.set_slot + tables - self.codec.private_bytes(self._reference_set)
         sets = self._sets.allocated + self._private_bytes() + more
-        if 4 * sets > self.max_bytes or self._least_bytes(len(self.streams), sets) > self.max_bytes:
+        if 4 * sets > self.max_bytes or self._least_bytes(len(self.streams), more) > self.max_bytes:
             return False
         self.make_room(more)
         return True
@@ -538,13 +545,14 @@ class FrameStore(FrameReader):
 
     def _check_cap(self, name: str = "max_bytes", streams: int = 1) -> None:
         """Refuse a cap under which not even a few windows fit uncompressed."""
-        least = self._least_bytes(streams, self._sets.allocated + self._private_bytes())
+        least = self._least_bytes(streams)
         if self.max_bytes is not None and self.max_bytes < least:
             raise InputError(f"{name}: expected at least {least} to hold a few windows, got {self.max_bytes}")
 
-    def _least_bytes(self, streams: int, sets: int) -> int:
-        """Bytes for so many streams, `sets` bytes of reference sets, and a few windows that do not compress."""
-        frames = (self._least_frames + streams * self.layout.frame_stack) * self.layout.frame_bytes
+    def _least_bytes(self, streams: int, more: int = 0) -> int:
+        """Bytes for so many streams, `more` for reference sets, and a few windows that do not compress."""
+        sets = self._sets.allocated + self._private_bytes() + more
+        frames = (self._least_frames + streams * self._stream_frames) * self.layout.frame_bytes
         return HEADER_BYTES + 2 * self.layout.block_bytes + sets + frames + 4 * LOG_SEGMENT_BYTES
 
     def _count(self, which: int, value: int) -> None:

@@ -55,7 +55,7 @@ def test_header():
         "0000000000000000" "0000000000000000" "0000000000000000" "8001000000000000"  # freed, sets, sets, log head
         "0300000000000000" "8001000000000000" "0000000000000000" "8070010000000000"  # transitions, bytes of 3 kinds
     )  # fmt: skip
-    assert sparse.memory.counters.tolist() == [0x79616C7065726664, 1, 6, 0, 0, 0, 0, 272, 3, 272, 0, 98432]
+    assert sparse.memory.counters.tolist() == [0x79616C7065726664, 1, 6, 0, 0, 0, 0, 272, 3, 272, 0, 98496]
     assert SET_ENTRY.descr == [("first_row", "<u8"), ("nbytes", "<u8")] and SET_ENTRY.itemsize == 16
     assert raw.memory.set_table.ctypes.data - raw.memory.counters.ctypes.data == 1024
     flags = (Flag.FIRST, Flag.ZEROS, Flag.CONTEXT, Flag.RESTART, Flag.STARTS)
