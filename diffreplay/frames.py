@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from diffreplay.arena import Arena, fence, round_up, trim_heap
+from diffreplay.arena import PAGE, Arena, fence, round_up, trim_heap
 from diffreplay.codecs import Codec
+from diffreplay.codecs.base import Buffer
 from diffreplay.errors import InputError, ReadOnlyError
 from diffreplay.layout import (
     BLOCK_ROWS,
@@ -101,7 +102,7 @@ class FrameStore(FrameReader):
                 f"observation_shape: expected frames of at most {MAX_FRAME_BYTES} bytes, got {layout.frame_bytes}"
             )
         super().__init__(layout, Arena(layout.nbytes), codec)
-        self.max_bytes = max_bytes
+        self._set_cap(codec, max_bytes)
         self._least_frames = max(window_frames, 4 * frame_stack)
         # The newest observation, and the frame that the next ones are coded against.
         self._stream_frames = frame_stack + (codec.reference == "frame")
@@ -117,7 +118,6 @@ class FrameStore(FrameReader):
         self._log_tail = 0  # where the coded frame of the oldest row begins in the log
         self._reference_set: Any = codec.open_set(b"", frame_shape)
         self._coding_set = NO_ROW  # its number
-        self.planner = codec.planner(frame_shape)
         self._count(Counter.MAGIC, MAGIC)
         self._count(Counter.VERSION, VERSION)
         self._check_cap()
@@ -136,7 +136,7 @@ class FrameStore(FrameReader):
     def allocated_bytes(self) -> int:
         """Bytes of memory taken now, by the shared store and by the writer's own copies."""
         stacks = len(self.streams) * self._stream_frames * self.layout.frame_bytes
-        rings = self._sets.allocated + self._blocks.allocated + self._log.allocated
+        rings = self._set_pages() + self._blocks.allocated + self._log.allocated
         return HEADER_BYTES + rings + stacks + self._private_bytes()
 
     def change(self, step: Callable[..., None], stream: int | None, *arguments: Any) -> None:
@@ -461,21 +461,17 @@ class FrameStore(FrameReader):
         self._touched = True
         frames = self.planner.choose(self)
         if frames is not None:
-            self._build_set(frames.tobytes())
+            self._build_set(frames.reshape(-1).data)
         trim_heap()
 
-    def _build_set(self, data: bytes) -> None:
+    def _build_set(self, data: Buffer) -> None:
         number = self.counter(Counter.SET_HEAD)
         opened = self.codec.open_set(data, self.layout.frame_shape)
-        if number - self._sets.first < SET_SLOTS and self._make_room_for_set(opened):
-            self.write_set(data, self.head)
+        if number - self._sets.first < SET_SLOTS and self._make_room_for_set(opened, len(data)):
+            self.store_set(data, self.head)
+            self._code_against(opened)
 
-    def write_set(self, data: bytes, first_row: int) -> None:
-        """Store a reference set for the rows from `first_row` on, and code against it from now on."""
-        self.store_set(data, first_row)
-        self.code_against(data)
-
-    def store_set(self, data: bytes, first_row: int) -> None:
+    def store_set(self, data: Buffer, first_row: int) -> None:
         """Store a reference set for the rows from `first_row` on."""
         number = self.counter(Counter.SET_HEAD)
         begin = number % SET_SLOTS * self.layout.set_slot
@@ -490,25 +486,45 @@ class FrameStore(FrameReader):
         begin, nbytes = number % SET_SLOTS * self.layout.set_slot, self.memory.set_table["nbytes"][number % SET_SLOTS]
         return bytes(self.memory.sets[begin : begin + int(nbytes)])
 
-    def code_against(self, data: bytes) -> None:
+    def code_against(self, data: Buffer) -> None:
         """Code against the newest reference set, whose frames are `data`, from now on."""
-        number, opened = self.counter(Counter.SET_HEAD) - 1, self.codec.open_set(data, self.layout.frame_shape)
+        self._code_against(self.codec.open_set(data, self.layout.frame_shape))
+
+    def _code_against(self, opened: Any) -> None:
+        number = self.counter(Counter.SET_HEAD) - 1
         self._open_sets.pop(number - 1, None)  # to read by, it is opened anew, without what only coding needs
         self._reference_set = self._open_sets[number] = opened
         self._coding_set = number
         self._publish_allocated()
 
-    def _make_room_for_set(self, opened: Any) -> bool:
-        """Evict rows for one more set, unless all sets would take more than a quarter of the cap."""
+    def _make_room_for_set(self, opened: Any, nbytes: int) -> bool:
+        """Evict rows for one more set, unless all sets would take more than half of the cap."""
         if self.max_bytes is None:
             return True
         tables = self.codec.private_bytes(opened)
-        more = 2 * self.layout.set_slot + tables - self.codec.private_bytes(self._reference_set)
-        sets = self._sets.allocated + self._private_bytes() + more
-        if 4 * sets > self.max_bytes or self._least_bytes(len(self.streams), more) > self.max_bytes:
+        more = 2 * nbytes + PAGE + tables - self.codec.private_bytes(self._reference_set)
+        sets = self._set_pages() + self._private_bytes() + more
+        if 2 * sets > self.max_bytes or self._least_bytes(len(self.streams), more) > self.max_bytes:
             return False
         self.make_room(more)
         return True
+
+    def _set_cap(self, codec: Codec, max_bytes: int | None) -> None:
+        self.max_bytes = max_bytes
+        self.codec = codec if max_bytes is None else codec.within(max_bytes)
+        self.planner = self.codec.planner(self.layout.frame_shape)
+
+    @property
+    def room(self) -> int | None:
+        """Bytes that the cap leaves for frames beside the sets that there are; None without a cap."""
+        if self.max_bytes is None:
+            return None
+        taken = self.allocated_bytes() - self._log.allocated - self._blocks.allocated
+        return max(self.max_bytes - taken, 0)
+
+    def _set_pages(self) -> int:
+        """Bytes of shared memory that the reference sets take at most, in whole pages."""
+        return self.counter(Counter.REFERENCE_BYTES) + (self._sets.end - self._sets.first) * PAGE
 
     def _private_bytes(self) -> int:
         """Bytes of this process alone: each reference set as the codec opened it, and what coding takes besides."""
@@ -551,7 +567,7 @@ class FrameStore(FrameReader):
 
     def _least_bytes(self, streams: int, more: int = 0) -> int:
         """Bytes for so many streams, `more` for reference sets, and a few windows that do not compress."""
-        sets = self._sets.allocated + self._private_bytes() + more
+        sets = self._set_pages() + self._private_bytes() + more
         frames = (self._least_frames + streams * self._stream_frames) * self.layout.frame_bytes
         return HEADER_BYTES + 2 * self.layout.block_bytes + sets + frames + 4 * LOG_SEGMENT_BYTES
 
