@@ -161,7 +161,7 @@ class PayingPlanner(SetPlanner):
         """The frames of `rows`, or under a cap the most valuable of them; None where no set pays."""
         best, references = None, store.read(rows)
         before = int(store.lengths(trial_rows).sum())
-        held = 0.0 if store.room is None else store.room / before
+        held = 0.0 if store.room is None else store.room / max(before, 1)
         for size in sorted({min(size, len(rows)) for size in self._sizes}, reverse=True):
             frames = references[-size:]
             after = self._trial(_pieces(store, trial_rows), frames)
