@@ -82,6 +82,7 @@ class FrameStore(FrameReader):
         columns: further values that are stored for each row.
         max_bytes: the allocated bytes never exceed this; the oldest frames leave first.
         window_frames: frames that `max_bytes` must hold at least, even if none compresses.
+        log_limit: no cap will ever be larger, which saves address space; None where one may be.
     """
 
     def __init__(
@@ -93,10 +94,11 @@ class FrameStore(FrameReader):
         columns: tuple[Column, ...] = (),
         max_bytes: int | None = None,
         window_frames: int = 0,
+        log_limit: int | None = None,
     ) -> None:
         index = (END, LINK, FLAGS) + ((REFERENCE,) if codec.reference == "frame" else ())
         set_bytes = codec.set_frames(math.prod(frame_shape)) * math.prod(frame_shape)
-        layout = Layout(frame_shape, frame_stack, max_rows, index, columns, set_bytes)
+        layout = Layout(frame_shape, frame_stack, max_rows, index, columns, set_bytes, log_limit)
         if layout.frame_bytes > MAX_FRAME_BYTES:
             raise InputError(
                 f"observation_shape: expected frames of at most {MAX_FRAME_BYTES} bytes, got {layout.frame_bytes}"
@@ -372,7 +374,9 @@ class FrameStore(FrameReader):
             more = (max(block_end - self._blocks.end, 0)) * self.layout.block_bytes
             more += max(log_end - self._log.end, 0) * LOG_SEGMENT_BYTES
             over_cap = self.max_bytes is not None and self.allocated_bytes() + more > self.max_bytes
-            if not over_cap and head - self.tail < self.layout.max_rows and start + nbytes - self._log_tail <= ring:
+            # So no segment holds both the oldest and the newest bytes.
+            over_ring = start + nbytes - self._log_tail > ring - LOG_SEGMENT_BYTES
+            if not over_cap and not over_ring and head - self.tail < self.layout.max_rows:
                 break
             self.evict()
         if block_end > self._blocks.end or log_end > self._log.end:
