@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from benchmarks import recordings
 from benchmarks.recordings import Recording
+from diffreplay.limits import usable_cores
 
 BATCH = 256
 
@@ -46,7 +47,7 @@ def chosen(args: argparse.Namespace) -> Iterable[Recording]:
 
 def machine() -> str:
     """One line: date, processor, memory, GPU, versions, load."""
-    cores = len(os.sched_getaffinity(0))
+    cores = usable_cores()
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     packages = ", ".join(f"{name} {version(name)}" for name in ("numpy", "torch", "zstandard"))
     load = os.getloadavg()[0]

@@ -14,7 +14,6 @@ import argparse
 import difflib
 import json
 import multiprocessing
-import os
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -32,6 +31,7 @@ from benchmarks.compare_modes import MILLION, MODES, fill, memory, rates, render
 from benchmarks.compare_train import ROOT, train
 from benchmarks.memory import in_new_process
 from benchmarks.recordings import Recording
+from diffreplay.limits import usable_cores
 from drqv2.errors import OptionError
 
 TASKS = ROOT / "cfgs" / "task"
@@ -167,7 +167,7 @@ def measure(args: argparse.Namespace, bar: Any) -> dict[str, Any]:
         "task": args.task,
         "date": str(date.today()),
         "machine": machine(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": usable_cores(),
         "frames": taped["disk"].frames,
         "episodes": len(taped["disk"].episodes),
         "settings": {"batch": BATCH, "nstep": 1, "batches": args.batches, "turns": args.turns, "workers": args.workers},

@@ -1,5 +1,17 @@
 """Lossless, compressed replay buffers in shared memory for reinforcement learning from images."""
 
+import os
+import sys
+
+if sys.platform != "linux":
+    raise ImportError(
+        f"diffreplay works on Linux only, as its memory is shared in a way that {sys.platform} does not have"
+    )
+if not hasattr(os, "memfd_create"):
+    raise ImportError(
+        "diffreplay needs os.memfd_create, which this Python was built without; use one for glibc 2.27 or newer"
+    )
+
 from diffreplay import codecs, errors
 from diffreplay.batch import ReplayBatch
 from diffreplay.dataset import ReplayDataset, make_replay_loader

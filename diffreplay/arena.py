@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from diffreplay.errors import SharedMemoryError
+from diffreplay.limits import why_no_memory_file
 
 PAGE = mmap.PAGESIZE
 _local = threading.local()
@@ -68,10 +69,7 @@ class Arena:
                 raise SharedMemoryError(f"expected a shared memory file of {self.nbytes} bytes, got one of {found}")
             self.map = mmap.mmap(self.fd, self.nbytes)
         except (OSError, OverflowError) as error:
-            raise SharedMemoryError(
-                f"could not map {self.nbytes / 1e9:.2f} GB of shared address space ({error}); "
-                "lower the capacity or raise the limit on address space (ulimit -v)"
-            ) from error
+            raise SharedMemoryError(why_no_memory_file(self.nbytes, error)) from error
         self.bytes = memoryview(self.map)
 
     def array(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import time
 import weakref
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from diffreplay.batch import ReplayBatch
 from diffreplay.errors import InputError
+from diffreplay.limits import usable_cores
 from diffreplay.sampling import Sampler
 from diffreplay.slots import BatchPlace, BatchSpec, Slots
 from diffreplay.workers import POLL_SECONDS, ProcessWorkers, Result, Task, ThreadWorkers, Workers, draw_when_filled
@@ -124,7 +124,7 @@ class Prefetcher:
         self._ahead = loader.num_workers * (loader.prefetch_factor or 1)
         # More workers than cores would take turns, and each find its references out of the cache: that costs up to a
         # fifth of the batches a second (docs/benchmarks.md).
-        count = min(loader.num_workers, len(os.sched_getaffinity(0)))
+        count = min(loader.num_workers, usable_cores())
         self._slots = Slots(dataset.spec, self._ahead + KEPT_BATCHES)
         self._arrived: dict[int, Result] = {}
         self._next = loader._delivered

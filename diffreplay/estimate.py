@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from diffreplay import codecs
+from diffreplay.arena import PAGE
 from diffreplay.codecs.references import STARTUP_SETS, select_references
 from diffreplay.errors import InputError
 from diffreplay.frames import FrameStore
@@ -71,7 +72,8 @@ def estimate(
     tables = opened.private_bytes(opened.open_set(bytes(set_bytes), layout.frame_shape)) if set_bytes else 0
     blocks = (-(-rows // BLOCK_ROWS) + 1) * layout.block_bytes
     stack = frame_stack * frame_bytes
-    total = HEADER_BYTES + blocks + payload + LOG_SEGMENT_BYTES + stack + sets * (layout.set_slot + set_bytes) + tables
+    stream = stack + (frame_bytes if opened.reference == "frame" else 0)
+    total = HEADER_BYTES + blocks + payload + LOG_SEGMENT_BYTES + stream + sets * (PAGE + 2 * set_bytes) + tables
     return ReplayStats(
         transitions=capacity,
         frames=rows,
@@ -97,7 +99,7 @@ def _coded_bytes(codec: codecs.Codec, frames: NDArray[np.uint8], frame_stack: in
     sizes = []
     for part in np.array_split(np.arange(len(frames)), FOLDS):
         others = np.delete(pixels, part, axis=0)
-        references = others[select_references(others, codec.set_frames(frame_bytes))]
+        references = others[select_references([others], codec.set_frames(frame_bytes))]
         opened = codec.open_set(references.tobytes(), shape)
         for frame in pixels[part]:
             blob = codec.encode(frame, opened)

@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from diffreplay.arena import Arena, fence, round_up, trim_heap
+from diffreplay.arena import PAGE, Arena, fence, round_up, trim_heap
 from diffreplay.codecs import Codec
+from diffreplay.codecs.base import Buffer
 from diffreplay.errors import InputError, ReadOnlyError
 from diffreplay.layout import (
     BLOCK_ROWS,
@@ -81,6 +82,7 @@ class FrameStore(FrameReader):
         columns: further values that are stored for each row.
         max_bytes: the allocated bytes never exceed this; the oldest frames leave first.
         window_frames: frames that `max_bytes` must hold at least, even if none compresses.
+        log_limit: no cap will ever be larger, which saves address space; None where one may be.
         marks_ends: the last step of each episode that ended is flagged LAST.
     """
 
@@ -94,18 +96,22 @@ class FrameStore(FrameReader):
         max_bytes: int | None = None,
         window_frames: int = 0,
         *,
+        log_limit: int | None = None,
         marks_ends: bool = False,
     ) -> None:
         index = (END, LINK, FLAGS) + ((REFERENCE,) if codec.reference == "frame" else ())
         set_bytes = codec.set_frames(math.prod(frame_shape)) * math.prod(frame_shape)
-        layout = Layout(frame_shape, frame_stack, max_rows, index, columns, set_bytes)
+        layout = Layout(frame_shape, frame_stack, max_rows, index, columns, set_bytes, log_limit)
         if layout.frame_bytes > MAX_FRAME_BYTES:
             raise InputError(
                 f"observation_shape: expected frames of at most {MAX_FRAME_BYTES} bytes, got {layout.frame_bytes}"
             )
         super().__init__(layout, Arena(layout.nbytes), codec)
-        self.max_bytes, self.marks_ends = max_bytes, marks_ends
+        self.marks_ends = marks_ends
+        self._set_cap(codec, max_bytes)
         self._least_frames = max(window_frames, 4 * frame_stack)
+        # The newest observation, and the frame that the next ones are coded against.
+        self._stream_frames = frame_stack + (codec.reference == "frame")
         self.streams: dict[int, Stream] = {}
         self._owner = os.getpid()
         self._turns = Turns(FrameStore.change.__code__)
@@ -118,7 +124,6 @@ class FrameStore(FrameReader):
         self._log_tail = 0  # where the coded frame of the oldest row begins in the log
         self._reference_set: Any = codec.open_set(b"", frame_shape)
         self._coding_set = NO_ROW  # its number
-        self.planner = codec.planner(frame_shape)
         self._count(Counter.MAGIC, MAGIC)
         self._count(Counter.VERSION, VERSION)
         self._check_cap()
@@ -136,8 +141,8 @@ class FrameStore(FrameReader):
 
     def allocated_bytes(self) -> int:
         """Bytes of memory taken now, by the shared store and by the writer's own copies."""
-        stacks = len(self.streams) * self.layout.frame_stack * self.layout.frame_bytes
-        rings = self._sets.allocated + self._blocks.allocated + self._log.allocated
+        stacks = len(self.streams) * self._stream_frames * self.layout.frame_bytes
+        rings = self._set_pages() + self._blocks.allocated + self._log.allocated
         return HEADER_BYTES + rings + stacks + self._private_bytes()
 
     def change(self, step: Callable[..., None], stream: int | None, *arguments: Any) -> None:
@@ -304,15 +309,20 @@ class FrameStore(FrameReader):
             self._check_cap(f"max_bytes, with {len(self.streams) + 1} streams", len(self.streams) + 1)
             stack = np.zeros((self.layout.frame_stack, channels, height, width), np.uint8)
             self._touched = True
-            self.make_room(stack.nbytes)
+            self.make_room(self._stream_frames * self.layout.frame_bytes)
             state = self.streams[stream] = Stream(stack)
             self._publish_allocated()
         return state
 
     def reopen_stream(self, stream: int, row: int, is_open: bool, reference_row: int, group_size: int) -> None:
-        """Have a stream of a loaded store go on from `row`, or begin anew where its observation is not whole."""
+        """Have a stream of a loaded store go on from `row`, or begin anew where its observation is not whole.
+
+        It begins anew, too, where a cap that was set before reference frames counted leaves no room for it.
+        """
         stack = self._readable_stack(row)
         if stack is None and not is_open:
+            return
+        if self.max_bytes is not None and self._least_bytes(len(self.streams) + 1) > self.max_bytes:
             return
         state = self._stream(stream)
         state.is_open = is_open
@@ -389,7 +399,9 @@ class FrameStore(FrameReader):
             more = (max(block_end - self._blocks.end, 0)) * self.layout.block_bytes
             more += max(log_end - self._log.end, 0) * LOG_SEGMENT_BYTES
             over_cap = self.max_bytes is not None and self.allocated_bytes() + more > self.max_bytes
-            if not over_cap and head - self.tail < self.layout.max_rows and start + nbytes - self._log_tail <= ring:
+            # So no segment holds both the oldest and the newest bytes.
+            over_ring = start + nbytes - self._log_tail > ring - LOG_SEGMENT_BYTES
+            if not over_cap and not over_ring and head - self.tail < self.layout.max_rows:
                 break
             self.evict()
         if block_end > self._blocks.end or log_end > self._log.end:
@@ -478,21 +490,17 @@ class FrameStore(FrameReader):
         self._touched = True
         frames = self.planner.choose(self)
         if frames is not None:
-            self._build_set(frames.tobytes())
+            self._build_set(frames.reshape(-1).data)
         trim_heap()
 
-    def _build_set(self, data: bytes) -> None:
+    def _build_set(self, data: Buffer) -> None:
         number = self.counter(Counter.SET_HEAD)
         opened = self.codec.open_set(data, self.layout.frame_shape)
-        if number - self._sets.first < SET_SLOTS and self._make_room_for_set(opened):
-            self.write_set(data, self.head)
+        if number - self._sets.first < SET_SLOTS and self._make_room_for_set(opened, len(data)):
+            self.store_set(data, self.head)
+            self._code_against(opened)
 
-    def write_set(self, data: bytes, first_row: int) -> None:
-        """Store a reference set for the rows from `first_row` on, and code against it from now on."""
-        self.store_set(data, first_row)
-        self.code_against(data)
-
-    def store_set(self, data: bytes, first_row: int) -> None:
+    def store_set(self, data: Buffer, first_row: int) -> None:
         """Store a reference set for the rows from `first_row` on."""
         number = self.counter(Counter.SET_HEAD)
         begin = number % SET_SLOTS * self.layout.set_slot
@@ -507,25 +515,45 @@ class FrameStore(FrameReader):
         begin, nbytes = number % SET_SLOTS * self.layout.set_slot, self.memory.set_table["nbytes"][number % SET_SLOTS]
         return bytes(self.memory.sets[begin : begin + int(nbytes)])
 
-    def code_against(self, data: bytes) -> None:
+    def code_against(self, data: Buffer) -> None:
         """Code against the newest reference set, whose frames are `data`, from now on."""
-        number, opened = self.counter(Counter.SET_HEAD) - 1, self.codec.open_set(data, self.layout.frame_shape)
+        self._code_against(self.codec.open_set(data, self.layout.frame_shape))
+
+    def _code_against(self, opened: Any) -> None:
+        number = self.counter(Counter.SET_HEAD) - 1
         self._open_sets.pop(number - 1, None)  # to read by, it is opened anew, without what only coding needs
         self._reference_set = self._open_sets[number] = opened
         self._coding_set = number
         self._publish_allocated()
 
-    def _make_room_for_set(self, opened: Any) -> bool:
-        """Evict rows for one more set, unless all sets would take more than a quarter of the cap."""
+    def _make_room_for_set(self, opened: Any, nbytes: int) -> bool:
+        """Evict rows for one more set, unless all sets would take more than half of the cap."""
         if self.max_bytes is None:
             return True
         tables = self.codec.private_bytes(opened)
-        more = 2 * self.layout.set_slot + tables - self.codec.private_bytes(self._reference_set)
-        sets = self._sets.allocated + self._private_bytes() + more
-        if 4 * sets > self.max_bytes or self._least_bytes(len(self.streams), sets) > self.max_bytes:
+        more = 2 * nbytes + PAGE + tables - self.codec.private_bytes(self._reference_set)
+        sets = self._set_pages() + self._private_bytes() + more
+        if 2 * sets > self.max_bytes or self._least_bytes(len(self.streams), more) > self.max_bytes:
             return False
         self.make_room(more)
         return True
+
+    def _set_cap(self, codec: Codec, max_bytes: int | None) -> None:
+        self.max_bytes = max_bytes
+        self.codec = codec if max_bytes is None else codec.within(max_bytes)
+        self.planner = self.codec.planner(self.layout.frame_shape)
+
+    @property
+    def room(self) -> int | None:
+        """Bytes that the cap leaves for frames beside the sets that there are; None without a cap."""
+        if self.max_bytes is None:
+            return None
+        taken = self.allocated_bytes() - self._log.allocated - self._blocks.allocated
+        return max(self.max_bytes - taken, 0)
+
+    def _set_pages(self) -> int:
+        """Bytes of shared memory that the reference sets take at most, in whole pages."""
+        return self.counter(Counter.REFERENCE_BYTES) + (self._sets.end - self._sets.first) * PAGE
 
     def _private_bytes(self) -> int:
         """Bytes of this process alone: each reference set as the codec opened it, and what coding takes besides."""
@@ -572,13 +600,14 @@ class FrameStore(FrameReader):
 
     def _check_cap(self, name: str = "max_bytes", streams: int = 1) -> None:
         """Refuse a cap under which not even a few windows fit uncompressed."""
-        least = self._least_bytes(streams, self._sets.allocated + self._private_bytes())
+        least = self._least_bytes(streams)
         if self.max_bytes is not None and self.max_bytes < least:
             raise InputError(f"{name}: expected at least {least} to hold a few windows, got {self.max_bytes}")
 
-    def _least_bytes(self, streams: int, sets: int) -> int:
-        """Bytes for so many streams, `sets` bytes of reference sets, and a few windows that do not compress."""
-        frames = (self._least_frames + streams * self.layout.frame_stack) * self.layout.frame_bytes
+    def _least_bytes(self, streams: int, more: int = 0) -> int:
+        """Bytes for so many streams, `more` for reference sets, and a few windows that do not compress."""
+        sets = self._set_pages() + self._private_bytes() + more
+        frames = (self._least_frames + streams * self._stream_frames) * self.layout.frame_bytes
         return HEADER_BYTES + 2 * self.layout.block_bytes + sets + frames + 4 * LOG_SEGMENT_BYTES
 
     def _count(self, which: int, value: int) -> None:

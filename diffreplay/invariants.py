@@ -120,7 +120,7 @@ def _check_memory(store: FrameStore) -> None:
     room = store.layout.log_bytes - LOG_SEGMENT_BYTES
     _require(log_tail <= log_head <= log_tail + room, f"at most {room} live log bytes", log_head - log_tail)
     allocated, published = store.allocated_bytes(), store.counter(Counter.ALLOCATED_BYTES)
-    rings = HEADER_BYTES + sets.allocated + blocks.allocated + log.allocated
+    rings = HEADER_BYTES + store.counter(Counter.REFERENCE_BYTES) + blocks.allocated + log.allocated
     _require(published == allocated >= rings, f"{allocated} allocated bytes, {rings} of them shared", published)
     cap = store.max_bytes
     _require(cap is None or allocated <= cap, f"at most {cap} allocated bytes", allocated)

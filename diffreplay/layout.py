@@ -94,6 +94,7 @@ class Layout:
         index: columns of the index, END, LINK and FLAGS among them.
         scalars: columns of the caller.
         set_slot_bytes: largest reference set; 0 for a codec without.
+        log_limit: coded bytes that a cap lets in at most; None without a cap.
     """
 
     frame_shape: tuple[int, int, int]
@@ -102,6 +103,7 @@ class Layout:
     index: tuple[Column, ...]
     scalars: tuple[Column, ...]
     set_slot_bytes: int
+    log_limit: int | None = None
 
     @cached_property
     def offsets(self) -> dict[str, int]:
@@ -145,8 +147,11 @@ class Layout:
 
     @cached_property
     def log_bytes(self) -> int:
-        """Size of the log's ring: every row raw, and slack for the frame that would straddle its end."""
-        return round_up((self.max_rows + 1) * self.frame_bytes, LOG_SEGMENT_BYTES) + 2 * LOG_SEGMENT_BYTES
+        """Size of the log's ring: every row raw, or what a cap lets in, and the frame that would straddle its end."""
+        most = self.max_rows * self.frame_bytes
+        if self.log_limit is not None:
+            most = min(most, self.log_limit)
+        return round_up(most + self.frame_bytes, LOG_SEGMENT_BYTES) + 2 * LOG_SEGMENT_BYTES
 
     @property
     def nbytes(self) -> int:

@@ -16,6 +16,7 @@ from diffreplay.errors import InputError
 from diffreplay.frames import FrameStore, same
 from diffreplay.invariants import check_invariants
 from diffreplay.layout import Column, Counter
+from diffreplay.limits import warn_if_too_large
 from diffreplay.sampling import Sampler
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)
@@ -124,8 +125,12 @@ class ReplayBuffer(Sampler):
             columns,
             max_bytes,
             window_frames,
+            log_limit=max_bytes,
             marks_ends=bool(shorter_at_end),
         )
+        if isinstance(codec, codecs.RawCodec):
+            least = capacity * (self.store.layout.frame_bytes + sum(column.row_bytes for column in columns))
+            warn_if_too_large(least if max_bytes is None else min(least, max_bytes), stacklevel=2)
         super().__init__(self.store, nstep, discount, bool(shorter_at_end))
         self._rng = np.random.default_rng(seed)
         self._commits: dict[Path, str | None] = {}  # snapshots of this buffer, and which commit holds its last state

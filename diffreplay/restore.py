@@ -25,10 +25,10 @@ def restore(store: FrameStore, directory: Path, manifest: Manifest) -> list[str]
     Raises:
         CorruptDataError: the manifest is of more rows than the store can hold.
     """
-    if manifest.head - manifest.tail > store.layout.max_rows or manifest.log_tail >= store.layout.log_bytes:
+    if manifest.head - manifest.tail > store.layout.max_rows:
         raise CorruptDataError(
             f"{directory}: expected a manifest of at most {store.layout.max_rows} rows, got {manifest.tail} to "
-            f"{manifest.head} from byte {manifest.log_tail} on"
+            f"{manifest.head}"
         )
     damage: list[str] = []
     lost_rows, lost_sets = [], []
@@ -62,9 +62,10 @@ def restore(store: FrameStore, directory: Path, manifest: Manifest) -> list[str]
 def _begin(store: FrameStore, manifest: Manifest) -> None:
     """Have an empty store go on from where the manifest's first row is, as if all before were evicted.
 
-    Every row lands in the place it had: what is evicted when depends on the places.
+    Every row lands in the place it had, unless the log was larger: what is evicted when depends on the places.
     """
-    row, log_tail, first_set = manifest.tail, manifest.log_tail, manifest.sets[0].first if manifest.sets else 0
+    row, log_tail = manifest.tail, manifest.log_tail % store.layout.log_bytes
+    first_set = manifest.sets[0].first if manifest.sets else 0
     counters = store.memory.counters
     counters[[Counter.HEAD, Counter.TAIL, Counter.FREED]] = store._next = row
     counters[[Counter.SET_HEAD, Counter.SET_TAIL]] = first_set
@@ -107,6 +108,8 @@ def _place_payload(store: FrameStore, lengths: NDArray[np.int64], payload: memor
     fitting = int(lengths[: past[0]].sum()) if len(past) else len(payload)
     if len(past):
         ends[past[0] :] += round_up(begin + 1, ring) - (begin + fitting)
+    if ends[-1] - store._log_tail > ring - LOG_SEGMENT_BYTES:
+        raise CorruptDataError(f"expected coded frames of at most {store.max_bytes} bytes, which is the cap, got more")
     rest = len(payload) - fitting
     place = begin % ring
     store.memory.log[place : place + fitting] = payload[:fitting]

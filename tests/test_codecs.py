@@ -13,6 +13,9 @@ from diffreplay.codecs.sparse import pixel_dtype
 from diffreplay.errors import CorruptDataError, InputError, ReplayError, UnknownCodecError
 
 SHAPES = [(84, 84, 1), (84, 84, 3), (1, 1, 1), (1, 7, 1), (12, 12, 4), (300, 200, 1), (256, 256, 3), (64, 90, 3)]
+# Either side of where the indices of `sparse` become wider.
+LONG_SHAPES = [(1, 256, 1), (257, 1, 1), (1, 85, 3), (1, 86, 3), (255, 257, 1), (65536, 1, 1), (1, 65536, 1)]
+LONG_SHAPES += [(65537, 1, 1), (1, 65537, 1), (1, 70000, 1), (70000, 1, 3), (2, 21846, 3), (3, 350000, 2)]
 
 
 def frames_of(kind, shape, count, seed=0):
@@ -80,6 +83,20 @@ def test_round_trip(name, shape, kind, count):
         assert not coded
     elif count and kind == "moving" and shape[0] > 60:
         assert len(coded) == len(frames)
+
+
+@pytest.mark.parametrize("shape", LONG_SHAPES, ids=str)
+@pytest.mark.parametrize("name", codecs.REGISTRY)
+def test_round_trip_of_long_and_wide_frames(name, shape):
+    """A few pixels differ, the first and the last among them."""
+    codec, rng = codecs.get(name), np.random.default_rng(shape)
+    frames = np.repeat(rng.integers(0, 256, (1, *shape), np.uint8), 3, axis=0)
+    frames[1].flat[[0, -1, *rng.integers(0, frames[0].size, 9)]] ^= 255
+    frames[2].flat[-1] ^= 1
+    blobs = [codec.encode(frame, open_reference(codec, frames[:1])) for frame in frames[1:]]
+    assert all((blob is None) == (name == "raw") for blob in blobs)
+    if name != "raw":
+        np.testing.assert_array_equal(decode(codec, [bytes(blob) for blob in blobs], (2, *shape), frames), frames[1:])
 
 
 def mutate(blob, rng):
@@ -175,11 +192,37 @@ def test_zstd_stores_no_header():
     assert len(codec.encode(frames[1], open_reference(codec, frames))) <= 12
 
 
+@pytest.mark.parametrize("shape", [(480, 640, 3), (720, 960, 3), (836, 836, 3), (1000, 1400, 1)], ids=str)
+def test_zstd_finds_all_of_a_large_reference_frame(shape):
+    """A still camera: a frame takes little more than what the moving box hid in the reference frame."""
+    rng, box = np.random.default_rng(0), 32
+    frames = np.repeat(rng.integers(0, 256, (1, *shape), np.uint8), 6, axis=0)
+    for frame in frames:
+        y, x = rng.integers(0, shape[0] - box), rng.integers(0, shape[1] - box)
+        frame[y : y + box, x : x + box] = rng.integers(256)
+    codec = codecs.ZstdCodec()
+    reference = open_reference(codec, frames[:1])
+    blobs = [bytes(codec.encode(frame, reference)) for frame in frames[1:]]
+    assert max(map(len, blobs)) < 1.3 * box**2 * shape[2]
+    np.testing.assert_array_equal(decode(codec, blobs, frames[1:].shape, frames[:1]), frames[1:])
+
+
 @pytest.mark.parametrize(
     ("shape", "itemsize"),
     [((84, 84, 1), 4), ((256, 256, 1), 4), ((84, 85, 3), 4), ((84, 86, 3), 6), ((257, 8, 1), 6), ((300, 200, 1), 6)],
 )
 def test_sparse_bytes_a_pixel(shape, itemsize):
+    check_sparse_bytes(shape, itemsize)
+
+
+@pytest.mark.parametrize(
+    ("shape", "itemsize"), [((1, 65536, 1), 6), ((1, 65537, 1), 10), ((70000, 1, 1), 10), ((2, 21846, 3), 10)]
+)
+def test_sparse_bytes_a_pixel_of_long_and_wide_frames(shape, itemsize):
+    check_sparse_bytes(shape, itemsize)
+
+
+def check_sparse_bytes(shape, itemsize):
     assert pixel_dtype(shape[0], shape[1] * shape[2]).itemsize == itemsize
     rng, codec = np.random.default_rng(0), codecs.SparseCodec()
     reference = rng.integers(0, 256, shape, np.uint8)

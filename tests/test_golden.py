@@ -55,7 +55,7 @@ def test_header():
         "0000000000000000" "0000000000000000" "0000000000000000" "8001000000000000"  # freed, sets, sets, log head
         "0300000000000000" "8001000000000000" "0000000000000000" "8070010000000000"  # transitions, bytes of 3 kinds
     )  # fmt: skip
-    assert sparse.memory.counters.tolist() == [0x79616C7065726664, 1, 6, 0, 0, 0, 0, 272, 3, 272, 0, 98432]
+    assert sparse.memory.counters.tolist() == [0x79616C7065726664, 1, 6, 0, 0, 0, 0, 272, 3, 272, 0, 98496]
     assert SET_ENTRY.descr == [("first_row", "<u8"), ("nbytes", "<u8")] and SET_ENTRY.itemsize == 16
     assert raw.memory.set_table.ctypes.data - raw.memory.counters.ctypes.data == 1024
     flags = (Flag.FIRST, Flag.ZEROS, Flag.CONTEXT, Flag.RESTART, Flag.STARTS)
@@ -117,6 +117,15 @@ def test_wide_sparse_bytes():
     frame = reference.copy()
     frame[7, 2], frame[299, 3] = 255, 0
     blob = bytes.fromhex("0700 0200 5a00 2b01 0300 5eff")
+    assert codec.encode(frame, reference) == blob
+    check_decodes(codec, blob, frame, None, reference)
+
+
+def test_widest_sparse_bytes():
+    codec, reference = codecs.SparseCodec(), np.full((2, 70000, 1), 9, np.uint8)
+    frame = reference.copy()
+    frame[0, 65536], frame[1, 69999] = 255, 0
+    blob = bytes.fromhex("00000000 00000100 f600 01000000 6f110100 f7ff")
     assert codec.encode(frame, reference) == blob
     check_decodes(codec, blob, frame, None, reference)
 

@@ -59,6 +59,10 @@ class Codec(ABC):
         """Arguments that make this codec again, as JSON can hold them."""
         return {}
 
+    def within(self, max_bytes: int) -> Codec:
+        """The codec for a buffer with this cap: it may take less memory, and reads what the codec itself coded."""
+        return self
+
     def set_frames(self, frame_bytes: int) -> int:
         """For "set": how many frames of that size a set has at most; 0 otherwise."""
         return 0
@@ -113,6 +117,13 @@ class FrameSource(Protocol):
     @property
     def frame_bytes(self) -> int:
         """Bytes of a raw frame."""
+
+    @property
+    def room(self) -> int | None:
+        """Bytes that a cap leaves for frames beside the sets that there are; None without a cap."""
+
+    def make_room(self, more: int) -> None:
+        """Evict rows until the cap leaves `more` bytes for a moment's work."""
 
     def read(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Frames of rows, (N, H, W, C)."""

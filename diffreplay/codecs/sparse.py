@@ -3,8 +3,8 @@
 Grossman and Plancher, "Differentially Encoded Observation Spaces for Perceptive Reinforcement Learning"
 (ICRA 2024), section III: every `frame_stack`-th frame of an episode is stored raw; each of the others as row
 (uint8), column (uint8) and difference (int16) of every pixel that differs from it, 4 bytes a pixel, or raw
-where that is smaller. Rows or columns over 255 take uint16 each, 6 bytes a pixel. The channels of a pixel
-count as columns, side by side.
+where that is smaller. Rows or columns over 255 take uint16 each, 6 bytes a pixel, and those over 65,535 uint32
+each, 10 bytes a pixel. The channels of a pixel count as columns, side by side.
 
 The loops over frames that the paper left to vectorise are vectorised here: a batch is decoded with one
 scatter over the pixels of many of its frames.
@@ -26,7 +26,8 @@ CHUNK_FRAMES = 64  # decoded at once: what that takes stays in a core's cache, a
 
 def pixel_dtype(height: int, columns: int) -> np.dtype[Any]:
     """One stored pixel of an image of `height` rows and `columns` = W * C columns."""
-    index = "u1" if max(height, columns) <= 256 else "<u2"
+    side = max(height, columns)
+    index = "u1" if side <= 1 << 8 else "<u2" if side <= 1 << 16 else "<u4"
     return np.dtype([("row", index), ("column", index), ("difference", "<i2")])
 
 

@@ -10,9 +10,10 @@ it is gathered, so that what is stored has no overhead at all.
 
 from __future__ import annotations
 
+import copy
 import math
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property, lru_cache
 from typing import Any
 
@@ -27,7 +28,18 @@ from diffreplay.errors import CorruptDataError, InputError
 MAX_SET_BYTES = 3 << 19
 MAX_BLOCK_BYTES = 1 << 17  # RFC 8878: larger frames are several blocks, whose headers are stored
 BLOCK_HEADER_BYTES = 3
+ROW_STRATEGIES = range(zstandard.STRATEGY_GREEDY, zstandard.STRATEGY_LAZY2 + 1)  # which have tags in place of chains
+TABLES_BYTES = 1 << 16  # of an opened set, besides its tables
+ATTACHED_BYTES = 1 << 15  # larger frames are coded with a copy of the set's tables
+SMALL_SHARE = 12  # of a cap: a set that takes less is no smaller than without a cap
+LARGE_SHARE = 6  # a set of several frames takes no more
+LARGEST_SHARE = 2  # neither does any other
 HEADER_OPTIONS = {"write_content_size": True, "write_dict_id": False, "write_checksum": False}
+
+
+def set_cost(set_bytes: int, frame_bytes: int, hash_log: int) -> int:
+    """Bytes of a set in shared memory and in the writer's, and of its match table, which libzstd copies to code."""
+    return 2 * set_bytes + (5 << hash_log) * (2 if frame_bytes > ATTACHED_BYTES else 1)
 
 
 class ReferenceSet:
@@ -41,8 +53,14 @@ class ReferenceSet:
     @property
     def private_bytes(self) -> int:
         """Bytes that the compressor holds: the set's match tables, and its own working memory."""
-        tables = 4 * ((1 << self._params.hash_log) + (1 << self._params.chain_log)) if self.nbytes else 0
-        return tables + self.compressor.memory_size()
+        return (self._tables_bytes() if self.nbytes else 0) + self.compressor.memory_size()
+
+    def _tables_bytes(self) -> int:
+        """Bytes of the set's match tables, which libzstd makes no larger than a small set needs."""
+        hash_log = min(self._params.hash_log, (self.nbytes + 512).bit_length() + 1)
+        if self._params.strategy in ROW_STRATEGIES:
+            return (5 << hash_log) + TABLES_BYTES
+        return (4 << hash_log) + (4 << min(self._params.chain_log, hash_log)) + TABLES_BYTES
 
     @cached_property
     def compressor(self) -> zstandard.ZstdCompressor:
@@ -74,6 +92,7 @@ class ZstdCodec(Codec):
 
     name = "zstd"
     reference = "set"
+    _max_bytes: int | None = None
 
     def __init__(self, level: int | None = None, set_frames: int = 64, refresh_interval: int = 25_000) -> None:
         if level is not None and not 1 <= level <= zstandard.MAX_COMPRESSION_LEVEL:
@@ -83,6 +102,12 @@ class ZstdCodec(Codec):
                 f"expected positive set_frames and refresh_interval, got {set_frames} and {refresh_interval}"
             )
         self._level, self._set_frames, self._refresh_interval = level, set_frames, refresh_interval
+
+    def within(self, max_bytes: int) -> ZstdCodec:
+        """The codec with sets, and with match tables, that leave most of the cap to frames."""
+        codec = copy.copy(self)
+        codec._max_bytes = max_bytes
+        return codec
 
     def options(self) -> dict[str, Any]:
         """Arguments that make this codec again."""
@@ -94,16 +119,53 @@ class ZstdCodec(Codec):
 
     def open_set(self, data: Buffer, frame_shape: tuple[int, int, int]) -> ReferenceSet:
         """The set for `encode` and `decode`."""
-        gray = frame_shape[2] == 1
-        params = zstandard.ZstdCompressionParameters.from_level(
-            7 if self._level is None else self._level,
-            window_log=21,
-            hash_log=18 if gray else 19,
-            chain_log=18,
-            min_match=6 if gray else 5,
-            **HEADER_OPTIONS,
-        )
-        return ReferenceSet(data, math.prod(frame_shape), params)
+        frame_bytes, gray = math.prod(frame_shape), frame_shape[2] == 1
+        hash_log = self._hash_log(len(data), frame_shape)
+        options = {
+            "window_log": 21,
+            "hash_log": hash_log,
+            "chain_log": max(18, hash_log),
+            "min_match": 6 if gray else 5,
+        }
+        if len(data) and frame_bytes > MAX_BLOCK_BYTES and self._level is None:
+            options["search_log"] = 5
+        level = 7 if self._level is None else self._level
+        params = zstandard.ZstdCompressionParameters.from_level(level, **options, **HEADER_OPTIONS)
+        return ReferenceSet(data, frame_bytes, params)
+
+    def _hash_log(self, set_bytes: int, frame_shape: tuple[int, int, int]) -> int:
+        """How large the match table is, as a power of two."""
+        frame_bytes, hash_log = math.prod(frame_shape), 18 if frame_shape[2] == 1 else 19
+        large = frame_bytes > MAX_BLOCK_BYTES
+        if large and set_bytes:
+            # A place for each byte of a frame: in a smaller table, the end of a reference frame drives out its start.
+            hash_log = max(hash_log, (frame_bytes - 1).bit_length())
+        if self._max_bytes is None or not set_bytes:
+            return hash_log
+        if not large and SMALL_SHARE * set_cost(set_bytes, frame_bytes, hash_log) > self._max_bytes:
+            hash_log = min(hash_log, (set_bytes - 1).bit_length() - 2)  # frames take at most 1 % more
+        while hash_log > 12 and LARGEST_SHARE * set_cost(set_bytes, frame_bytes, hash_log) > self._max_bytes:
+            hash_log -= 1
+        return hash_log
+
+    def _sizes(self, frame_shape: tuple[int, int, int]) -> list[int]:
+        """How many frames a set may have, the largest first: one size without a cap, or where it takes little of it."""
+        frame_bytes = math.prod(frame_shape)
+        sizes = [self.set_frames(frame_bytes)]
+        if self._max_bytes is None:
+            return sizes
+        while sizes[-1] > 1:
+            sizes.append(sizes[-1] // 2)
+        shares = [self._cost(size, frame_shape) / self._max_bytes for size in sizes]
+        few = [size for size, share in zip(sizes, shares, strict=True) if LARGE_SHARE * share <= 1] or sizes[-1:]
+        enough = [size for size, share in zip(sizes, shares, strict=True) if SMALL_SHARE * share <= 1]
+        return [size for size in few if not enough or size >= enough[0]]
+
+    def _cost(self, size: int, frame_shape: tuple[int, int, int]) -> int:
+        """Bytes that a set of so many frames takes, and coding against it."""
+        frame_bytes = math.prod(frame_shape)
+        set_bytes = size * frame_bytes
+        return set_cost(set_bytes, frame_bytes, self._hash_log(set_bytes, frame_shape))
 
     def private_bytes(self, reference: ReferenceSet) -> int:
         """Bytes that the writer takes for coding against an open set."""
@@ -112,13 +174,19 @@ class ZstdCodec(Codec):
     def planner(self, frame_shape: tuple[int, int, int]) -> PayingPlanner:
         """Decides when to build a set, and of which frames."""
 
-        def trial(frames: NDArray[np.uint8], references: NDArray[np.uint8]) -> int:
-            opened = self.open_set(references.tobytes(), frame_shape)
-            coded = [self.encode(frame, opened) for frame in frames]
-            return sum(frames[0].size if blob is None else len(blob) for blob in coded)
+        def trial(pieces: Iterable[NDArray[np.uint8]], references: NDArray[np.uint8]) -> int:
+            opened = self.open_set(references.reshape(-1).data, frame_shape)
+            return sum(
+                frame.size if (blob := self.encode(frame, opened)) is None else len(blob)
+                for frames in pieces
+                for frame in frames
+            )
 
-        frame_bytes = int(np.prod(frame_shape))
-        return PayingPlanner(self.set_frames(frame_bytes), self._refresh_interval, trial)
+        def cost(size: int) -> int:
+            return self._cost(size, frame_shape)
+
+        interval, frame_bytes = self._refresh_interval, math.prod(frame_shape)
+        return PayingPlanner(self._sizes(frame_shape), cost, interval, trial, frame_bytes, self._max_bytes)
 
     def encode(self, frame: Frame, reference: Any = None) -> Buffer | None:
         """The frame against the set `reference`, or None when raw is no larger."""

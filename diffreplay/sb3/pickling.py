@@ -76,8 +76,8 @@ def restore_store(store: FrameStore, state: dict[str, Any]) -> None:
     Raises:
         CorruptDataError: it was saved in another format.
     """
-    layout = dataclasses.asdict(store.layout)
-    if state["version"] != VERSION or state["layout"] != layout or store.counter(Counter.MAGIC) != MAGIC:
+    layout, saved = dataclasses.asdict(store.layout), {"log_limit": None} | state["layout"]
+    if state["version"] != VERSION or saved != layout or store.counter(Counter.MAGIC) != MAGIC:
         raise CorruptDataError(
             f"expected frames saved in format {VERSION} and layout {layout}, got {state['version']} and "
             f"{state['layout']}; load them with the version of diffreplay that saved them"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from diffreplay.codecs import Codec
+from diffreplay.codecs import Codec, RawCodec
 from diffreplay.errors import InputError
+from diffreplay.limits import warn_if_too_large
 from diffreplay.sb3.images import ImageArray, recut
 from diffreplay.sb3.spaces import FrameCut
 from diffreplay.sb3.store import ImageStore
@@ -41,7 +42,10 @@ class ImageRing:
         self.steps, self.single, self.capped = steps, single, max_bytes is not None
         # obs and next_obs of each step, of those overwritten but not evicted yet, and of the one being added.
         held = 2 * n_envs * (steps + min(steps, EVICT_EVERY) + 2)
-        self.store = ImageStore(cut, n_envs, held, codec, max_bytes)
+        self.store = ImageStore(cut, n_envs, held, codec, max_bytes, max_bytes)
+        if isinstance(codec, RawCodec):
+            least = n_envs * steps * self.store.frames.layout.frame_bytes
+            warn_if_too_large(least if max_bytes is None else min(least, max_bytes), stacklevel=3)
         self.observations = ImageArray(self.store, (steps, n_envs))
         self.next_observations = None if single else ImageArray(self.store, (steps, n_envs))
         if self.next_observations is not None and read_first is not None:

@@ -72,7 +72,8 @@ class CompressedRollouts(CompressedBuffer, RolloutBuffer):
             codec = ZstdCodec(set_frames=min(64, max(1, states // STATES_PER_REFERENCE)))
         for key, cut in self._cuts.items():
             # The newest observations of the rollout before stay, as the next ones build on them.
-            self._stores[key] = ImageStore(cut, self.n_envs, states + 2 * self.n_envs, codec, left[key])
+            held, cap = states + 2 * self.n_envs, left[key]
+            self._stores[key] = ImageStore(cut, self.n_envs, held, codec, cap, cap)
 
     def _renew(self, key: str) -> None:
         """Put an empty table in the place of the one of the last rollout, whose frames are evicted."""

@@ -24,15 +24,22 @@ class ImageStore:
         observations: how many the store must hold at most, over all environments.
         codec: how frames are coded.
         max_bytes: cap on the bytes that the frames take; the oldest leave first.
+        log_limit: as of FrameStore; stores that earlier versions pickled have none.
     """
 
     def __init__(
-        self, cut: FrameCut, n_envs: int, observations: int, codec: Codec, max_bytes: int | None = None
+        self,
+        cut: FrameCut,
+        n_envs: int,
+        observations: int,
+        codec: Codec,
+        max_bytes: int | None = None,
+        log_limit: int | None = None,
     ) -> None:
         self.cut, self.n_envs = cut, n_envs
-        self._arguments = (cut, n_envs, observations, codec, max_bytes)
-        # At worst no frame of a stack is found in the one before it.
-        self.frames = FrameStore(cut.frame_shape, cut.frame_stack, observations * cut.frame_stack, codec, (), max_bytes)
+        self._arguments = (cut, n_envs, observations, codec, max_bytes, log_limit)
+        max_rows = observations * cut.frame_stack  # at worst no frame of a stack is found in the one before it
+        self.frames = FrameStore(cut.frame_shape, cut.frame_stack, max_rows, codec, (), max_bytes, log_limit=log_limit)
         self.watch = FrameWatch(cut.channels) if cut.guessed and cut.channels > 1 else None
         self._expected: tuple[Rows, NDArray[np.uint8]] | None = None
 
