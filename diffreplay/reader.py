@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from diffreplay.arena import Arena, fence
+from diffreplay.arena import Arena, fence, refuse_copy
 from diffreplay.codecs.base import Buffer, Codec
 from diffreplay.layout import BLOCK_ROWS, SET_SLOTS, Counter, Flag, Layout, Memory
 
@@ -43,6 +43,8 @@ class FrameReader:
         self.memory = Memory(layout, arena)
         self._open_sets: dict[int, Any] = {}
         self._local = threading.local()
+
+    __copy__ = refuse_copy
 
     def __reduce__(self) -> tuple[Any, ...]:
         return FrameReader, (self.layout, self.arena, self.codec)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from diffreplay.arena import refuse_copy
 from diffreplay.batch import ReplayBatch
 from diffreplay.errors import EmptyBufferError, ReplayError
 from diffreplay.layout import Counter, Flag
@@ -31,7 +32,7 @@ class Windows(NamedTuple):
 class Sampler:
     """The readers' half of a replay buffer: everything that does not change it.
 
-    Pickles small, as a handle on the shared memory, to a process that is being started.
+    multiprocessing passes it to other processes as a small handle on the shared memory; nothing else pickles it.
     """
 
     def __init__(self, frames: FrameReader, nstep: int, discount: float) -> None:
@@ -40,6 +41,8 @@ class Sampler:
     def __len__(self) -> int:
         """Transitions held, a complete n-step window begins at most of them."""
         return self.frames.counter(Counter.TRANSITIONS)
+
+    __copy__ = refuse_copy
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Sampler, (self.frames, self.nstep, self.discount)
