@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -11,10 +10,11 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from diffreplay import checks, codecs, snapshot
 from diffreplay.batch import ReplayBatch
+from diffreplay.episodes import EpisodeWriter
 from diffreplay.errors import InputError
-from diffreplay.frames import FrameStore, same
+from diffreplay.frames import FrameStore
 from diffreplay.invariants import check_invariants
-from diffreplay.layout import Column, Counter
+from diffreplay.layout import Column
 from diffreplay.sampling import Sampler
 
 
@@ -121,6 +121,7 @@ class ReplayBuffer(Sampler):
         )
         super().__init__(self.store, nstep, discount)
         self._rng = checks.generator(seed)
+        self._episodes = EpisodeWriter(self.store, self.capacity, self._check.blank)
         self._commits: dict[Path, str | None] = {}  # snapshots of this buffer, and which commit holds its last state
 
     def add(self, time_step: TimeStep, stream: int | str = 0) -> None:
@@ -135,7 +136,7 @@ class ReplayBuffer(Sampler):
                 first one between. The buffer is as it was.
         """
         step, name = self._check.time_step(time_step), checks.stream_name(stream)
-        self.store.change(self._add_step, name, name, *step)
+        self.store.change(self._episodes.add_step, name, name, *step)
 
     def add_transition(
         self,
@@ -168,7 +169,7 @@ class ReplayBuffer(Sampler):
         terminated, truncated = checks.flag("terminated", terminated), checks.flag("truncated", truncated)
         values = self._check.values(action, reward, 0.0 if terminated else 1.0)
         name = checks.stream_name(stream)
-        self.store.change(self._add_pair, name, name, before, after, values, terminated or truncated)
+        self.store.change(self._episodes.add_transition, name, name, before, after, values, terminated or truncated)
 
     def sample(self, batch_size: int) -> ReplayBatch:
         """A batch drawn uniformly from all complete windows, on the CPU.
@@ -242,31 +243,6 @@ class ReplayBuffer(Sampler):
         problems: list[str] = []
         self.store.change(lambda: problems.extend(snapshot.verify(self)), None)
         return problems
-
-    def _add_step(
-        self, stream: int, stack: NDArray[np.uint8], values: tuple[Any, ...], first: bool, last: bool
-    ) -> None:
-        is_open = self.store.is_open(stream)
-        if first and is_open:
-            warnings.warn("a first step came in mid-episode: the episode before counts as truncated", stacklevel=4)
-        if not first and not is_open:
-            raise InputError("time_step: expected a first step at an episode's start, got one that is not")
-        self._append(stack, values, stream, first=first)
-        self.store.streams[stream].is_open = not last
-
-    def _add_pair(
-        self, stream: int, before: NDArray[np.uint8], after: NDArray[np.uint8], values: tuple[Any, ...], ended: bool
-    ) -> None:
-        newest = self.store.goes_on_from(stream)
-        if newest is None or not same(before, newest):
-            self._append(before, self._check.blank, stream, first=True)
-        self._append(after, values, stream, first=False)
-        self.store.streams[stream].is_open = not ended
-
-    def _append(self, stack: NDArray[np.uint8], values: tuple[Any, ...], stream: int, *, first: bool) -> None:
-        while not first and self.store.counter(Counter.TRANSITIONS) >= self.capacity:
-            self.store.evict()
-        self.store.add_observation(stack, values, stream, first)
 
     def _save(self, directory: Path, commits: list[str]) -> None:
         known = directory.resolve()
