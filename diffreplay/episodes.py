@@ -11,12 +11,16 @@ from numpy.typing import NDArray
 from diffreplay.errors import InputError
 from diffreplay.frames import FrameStore, same
 from diffreplay.layout import Counter
+from diffreplay.reader import NO_ROW
+from diffreplay.recent import KEPT, Recent
 
+FEW_STRAYS = 2
 MANY_STRAYS = 10
+RETRY = 10_000  # strays before it is tried anew to find them, where that was in vain
 STRAYS = (
-    f"{MANY_STRAYS} transitions in a row began with an observation that is not the next_obs before it, so each was "
-    "stored as an episode of its own: give every environment a stream= of its own, and add one-step transitions, from "
-    "which the buffer makes those of n steps itself (nstep=n)"
+    f"{MANY_STRAYS} transitions in a row began with an observation that is not the next_obs before it: give every "
+    "environment a stream= of its own, and add one-step transitions, from which the buffer makes those of n steps "
+    "itself (nstep=n); as they come, they take more time and memory, and no window goes over several of them"
 )
 AFTER_AN_END = (
     "a transition began with the very observation at which its stream's episode had just ended: where a vector "
@@ -32,11 +36,13 @@ class EpisodeWriter:
         store: where to.
         capacity: transitions held at most.
         blank: what the first step of an episode carries.
+        nstep: steps that a sampled transition spans.
     """
 
-    def __init__(self, store: FrameStore, capacity: int, blank: tuple[Any, ...]) -> None:
-        self._store, self._capacity, self._blank = store, capacity, blank
+    def __init__(self, store: FrameStore, capacity: int, blank: tuple[Any, ...], nstep: int) -> None:
+        self._store, self._capacity, self._blank, self._nstep = store, capacity, blank, nstep
         self._strays: dict[Any, int] = {}  # transitions in a row that did not follow the one before, of each stream
+        self._recent: dict[Any, Recent] = {}  # of the streams of which there are such
         self._warned: set[str] = set()
 
     def add_step(self, stream: Any, stack: NDArray[np.uint8], values: tuple[Any, ...], first: bool, last: bool) -> None:
@@ -53,15 +59,55 @@ class EpisodeWriter:
         self, stream: Any, before: NDArray[np.uint8], after: NDArray[np.uint8], values: tuple[Any, ...], ended: bool
     ) -> None:
         """Append the second step of a transition, and the first where it is not the newest one."""
-        if not self._goes_on(stream, before):
-            self._append(before, self._blank, stream, first=True)
-        self._append(after, values, stream, first=False)
+        follows = self._goes_on(stream, before)
+        recent = self._recent.get(stream)
+        if recent is not None:
+            self._append_found(recent, stream, before, after, values, ended, follows)
+        else:
+            if not follows:
+                self._append(before, self._blank, stream, first=True)
+            self._append(after, values, stream, first=False)
         self._store.streams[stream].is_open = not ended
 
+    def _append_found(
+        self,
+        recent: Recent,
+        stream: Any,
+        before: NDArray[np.uint8],
+        after: NDArray[np.uint8],
+        values: tuple[Any, ...],
+        ended: bool,
+        follows: bool,
+    ) -> None:
+        """Append a transition whose frames may be found among the newest ones of its stream."""
+        store = self._store
+        self._make_room()
+        state = store.streams[stream]
+        if not follows or state.row < store.tail:
+            row = recent.step(before)
+            if row != NO_ROW:
+                store.go_back_to(row, before, stream)
+                recent.idle = 0
+            else:
+                store.add_observation(before, self._blank, stream, True, recent.older_at(before))
+                recent.note(before, state.row, False)
+        shifted = same(after[:-1], before[1:])
+        store.add_observation(after, values, stream, False, NO_ROW if shifted else recent.older_at(after, state.row))
+        recent.note(after, state.row, not ended)
+        recent.idle += 1
+        if recent.idle > KEPT:
+            del self._recent[stream]
+            self._strays[stream] = -RETRY
+
     def _append(self, stack: NDArray[np.uint8], values: tuple[Any, ...], stream: Any, *, first: bool) -> None:
-        while not first and self._store.counter(Counter.TRANSITIONS) >= self._capacity:
-            self._store.evict()
+        if not first:
+            self._make_room()
         self._store.add_observation(stack, values, stream, first)
+
+    def _make_room(self) -> None:
+        """Evict until one more transition may be held."""
+        while self._store.counter(Counter.TRANSITIONS) >= self._capacity:
+            self._store.evict()
 
     def _goes_on(self, stream: Any, obs: NDArray[np.uint8]) -> bool:
         """Whether a transition from `obs` follows the one before; warns once of what is probably a mistake."""
@@ -76,6 +122,9 @@ class EpisodeWriter:
             return known.is_open
         if known.is_open:
             self._strays[stream] = self._strays.get(stream, 0) + 1
+            # Over more than one step, a window must not bridge what merely looks the same.
+            if self._strays[stream] == FEW_STRAYS and self._nstep == 1:
+                self._recent.setdefault(stream, Recent(self._store, stream))
             if self._strays[stream] >= MANY_STRAYS:
                 self._warn_once(STRAYS)
         return False

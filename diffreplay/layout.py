@@ -59,7 +59,7 @@ class Flag:
     CONTEXT = 4  # not a step: an older frame of the stack of the RESTART row that follows
     RESTART = 8  # the frame_stack - 1 rows before this one hold the rest of its stack
     STARTS = 16  # a transition starts here (read by the writer only)
-    LOST = 32  # it, or what it follows, was lost with a damaged snapshot; CONTEXT or FIRST and RESTART stand beside it
+    LOST = 32  # with CONTEXT: a row without a frame; with RESTART: its own link leads to the rest of its stack
 
 
 @dataclass(frozen=True)

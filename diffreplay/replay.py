@@ -121,7 +121,7 @@ class ReplayBuffer(Sampler):
         )
         super().__init__(self.store, nstep, discount)
         self._rng = checks.generator(seed)
-        self._episodes = EpisodeWriter(self.store, self.capacity, self._check.blank)
+        self._episodes = EpisodeWriter(self.store, self.capacity, self._check.blank, nstep)
         self._commits: dict[Path, str | None] = {}  # snapshots of this buffer, and which commit holds its last state
 
     def add(self, time_step: TimeStep, stream: int | str = 0) -> None:
