@@ -15,12 +15,12 @@ import mmap
 import os
 import threading
 from multiprocessing import reduction
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from diffreplay.errors import SharedMemoryError
+from diffreplay.errors import CopyError, SharedMemoryError
 from diffreplay.limits import why_no_memory_file
 
 PAGE = mmap.PAGESIZE
@@ -54,8 +54,17 @@ def round_up(value: int, unit: int = PAGE) -> int:
     return -(-value // unit) * unit
 
 
+def refuse_copy(_: Any) -> NoReturn:
+    """Refuse to pickle or copy what stands for shared memory, which would be a handle that nobody can open."""
+    raise CopyError(
+        "a replay buffer is shared memory, which cannot be pickled or copied: write it with save(directory) and make "
+        "another with ReplayBuffer.load(directory); other processes share it when it is an argument of "
+        "multiprocessing.Process, or goes through a multiprocessing Queue or Pipe"
+    )
+
+
 class Arena:
-    """A shared memory file of `nbytes` bytes, mapped; pickles as its file descriptor to a starting process."""
+    """A shared memory file of `nbytes` bytes, mapped; multiprocessing passes it on as its file descriptor."""
 
     def __init__(self, nbytes: int, *, fd: int | None = None) -> None:
         self.nbytes = round_up(nbytes)
@@ -82,8 +91,7 @@ class Arena:
         """Give whole pages back to the system; they read as zeros from now on."""
         self.map.madvise(mmap.MADV_REMOVE, offset, nbytes)
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _attach, (self.nbytes, reduction.DupFd(self.fd))
+    __reduce__ = refuse_copy
 
     def __del__(self) -> None:
         # Views of the map may outlive this object and keep the mapping; the descriptor is not needed for that.
@@ -92,8 +100,15 @@ class Arena:
             self.fd = -1
 
 
+def _reduce(arena: Arena) -> tuple[Any, ...]:
+    return _attach, (arena.nbytes, reduction.DupFd(arena.fd))
+
+
 def _attach(nbytes: int, duplicate: Any) -> Arena:
     return Arena(nbytes, fd=duplicate.detach())
+
+
+reduction.ForkingPickler.register(Arena, _reduce)  # the pickler of multiprocessing alone: it starts processes with it
 
 
 class Ring:

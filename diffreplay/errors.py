@@ -33,6 +33,10 @@ class CorruptDataError(ReplayError):
     """Stored bytes do not decode to a frame of the expected size."""
 
 
+class CopyError(ReplayError, TypeError):
+    """A buffer cannot be pickled or copied; `save` and `load` do that."""
+
+
 class SharedMemoryError(ReplayError):
     """The shared memory could not be created, attached to, or is not what was expected."""
 

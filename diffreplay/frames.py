@@ -177,7 +177,9 @@ class FrameStore(FrameReader):
         self.change(self.add_observation, stream, stack, values, stream, first)
         return self.streams[stream].row
 
-    def add_observation(self, stack: NDArray[np.uint8], values: tuple[Any, ...], stream: int, first: bool) -> None:
+    def add_observation(
+        self, stack: NDArray[np.uint8], values: tuple[Any, ...], stream: int, first: bool, older_at: int = NO_ROW
+    ) -> None:
         """Within a change, store an observation: its newest frame alone where the rest is known, else all of it.
 
         - In mid-episode the older frames are dropped when they equal the newer ones of the observation
@@ -189,6 +191,7 @@ class FrameStore(FrameReader):
             values: one value for each of the further columns.
             stream: which sequence it continues.
             first: it begins an episode. So it does, too, when the step before it was evicted.
+            older_at: a step whose newest frames are its older ones, if there is one besides the step before it.
         """
         state = self._stream(stream)
         first = first or state.row < self.tail
@@ -203,13 +206,19 @@ class FrameStore(FrameReader):
             state.group_size, link = 0, 0
             flags = Flag.FIRST
             if not same(older, newest):
-                if older.any():
+                if not older.any():
+                    flags |= Flag.ZEROS
+                elif older_at >= self.tail:
+                    flags |= Flag.RESTART | Flag.LOST
+                    link = self._next - older_at
+                else:
                     flags |= self._append_context(state, older, 0)
                     link = 1
-                else:
-                    flags |= Flag.ZEROS
         elif len(older) == 0 or same(older, state.stack[1:]):
             flags = 0
+        elif older_at >= self.tail:
+            flags = self._append_stand_ins(link)
+            link = self._next - older_at
         else:
             state.group_size = 0
             flags = self._append_context(state, older, link)
@@ -219,10 +228,12 @@ class FrameStore(FrameReader):
             self._start_transition(previous)
         np.copyto(state.stack, stack)
 
-    def goes_on_from(self, stream: int) -> NDArray[np.uint8] | None:
-        """The newest observation of a stream whose episode is open, (frame_stack, C, H, W), a view; else None."""
-        state = self.streams.get(stream)
-        return None if state is None or not state.is_open or state.row < self.tail else state.stack
+    def go_back_to(self, row: int, stack: NDArray[np.uint8], stream: int) -> None:
+        """Within a change, have a stream go on from an older step of it, whose observation `stack` is."""
+        self._touched = True
+        state = self.streams[stream]
+        state.row = row
+        np.copyto(state.stack, stack)
 
     def is_open(self, stream: int) -> bool:
         """Whether an episode of the stream goes on."""
@@ -287,13 +298,13 @@ class FrameStore(FrameReader):
             return
         state = self.streams[stream]
         state.go_back(mark)
-        stack = self._readable_stack(state.row)
+        stack = self.readable_stack(state.row)
         if stack is None:
             state.row = NO_ROW
         else:
             np.copyto(state.stack, stack)
 
-    def _readable_stack(self, row: int) -> NDArray[np.uint8] | None:
+    def readable_stack(self, row: int) -> NDArray[np.uint8] | None:
         """The observation at a row, (frame_stack, C, H, W); None where some of it was evicted or lost."""
         if row < self.tail or not len(self.present(np.array([row]))):
             return None
@@ -319,7 +330,7 @@ class FrameStore(FrameReader):
 
         It begins anew, too, where a cap that was set before reference frames counted leaves no room for it.
         """
-        stack = self._readable_stack(row)
+        stack = self.readable_stack(row)
         if stack is None and not is_open:
             return
         if self.max_bytes is not None and self._least_bytes(len(self.streams) + 1) > self.max_bytes:
@@ -341,6 +352,14 @@ class FrameStore(FrameReader):
             self._append_frame(state, frame, 1 if k else link, Flag.CONTEXT, blank)
         return Flag.RESTART
 
+    def _append_stand_ins(self, link: int) -> int:
+        """Write rows without a frame in place of older ones that are stored elsewhere; the first one links as told."""
+        blank = tuple(np.zeros(c.shape, c.dtype) for c in self.layout.scalars)
+        for k in range(self.layout.frame_stack - 1):
+            start = self._reserve(0)
+            self._write_row(start, b"", 1 if k else link, NO_ROW, Flag.CONTEXT | Flag.LOST, blank)
+        return Flag.RESTART | Flag.LOST
+
     def _append_frame(
         self, state: Stream, frame: NDArray[np.uint8], link: int, flags: int, values: tuple[Any, ...]
     ) -> int:
@@ -354,7 +373,14 @@ class FrameStore(FrameReader):
             state.group_size = 0
             blob, reference_row = self._encode(state, pixels)
             start = self._reserve(len(blob))
-        place = start % self.layout.log_bytes
+        self._write_row(start, blob, link, reference_row, flags, values)
+        return row
+
+    def _write_row(
+        self, start: int, blob: Any, link: int, reference_row: int, flags: int, values: tuple[Any, ...]
+    ) -> None:
+        """Write coded bytes and index of the next row, for which there is room from `start` on."""
+        row, place = self._next, start % self.layout.log_bytes
         self.memory.log[place : place + len(blob)] = blob
         block, within = row // BLOCK_ROWS % self.layout.blocks, row % BLOCK_ROWS
         columns = self.memory.columns
@@ -370,7 +396,6 @@ class FrameStore(FrameReader):
         self._count(Counter.LOG_HEAD, start + len(blob))
         self._add(Counter.PAYLOAD_BYTES, len(blob))
         self._next = row + 1
-        return row
 
     def _encode(self, state: Stream, pixels: NDArray[np.uint8]) -> tuple[Any, int]:
         """Coded or raw bytes of a frame (H, W, C), and the row it is coded against or NO_ROW."""

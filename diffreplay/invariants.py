@@ -161,7 +161,7 @@ def _check_flags(store: FrameStore, index: _Index) -> None:
     first, context, restart = index.has(Flag.FIRST), index.has(Flag.CONTEXT), index.has(Flag.RESTART) & ~lost
     _require_all((index.flags & ~np.uint8(ALL_FLAGS)) == 0, rows, "known flags only")
     _require_all(~context | (index.flags == Flag.CONTEXT) | lost, rows, "no other flag beside CONTEXT")
-    _require_all(~lost | (context != first), rows, "a row after a loss to be CONTEXT or FIRST")
+    _require_all(~lost | (context != index.has(Flag.RESTART)), rows, "LOST beside either CONTEXT or RESTART")
     _require_all(~index.has(Flag.ZEROS) | (first & ~restart), rows, "ZEROS with FIRST and without RESTART only")
     _require_all(~restart | (older > 0), rows, "no RESTART where an observation is one frame")
     # Every CONTEXT row belongs to one RESTART row, and every RESTART row has all of its CONTEXT rows.
@@ -170,6 +170,11 @@ def _check_flags(store: FrameStore, index: _Index) -> None:
         places = np.flatnonzero(restart) - k
         np.add.at(owned, places[places >= 0], 1)
     _require_all(owned == (context & ~lost), rows, f"{older} CONTEXT rows before each RESTART row, and no others")
+    stood_in = index.has(Flag.RESTART) & lost & ~first
+    for k in range(1, older + 1):
+        places = np.flatnonzero(stood_in) - k
+        empty = index.flags[places[places >= 0]] == Flag.CONTEXT | Flag.LOST
+        _require_all(empty, rows[places[places >= 0]], "rows without frames before a RESTART row with LOST")
 
 
 def _check_links(store: FrameStore, index: _Index) -> None:
@@ -209,12 +214,13 @@ def _check_links(store: FrameStore, index: _Index) -> None:
 
 def _check_references(store: FrameStore, index: _Index) -> None:
     """For codecs with reference frames: coded rows name a raw row."""
-    coded = (index.end - index.start < store.layout.frame_bytes) & ~index.has(Flag.LOST)
+    empty = index.has(Flag.LOST) & index.has(Flag.CONTEXT)
+    coded = (index.end - index.start < store.layout.frame_bytes) & ~empty
     if store.codec.reference == "none":
         _require_all(~coded, index.rows, "raw frames")
     if store.codec.reference != "frame":
         return
-    back = np.where(index.has(Flag.LOST), 0, store.column("reference", index.rows).astype(np.int64))
+    back = np.where(empty, 0, store.column("reference", index.rows).astype(np.int64))
     _require_all(coded == (back > 0), index.rows, "a reference frame for coded rows, and only for them")
     target = index.rows - back
     live = target >= index.tail
@@ -222,8 +228,9 @@ def _check_references(store: FrameStore, index: _Index) -> None:
 
 
 def _check_frames(store: FrameStore, index: _Index) -> None:
-    """Every live row decodes, and each stream's newest observation comes back."""
-    rows = index.rows[(store.oldest_needed(index.rows) >= index.tail) & ~index.has(Flag.LOST)]
+    """Every live row that has a frame decodes, and each stream's newest observation comes back."""
+    empty = index.has(Flag.LOST) & index.has(Flag.CONTEXT)
+    rows = index.rows[(store.oldest_needed(index.rows) >= index.tail) & ~empty]
     for chunk in np.split(rows, range(CHUNK_ROWS, len(rows), CHUNK_ROWS)):
         _decode(store, chunk)
     for number, stream in store.streams.items():

@@ -59,8 +59,8 @@ class Flag:
     CONTEXT = 4  # not a step: an older frame of the stack of the RESTART row that follows
     RESTART = 8  # the frame_stack - 1 rows before this one hold the rest of its stack
     STARTS = 16  # a transition starts here (read by the writer only)
+    LOST = 32  # with CONTEXT: a row without a frame; with RESTART: its own link leads to the rest of its stack
     LAST = 64  # its episode ended here; written where windows may be shorter at an episode's end
-    LOST = 32  # it, or what it follows, was lost with a damaged snapshot; CONTEXT or FIRST and RESTART stand beside it
 
 
 @dataclass(frozen=True)

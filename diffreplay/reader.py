@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from diffreplay.arena import Arena, fence
+from diffreplay.arena import Arena, fence, refuse_copy
 from diffreplay.codecs.base import Buffer, Codec
 from diffreplay.layout import BLOCK_ROWS, SET_SLOTS, Counter, Flag, Layout, Memory
 
@@ -44,6 +44,8 @@ class FrameReader:
         self._open_sets: dict[int, Any] = {}
         self._local = threading.local()
 
+    __copy__ = refuse_copy
+
     def __reduce__(self) -> tuple[Any, ...]:
         return FrameReader, (self.layout, self.arena, self.codec)
 
@@ -66,6 +68,13 @@ class FrameReader:
         """Copy of a column's values at `rows`."""
         block, row = np.divmod(rows, BLOCK_ROWS)
         return self.memory.columns[name][block % self.layout.blocks, row]
+
+    def empty_rows(self, tail: int, head: int) -> int:
+        """How many of the rows [tail, head) hold no frame, or one that was lost."""
+        flags, empty = self.memory.columns["flags"], Flag.CONTEXT | Flag.LOST
+        blocks = np.arange(tail // BLOCK_ROWS, -(-head // BLOCK_ROWS))
+        inside = flags[blocks % self.layout.blocks].reshape(-1)[tail % BLOCK_ROWS :][: head - tail]
+        return int(np.count_nonzero((inside & empty) == empty))
 
     def stacks(self, rows: Rows) -> Rows:
         """Rows of the frames of each observation, (N,) to (N, frame_stack), oldest first; NO_ROW is zeros."""

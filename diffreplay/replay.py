@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from diffreplay import codecs, snapshot
+from diffreplay import checks, codecs, snapshot
 from diffreplay.batch import ReplayBatch
+from diffreplay.episodes import EpisodeWriter
 from diffreplay.errors import InputError
-from diffreplay.frames import FrameStore, same
+from diffreplay.frames import FrameStore
 from diffreplay.invariants import check_invariants
-from diffreplay.layout import Column, Counter
+from diffreplay.layout import Column
 from diffreplay.limits import warn_if_too_large
 from diffreplay.sampling import Sampler
-
-FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
 class TimeStep(Protocol):
@@ -89,8 +86,8 @@ class ReplayBuffer(Sampler):
         max_bytes: int | None = None,
         seed: int = 0,
     ) -> None:
-        self.capacity = _positive("capacity", capacity)
-        frame_stack, nstep = _positive("frame_stack", frame_stack), _positive("nstep", nstep)
+        self.capacity = checks.positive("capacity", capacity)
+        frame_stack, nstep = checks.positive("frame_stack", frame_stack), checks.positive("nstep", nstep)
         codec = codecs.get(codec)
         # What one window needs: its frames, and with them the group of the oldest one's reference frame.
         window_frames = nstep + frame_stack + (frame_stack - 1 if codec.reference == "frame" else 0)
@@ -99,19 +96,23 @@ class ReplayBuffer(Sampler):
                 f"capacity: expected at least {window_frames - 1} transitions, which a window of nstep {nstep} and "
                 f"frame_stack {frame_stack} takes, got {capacity}"
             )
-        if not 0 <= _finite("discount", discount) <= 1:
+        discount = checks.finite("discount", discount)
+        if not 0 <= discount <= 1:
             raise InputError(f"discount: expected a number in [0, 1], got {discount}")
         if not isinstance(shorter_at_end, bool | np.bool_):
             raise InputError(f"shorter_at_end: expected True or False, got {shorter_at_end!r}")
+        shorter = bool(shorter_at_end) and nstep > 1  # a window of one step cannot be shorter
         if max_bytes is not None:
-            max_bytes = _positive("max_bytes", max_bytes)
-        shape = _shape("observation_shape", observation_shape)
+            max_bytes = checks.positive("max_bytes", max_bytes)
+        shape = checks.shape("observation_shape", observation_shape)
         if len(shape) != 3 or shape[0] % frame_stack:
             raise InputError(
                 f"observation_shape: expected (frame_stack * C, H, W) with frame_stack {frame_stack}, got {shape}"
             )
         self.observation_shape = shape
-        self.action_shape, self.action_dtype = _shape("action_shape", action_shape), _number_dtype(action_dtype)
+        self.action_shape = checks.shape("action_shape", action_shape)
+        self.action_dtype = checks.number_dtype(action_dtype)
+        self._check = checks.StepCheck(shape, frame_stack, self.action_shape, self.action_dtype)
         columns = (
             Column("action", self.action_dtype.str, self.action_shape),
             Column("reward", "<f4"),
@@ -126,16 +127,17 @@ class ReplayBuffer(Sampler):
             max_bytes,
             window_frames,
             log_limit=max_bytes,
-            marks_ends=bool(shorter_at_end),
+            marks_ends=shorter,
         )
         if isinstance(codec, codecs.RawCodec):
             least = capacity * (self.store.layout.frame_bytes + sum(column.row_bytes for column in columns))
             warn_if_too_large(least if max_bytes is None else min(least, max_bytes), stacklevel=2)
-        super().__init__(self.store, nstep, discount, bool(shorter_at_end))
-        self._rng = np.random.default_rng(seed)
+        super().__init__(self.store, nstep, discount, shorter)
+        self._rng = checks.generator(seed)
+        self._episodes = EpisodeWriter(self.store, self.capacity, self._check.blank, nstep)
         self._commits: dict[Path, str | None] = {}  # snapshots of this buffer, and which commit holds its last state
 
-    def add(self, time_step: TimeStep, stream: int = 0) -> None:
+    def add(self, time_step: TimeStep, stream: int | str = 0) -> None:
         """Append a step of an episode.
 
         Args:
@@ -146,10 +148,8 @@ class ReplayBuffer(Sampler):
             InputError: a field has the wrong type, shape or range, or a step follows a last one without a
                 first one between. The buffer is as it was.
         """
-        observation = self._observation("observation", time_step.observation)
-        first, last = bool(time_step.first()), bool(time_step.last())
-        values = self._blank() if first else self._values(time_step.action, time_step.reward, time_step.discount)
-        self.store.change(self._add_step, stream, stream, observation, values, first, last)
+        step, name = self._check.time_step(time_step), checks.stream_name(stream)
+        self.store.change(self._episodes.add_step, name, name, *step)
 
     def add_transition(
         self,
@@ -159,7 +159,7 @@ class ReplayBuffer(Sampler):
         next_obs: NDArray[np.uint8],
         terminated: bool,
         truncated: bool,
-        stream: int = 0,
+        stream: int | str = 0,
     ) -> None:
         """Append a Gymnasium style transition.
 
@@ -178,11 +178,11 @@ class ReplayBuffer(Sampler):
         Raises:
             InputError: a field has the wrong type, shape or range. The buffer is as it was.
         """
-        before = self._observation("obs", obs)
-        after = self._observation("next_obs", next_obs)
-        values = self._values(action, reward, 0.0 if terminated else 1.0)
-        ended = bool(terminated or truncated)
-        self.store.change(self._add_pair, stream, stream, before, after, values, ended)
+        before, after = self._check.observation("obs", obs), self._check.observation("next_obs", next_obs)
+        terminated, truncated = checks.flag("terminated", terminated), checks.flag("truncated", truncated)
+        values = self._check.values(action, reward, 0.0 if terminated else 1.0)
+        name = checks.stream_name(stream)
+        self.store.change(self._episodes.add_transition, name, name, before, after, values, terminated or truncated)
 
     def sample(self, batch_size: int) -> ReplayBatch:
         """A batch drawn uniformly from all complete windows, on the CPU.
@@ -190,7 +190,7 @@ class ReplayBuffer(Sampler):
         Raises:
             EmptyBufferError: there is no complete window yet.
         """
-        return self.draw(_positive("batch_size", batch_size), self._rng)
+        return self.draw(checks.positive("batch_size", batch_size), self._rng)
 
     def check_invariants(self) -> None:
         """Recount and decode all that the buffer holds; for tests, as it takes time in proportion to that.
@@ -215,7 +215,7 @@ class ReplayBuffer(Sampler):
         Raises:
             OSError: it cannot be written to; the snapshot in it is as it was.
         """
-        directory = Path(directory)
+        directory = checks.path("directory", directory)
         commits: list[str] = []
         self.store.change(self._save, None, directory, commits)
         return commits[0]
@@ -245,9 +245,9 @@ class ReplayBuffer(Sampler):
             InputError: `codec` is not the one that it was saved with, or is needed and missing; or `max_bytes` does not
                 hold a few windows.
         """
-        directory = Path(directory)
+        directory = checks.path("directory", directory)
         if max_bytes not in ("saved", None):
-            max_bytes = _positive("max_bytes", max_bytes)
+            max_bytes = checks.positive("max_bytes", max_bytes)
         replay, base = snapshot.load(cls, directory, commit, codec, skip_damaged)
         if max_bytes != "saved":
             replay.store.change_cap(max_bytes)
@@ -264,93 +264,7 @@ class ReplayBuffer(Sampler):
         self.store.change(lambda: problems.extend(snapshot.verify(self)), None)
         return problems
 
-    def _add_step(
-        self, stream: int, stack: NDArray[np.uint8], values: tuple[Any, ...], first: bool, last: bool
-    ) -> None:
-        is_open = self.store.is_open(stream)
-        if first and is_open:
-            warnings.warn("a first step came in mid-episode: the episode before counts as truncated", stacklevel=4)
-        if not first and not is_open:
-            raise InputError("time_step: expected a first step at an episode's start, got one that is not")
-        self._append(stack, values, stream, first=first)
-        self.store.set_open(stream, not last)
-
-    def _add_pair(
-        self, stream: int, before: NDArray[np.uint8], after: NDArray[np.uint8], values: tuple[Any, ...], ended: bool
-    ) -> None:
-        newest = self.store.goes_on_from(stream)
-        if newest is None or not same(before, newest):
-            self._append(before, self._blank(), stream, first=True)
-        self._append(after, values, stream, first=False)
-        self.store.set_open(stream, not ended)
-
-    def _append(self, stack: NDArray[np.uint8], values: tuple[Any, ...], stream: int, *, first: bool) -> None:
-        while not first and self.store.counter(Counter.TRANSITIONS) >= self.capacity:
-            self.store.evict()
-        self.store.add_observation(stack, values, stream, first)
-
     def _save(self, directory: Path, commits: list[str]) -> None:
         known = directory.resolve()
         commits.append(snapshot.save(self, directory, self._commits.get(known)))
         self._commits[known] = commits[0]
-
-    def _observation(self, name: str, value: Any) -> NDArray[np.uint8]:
-        """Check an observation; a view of it as (frame_stack, C, H, W)."""
-        array = np.asarray(value)
-        if array.dtype != np.uint8 or array.shape != self.observation_shape:
-            raise InputError(
-                f"{name}: expected uint8 of shape {self.observation_shape}, got {array.dtype} of shape {array.shape}"
-            )
-        frame_stack = self.store.layout.frame_stack
-        return array.reshape(frame_stack, -1, *self.observation_shape[1:])
-
-    def _values(self, action: Any, reward: Any, discount: Any) -> tuple[Any, ...]:
-        """Check what a step carries besides its observation."""
-        try:
-            array = np.asarray(action)
-        except ValueError as error:
-            raise InputError(
-                f"action: expected {self.action_dtype} of shape {self.action_shape}, but {error}"
-            ) from None
-        if array.shape != self.action_shape or not np.can_cast(array.dtype, self.action_dtype, "same_kind"):
-            raise InputError(
-                f"action: expected {self.action_dtype} of shape {self.action_shape}, got {array.dtype} of shape "
-                f"{array.shape}"
-            )
-        return array, _finite("reward", reward), _finite("discount", discount)
-
-    def _blank(self) -> tuple[Any, ...]:
-        """What the first step of an episode carries: nothing leads to it."""
-        return np.zeros(self.action_shape, self.action_dtype), 0.0, 1.0
-
-
-def _positive(name: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        raise InputError(f"{name}: expected a positive integer, got {value!r}")
-    return int(value)
-
-
-def _shape(name: str, value: Any) -> tuple[int, ...]:
-    if not isinstance(value, Iterable):
-        raise InputError(f"{name}: expected a tuple of positive integers, got {value!r}")
-    return tuple(_positive(name, side) for side in value)
-
-
-def _number_dtype(value: DTypeLike) -> np.dtype[Any]:
-    try:
-        dtype = np.dtype(value)
-    except TypeError as error:
-        raise InputError(f"action_dtype: expected a dtype of numbers, got {value!r} ({error})") from None
-    if dtype.kind not in "biuf":
-        raise InputError(f"action_dtype: expected a dtype of numbers, got {dtype}")
-    return dtype
-
-
-def _finite(name: str, value: Any) -> float:
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        raise InputError(f"{name}: expected a finite number, got {value!r}") from None
-    if not abs(number) <= FLOAT32_MAX:  # so that NaN does not pass either
-        raise InputError(f"{name}: expected a finite number (float32), got {value!r}")
-    return number

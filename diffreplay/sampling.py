@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from diffreplay.arena import refuse_copy
 from diffreplay.batch import ReplayBatch
 from diffreplay.errors import ReplayError
 from diffreplay.layout import Counter
@@ -24,7 +25,7 @@ MAX_OVERRUNS = 1000
 class Sampler:
     """The readers' half of a replay buffer: everything that does not change it.
 
-    Pickles small, as a handle on the shared memory, to a process that is being started.
+    multiprocessing passes it to other processes as a small handle on the shared memory; nothing else pickles it.
     """
 
     def __init__(self, frames: FrameReader, nstep: int, discount: float, shorter_at_end: bool = False) -> None:
@@ -34,6 +35,8 @@ class Sampler:
     def __len__(self) -> int:
         """Transitions held, a complete n-step window begins at most of them."""
         return self.frames.counter(Counter.TRANSITIONS)
+
+    __copy__ = refuse_copy
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Sampler, (self.frames, self.nstep, self.discount, self.shorter_at_end)
@@ -45,7 +48,7 @@ class Sampler:
         transitions = counter(Counter.TRANSITIONS)
         return ReplayStats(
             transitions=transitions,
-            frames=head - tail,
+            frames=head - tail - self.frames.empty_rows(tail, head),
             payload_bytes=counter(Counter.PAYLOAD_BYTES),
             index_bytes=(head - tail) * sum(column.row_bytes for column in layout.index),
             reference_bytes=counter(Counter.REFERENCE_BYTES),

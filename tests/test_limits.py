@@ -52,7 +52,11 @@ while len(descriptors) < 64:
 @pytest.mark.parametrize(
     ("limit", "right", "wrong"),
     [
-        (FILES, "GB of shared memory, as the limit on the size of files (ulimit -f) is 0.27 GB; lower the", "ulimit -v"),
+        (
+            FILES,
+            "GB of shared memory, as the limit on the size of files (ulimit -f) is 0.27 GB; lower the",
+            "ulimit -v",
+        ),
         (SPACE, "GB of shared memory, as the limit on address space (ulimit -v) is 17.18 GB; lower the", "ulimit -f"),
         (DESCRIPTORS, "close files, or allow more open ones (ulimit -n)", "ulimit -v"),
     ],
@@ -116,7 +120,9 @@ def test_a_raw_buffer_beyond_memory_warns() -> None:
     available = available_bytes()
     assert available is not None
     capacity = 3 * available // 84**2
-    with pytest.warns(UserWarning, match=r"the full buffer takes .* GB, but only .* GB of memory are available") as seen:
+    with pytest.warns(
+        UserWarning, match=r"the full buffer takes .* GB, but only .* GB of memory are available"
+    ) as seen:
         ReplayBuffer(capacity, (3, 84, 84), (1,), codec="raw")
     assert len(seen) == 1 and seen[0].filename == __file__
     with warnings.catch_warnings():

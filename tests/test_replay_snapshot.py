@@ -384,14 +384,6 @@ def test_where_there_is_no_snapshot(directory, tmp_path):
     assert buffer(50).verify() == []
 
 
-def test_streams_have_names_that_can_be_saved(directory):
-    replay = buffer(50)
-    replay.add(TimeStep(np.zeros((3, 16, 16), np.uint8), None, 0.0, 1.0, True, False), (1, 2))
-    with pytest.raises(InputError, match=r"stream: expected integers or strings as names to save them, got \(1, 2\)"):
-        replay.save(directory)
-    assert not directory.exists()
-
-
 def test_a_process_that_did_not_make_the_buffer_may_not_save_it(directory):
     replay = buffer(50)
     child = os.fork()

@@ -1,0 +1,222 @@
+"""What callers pass, checked and converted before anything is written.
+
+A single value (a reward, a flag, a stream) may come as a Python number, a NumPy scalar, or an array or tensor of one
+element, everywhere alike.
+"""
+
+from __future__ import annotations
+
+import math
+import numbers
+import reprlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import DTypeLike, NDArray
+
+from diffreplay.errors import InputError
+
+FLOAT32_MAX = float(np.finfo(np.float32).max)
+FEW_NUMBERS = 64
+STEP_FIELDS = "observation, action, reward, discount, first() and last()"
+
+
+class StepCheck:
+    """Checks the values of steps against the shapes and dtypes of one buffer.
+
+    Args:
+        observation_shape: (frame_stack * C, H, W).
+        frame_stack: frames in an observation.
+        action_shape: of one action.
+        action_dtype: of actions.
+    """
+
+    def __init__(
+        self,
+        observation_shape: tuple[int, ...],
+        frame_stack: int,
+        action_shape: tuple[int, ...],
+        action_dtype: np.dtype[Any],
+    ) -> None:
+        self.observation_shape, self.action_shape, self.action_dtype = observation_shape, action_shape, action_dtype
+        self._stack_shape = (frame_stack, observation_shape[0] // frame_stack, *observation_shape[1:])
+        self._largest = float(np.finfo(action_dtype).max) if action_dtype.kind == "f" else 0.0
+        self.blank = (np.zeros(action_shape, action_dtype), 0.0, 1.0)
+        """What the first step of an episode carries: nothing leads to it."""
+
+    def time_step(self, step: Any) -> tuple[NDArray[np.uint8], tuple[Any, ...], bool, bool]:
+        """A dm_env style step as its stack (frame_stack, C, H, W), its values, and whether it is first and last."""
+        try:
+            observation, first, last = step.observation, step.first(), step.last()
+            first, last = flag("time_step.first()", first), flag("time_step.last()", last)
+            values = None if first else (step.action, step.reward, step.discount)
+        except (AttributeError, TypeError) as error:
+            raise InputError(
+                f"time_step: expected a dm_env style step with {STEP_FIELDS}, got {type(step).__name__} ({error}); "
+                "for what a Gymnasium environment returns there is add_transition"
+            ) from error
+        stack = self.observation("observation", observation)
+        return stack, self.blank if values is None else self.values(*values), first, last
+
+    def observation(self, name: str, value: Any) -> NDArray[np.uint8]:
+        """A view of an observation as (frame_stack, C, H, W)."""
+        array = value if type(value) is np.ndarray else self._array(name, value, np.dtype(np.uint8))
+        if array.dtype != np.uint8 or array.shape != self.observation_shape:
+            raise InputError(
+                f"{name}: expected uint8 of shape {self.observation_shape}, got {array.dtype} of shape {array.shape}"
+            )
+        return array.reshape(self._stack_shape)
+
+    def values(self, action: Any, reward: Any, discount: Any) -> tuple[Any, ...]:
+        """What a step carries besides its observation."""
+        return self.action(action), finite("reward", reward), finite("discount", discount)
+
+    def action(self, value: Any) -> NDArray[Any]:
+        """An action in the buffer's dtype, which holds the very values that came; floats are rounded."""
+        wanted = self.action_dtype
+        array = value if type(value) is np.ndarray else self._array("action", value, wanted)
+        kind = array.dtype.kind
+        if array.shape != self.action_shape or not (kind in "biu" or kind == "f" == wanted.kind):
+            if kind == "O" and array.shape == self.action_shape and all(type(v) is int for v in array.flat):
+                raise _not_held(wanted, array)  # of more than 64 bits
+            raise InputError(
+                f"action: expected {wanted} of shape {self.action_shape}, got {array.dtype} of shape {array.shape}"
+            )
+        if kind == "f":
+            # For a few numbers this is faster than NumPy: so short a vector has no NaN in it, nor too large a number.
+            if array.size <= FEW_NUMBERS and math.hypot(*array.reshape(-1).tolist()) <= self._largest:
+                return array if array.dtype == wanted else array.astype(wanted)
+        elif array.dtype == wanted:
+            return array
+        with np.errstate(all="ignore"):
+            cast = array.astype(wanted)
+            if kind == "f":
+                held = np.isfinite(cast)
+            else:  # the float of 2**53 + 1 compares as equal to it, so that floats are cast back
+                held = cast == array if wanted.kind != "f" else cast.astype(array.dtype) == array
+        if not held.all():
+            raise _not_held(wanted, array)
+        return cast
+
+    def _array(self, name: str, value: Any, dtype: np.dtype[Any]) -> NDArray[Any]:
+        try:
+            return np.asarray(value)
+        except (TypeError, ValueError, RuntimeError) as error:  # ragged lists, tensors on a GPU or with a gradient
+            shape = self.action_shape if name == "action" else self.observation_shape
+            raise InputError(f"{name}: expected {dtype} of shape {shape}, but {error}") from None
+
+
+def _not_held(dtype: np.dtype[Any], array: NDArray[Any]) -> InputError:
+    """The error for an action of values that `dtype` does not hold."""
+    if dtype.kind == "f":
+        limits = f"finite numbers that {dtype} can hold"
+    elif dtype.kind == "b":
+        limits = "0 or 1, as the dtype is bool"
+    else:
+        limits = f"numbers from {np.iinfo(dtype).min} to {np.iinfo(dtype).max}, as the dtype is {dtype}"
+    shown = array.item() if array.size == 1 else reprlib.repr(array.tolist())
+    return InputError(f"action: expected {limits}, got {shown}")
+
+
+def finite(name: str, value: Any) -> float:
+    """A single number that float32 can hold."""
+    number = value
+    if type(value) is not float:
+        number = single(name, value, "a finite number")
+        try:
+            number = math.nan if isinstance(number, str | bytes | bytearray) else float(number)
+        except OverflowError:
+            number = math.inf
+        except (TypeError, ValueError):
+            number = math.nan
+        if number != number and not isinstance(value, numbers.Real):
+            raise InputError(f"{name}: expected a finite number, got {reprlib.repr(value)}")
+    if not -FLOAT32_MAX <= number <= FLOAT32_MAX:  # so that NaN does not pass either
+        raise InputError(f"{name}: expected a finite number (float32), got {reprlib.repr(value)}")
+    return number
+
+
+def flag(name: str, value: Any) -> bool:
+    """A single True, False, 1 or 0."""
+    if value is True or value is False:
+        return bool(value)
+    expected = "True or False"
+    number = single(name, value, expected)
+    if isinstance(number, numbers.Real) and (number == 0 or number == 1):
+        return bool(number)
+    raise InputError(f"{name}: expected {expected}, got {reprlib.repr(value)}")
+
+
+def stream_name(value: Any) -> Any:
+    """The name of a stream, an int or a str; one number is one stream, in whatever type it comes."""
+    if type(value) is int:
+        return value
+    expected = "an integer or a string"
+    name = single("stream", value, expected)
+    if isinstance(name, str):
+        return str.__str__(name)
+    if isinstance(name, int) and not isinstance(name, bool):
+        return int(name)
+    raise InputError(f"stream: expected {expected}, got {reprlib.repr(value)}")
+
+
+def single(name: str, value: Any, expected: str) -> Any:
+    """The element of an array or tensor that has one; anything else as it is."""
+    item = getattr(value, "item", None)
+    if item is None:
+        return value
+    try:
+        return item()
+    except (TypeError, ValueError, RuntimeError):
+        raise InputError(
+            f"{name}: expected {expected}, got {type(value).__name__} of shape {tuple(getattr(value, 'shape', ()))}; "
+            "a call takes the step of one environment: call it for each, with a stream of its own"
+        ) from None
+
+
+def positive(name: str, value: Any) -> int:
+    """A whole number above 0."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+        raise InputError(f"{name}: expected a positive integer, got {value!r}")
+    return int(value)
+
+
+def shape(name: str, value: Any) -> tuple[int, ...]:
+    """A tuple of positive integers."""
+    if not isinstance(value, Iterable):
+        raise InputError(f"{name}: expected a tuple of positive integers, got {value!r}")
+    return tuple(positive(name, side) for side in value)
+
+
+def number_dtype(value: DTypeLike) -> np.dtype[Any]:
+    """A dtype of numbers that batches can be of."""
+    try:
+        dtype = np.dtype(value)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"action_dtype: expected a dtype of numbers, got {value!r} ({error})") from None
+    if dtype.kind not in "biuf" or value is None:
+        raise InputError(f"action_dtype: expected a dtype of numbers, got {dtype if value is not None else None}")
+    try:
+        torch.from_numpy(np.zeros(1, dtype))
+    except (TypeError, ValueError) as error:
+        raise InputError(f"action_dtype: expected a dtype that PyTorch has, got {value!r} ({error})") from None
+    return dtype
+
+
+def generator(seed: Any) -> np.random.Generator:
+    """The generator of a seed."""
+    try:
+        return np.random.default_rng(seed)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"seed: expected a whole number from 0 on, got {seed!r} ({error})") from None
+
+
+def path(name: str, value: Any) -> Path:
+    """A path."""
+    try:
+        return Path(value)
+    except TypeError:
+        raise InputError(f"{name}: expected a path, got {reprlib.repr(value)}") from None
