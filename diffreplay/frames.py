@@ -565,7 +565,7 @@ class FrameStore(FrameReader):
 
     def _set_cap(self, codec: Codec, max_bytes: int | None) -> None:
         self.max_bytes = max_bytes
-        self.codec = codec if max_bytes is None else codec.within(max_bytes)
+        self.codec = codec.within(max_bytes)
         self.planner = self.codec.planner(self.layout.frame_shape)
 
     @property
@@ -595,7 +595,9 @@ class FrameStore(FrameReader):
         Raises:
             InputError: the cap does not hold a few windows beside the reference sets.
         """
-        self.max_bytes = max_bytes
+        next_check = self.planner.next_check
+        self._set_cap(self.codec, max_bytes)
+        self.planner.next_check = next_check
         self.make_room(0)
         self._check_cap(streams=len(self.streams))
 

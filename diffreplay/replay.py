@@ -63,7 +63,7 @@ class ReplayBuffer(Sampler):
             follow, it spans those. Else, as in DrQ-v2, the last `nstep` - 1 steps of an episode start none, and
             an episode of fewer steps holds none.
         codec: "raw", "sparse", "zstd" or a codec instance.
-        max_bytes: hard cap on `stats().total_bytes`; the oldest frames leave first.
+        max_bytes: hard cap on `stats().total_bytes` and on what `add` takes for a moment; the oldest frames leave.
         seed: of `sample`.
 
     Raises:
@@ -248,7 +248,7 @@ class ReplayBuffer(Sampler):
         directory = checks.path("directory", directory)
         if max_bytes not in ("saved", None):
             max_bytes = checks.positive("max_bytes", max_bytes)
-        replay, base = snapshot.load(cls, directory, commit, codec, skip_damaged)
+        replay, base = snapshot.load(cls, directory, commit, codec, skip_damaged, max_bytes)
         if max_bytes != "saved":
             replay.store.change_cap(max_bytes)
         replay._commits[directory.resolve()] = base

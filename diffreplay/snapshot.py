@@ -87,16 +87,23 @@ def _save_sets(store: FrameStore, directory: Path, name: str, saved: list[FileEn
 
 
 def load(
-    cls: type[ReplayBuffer], directory: Path, name: str | None, codec: str | codecs.Codec | None, skip_damaged: bool
+    cls: type[ReplayBuffer],
+    directory: Path,
+    name: str | None,
+    codec: str | codecs.Codec | None,
+    skip_damaged: bool,
+    cap: int | str | None,
 ) -> tuple[ReplayBuffer, str | None]:
     """The buffer that was saved as commit `name`, and the commit that it may add to: None if some of it is left out.
+
+    Its cap is still the saved one or, as what is made for a cap has no place for more, `cap` where that is higher.
 
     Raises:
         CorruptDataError: there is no snapshot, or a file of it is damaged or missing.
     """
     while True:
         manifest = find_manifest(directory, name)
-        replay = _make(cls, directory, manifest.buffer, codec)
+        replay = _make(cls, directory, manifest.buffer, codec, cap)
         damage = restore(replay.store, directory, manifest)
         if not damage or find_manifest(directory, name).commit == manifest.commit:
             break  # else another process saved meanwhile, and deleted what was being read
@@ -181,7 +188,11 @@ def _describe(replay: ReplayBuffer) -> dict[str, Any]:
 
 
 def _make(
-    cls: type[ReplayBuffer], directory: Path, state: dict[str, Any], codec: str | codecs.Codec | None
+    cls: type[ReplayBuffer],
+    directory: Path,
+    state: dict[str, Any],
+    codec: str | codecs.Codec | None,
+    cap: int | str | None,
 ) -> ReplayBuffer:
     """An empty buffer as the saved one was."""
     name = state.get("codec")
@@ -199,7 +210,12 @@ def _make(
         if np.prod(action_shape, dtype=float) > LARGEST_ACTION:
             raise ValueError(f"action_shape: expected at most {LARGEST_ACTION} numbers, got {short(action_shape)}")
         codec = codec or codecs.REGISTRY[name](**state["codec_options"])
-        return cls(capacity, observation_shape, action_shape, **state["options"], codec=codec)
+        options, saved = state["options"], state["options"]["max_bytes"]
+        if isinstance(cap, int) and saved is not None:
+            options = options | {"max_bytes": max(cap, saved)}
+        elif cap is None:
+            options = options | {"max_bytes": None}
+        return cls(capacity, observation_shape, action_shape, **options, codec=codec)
     except (LookupError, TypeError, ValueError, OverflowError) as error:  # InputError is a ValueError
         raise _nonsense(directory, error) from error
 

@@ -55,3 +55,33 @@ def test_a_cap_that_holds_nothing_is_refused_and_nothing_is_lost(saved: tuple[Pa
     with pytest.raises(InputError, match="max_bytes: expected a positive integer, got 0"):
         diffreplay.ReplayBuffer.load(directory, max_bytes=0)
     assert len(diffreplay.ReplayBuffer.load(directory)) == 6_000
+
+
+@pytest.mark.parametrize("cap", [None, 40_000_000])
+def test_a_higher_cap_is_used_in_full(tmp_path: Path, cap: int | None) -> None:
+    replay = diffreplay.ReplayBuffer(8_000, SHAPE, (1,), max_bytes=5_000_000)
+    fill(replay, 2_000)
+    replay.save(tmp_path / "replay")
+    held = len(replay)
+    replay = diffreplay.ReplayBuffer.load(tmp_path / "replay", max_bytes=cap)
+    assert len(replay) == held < 1_500
+    fill(replay, 4_000, seed=1)
+    assert len(replay) >= 4_000 + held - 10
+    replay.check_invariants()
+
+
+def test_a_snapshot_of_a_larger_log_loads_into_one_that_a_cap_made_small(tmp_path: Path) -> None:
+    """Capped now, the buffer once had none, and its oldest frame lies where the small log has no place."""
+    replay = diffreplay.ReplayBuffer(3_000, SHAPE, (1,))
+    fill(replay, 2_500)
+    replay.save(tmp_path / "replay")
+    replay = diffreplay.ReplayBuffer.load(tmp_path / "replay", max_bytes=4_000_000)
+    fill(replay, 100, seed=1)
+    replay.save(tmp_path / "replay")
+    assert replay.store._log_tail > 5_000_000
+    again = diffreplay.ReplayBuffer.load(tmp_path / "replay")
+    assert again.store.layout.log_bytes < 5_000_000 and len(again) == len(replay)
+    again.check_invariants()
+    fill(again, 2_000, seed=2)
+    again.check_invariants()
+    assert again.verify() == []

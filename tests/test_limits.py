@@ -54,10 +54,14 @@ while len(descriptors) < 64:
     [
         (
             FILES,
-            "GB of shared memory, as the limit on the size of files (ulimit -f) is 0.27 GB; lower the",
+            "as the limit on the size of files (ulimit -f) is 0.27 GB; lower the capacity, set max_bytes",
             "ulimit -v",
         ),
-        (SPACE, "GB of shared memory, as the limit on address space (ulimit -v) is 17.18 GB; lower the", "ulimit -f"),
+        (
+            SPACE,
+            "as the limit on address space (ulimit -v) is 17.18 GB; lower the capacity, set max_bytes",
+            "ulimit -f",
+        ),
         (DESCRIPTORS, "close files, or allow more open ones (ulimit -n)", "ulimit -v"),
     ],
     ids=["ulimit -f", "ulimit -v", "ulimit -n"],
@@ -120,9 +124,7 @@ def test_a_raw_buffer_beyond_memory_warns() -> None:
     available = available_bytes()
     assert available is not None
     capacity = 3 * available // 84**2
-    with pytest.warns(
-        UserWarning, match=r"the full buffer takes .* GB, but only .* GB of memory are available"
-    ) as seen:
+    with pytest.warns(UserWarning, match=r"the full buffer takes .* GB, but only .* are available") as seen:
         ReplayBuffer(capacity, (3, 84, 84), (1,), codec="raw")
     assert len(seen) == 1 and seen[0].filename == __file__
     with warnings.catch_warnings():

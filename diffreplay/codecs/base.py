@@ -59,8 +59,8 @@ class Codec(ABC):
         """Arguments that make this codec again, as JSON can hold them."""
         return {}
 
-    def within(self, max_bytes: int) -> Codec:
-        """The codec for a buffer with this cap: it may take less memory, and reads what the codec itself coded."""
+    def within(self, max_bytes: int | None) -> Codec:
+        """The codec for a buffer with this cap, or none: it may take less memory, and reads what the codec itself coded."""
         return self
 
     def set_frames(self, frame_bytes: int) -> int:

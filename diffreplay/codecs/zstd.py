@@ -103,8 +103,8 @@ class ZstdCodec(Codec):
             )
         self._level, self._set_frames, self._refresh_interval = level, set_frames, refresh_interval
 
-    def within(self, max_bytes: int) -> ZstdCodec:
-        """The codec with sets, and with match tables, that leave most of the cap to frames."""
+    def within(self, max_bytes: int | None) -> ZstdCodec:
+        """The codec with sets, and with match tables, that leave most of a cap to frames."""
         codec = copy.copy(self)
         codec._max_bytes = max_bytes
         return codec
