@@ -60,7 +60,7 @@ class Codec(ABC):
         return {}
 
     def within(self, max_bytes: int | None) -> Codec:
-        """The codec for a buffer with this cap, or none: it may take less memory, and reads what the codec itself coded."""
+        """The codec for a buffer with this cap or none: it may take less memory, and reads what this one coded."""
         return self
 
     def set_frames(self, frame_bytes: int) -> int:
