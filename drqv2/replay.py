@@ -6,12 +6,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 
 import diffreplay
-from diffreplay.errors import EmptyBufferError, ReplayError
+from diffreplay.errors import ReplayError
 from drqv2.config import Config
 from drqv2.disk_replay import DiskReplay
 from drqv2.errors import OptionError
@@ -66,7 +65,6 @@ class CompressedReplay:
         seed: int,
     ) -> None:
         self._buffer, self._directory = buffer, directory
-        self._rng = np.random.default_rng(seed)  # only to look whether there is anything to draw
         self._loader = diffreplay.make_replay_loader(
             buffer,
             batch_size=batch_size,
@@ -82,11 +80,7 @@ class CompressedReplay:
     @property
     def ready(self) -> bool:
         """Whether a complete window is there; it may be gone again when an episode is evicted."""
-        try:
-            self._buffer.draw(1, self._rng)
-        except EmptyBufferError:
-            return False
-        return True
+        return self._buffer.can_sample()
 
     def add(self, time_step: Any) -> None:
         """Append one dm_env step."""
