@@ -1,7 +1,7 @@
 """Every exception that diffreplay raises on purpose.
 
 All derive from `ReplayError`, so one `except` catches them; the ones that a wrong argument causes are
-`ValueError` as well.
+`ValueError` as well, and the one about a directory that is in use is an `OSError`.
 """
 
 
@@ -39,3 +39,7 @@ class SharedMemoryError(ReplayError):
 
 class WorkerError(ReplayError):
     """A loader's worker process could not be started, or failed."""
+
+
+class InUseError(ReplayError, OSError):
+    """A running process uses this directory already; what is in it is as it was."""
