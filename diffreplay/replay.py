@@ -13,10 +13,12 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from diffreplay import codecs, snapshot
 from diffreplay.batch import ReplayBatch
 from diffreplay.errors import InputError
+from diffreplay.files import Lock
 from diffreplay.frames import FrameStore, same
 from diffreplay.invariants import check_invariants
 from diffreplay.layout import Column, Counter
 from diffreplay.sampling import Sampler
+from diffreplay.verify import verify
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 
@@ -122,6 +124,7 @@ class ReplayBuffer(Sampler):
         super().__init__(self.store, nstep, discount)
         self._rng = np.random.default_rng(seed)
         self._commits: dict[Path, str | None] = {}  # snapshots of this buffer, and which commit holds its last state
+        self._locks: dict[Path, Lock] = {}  # on the commits that it saved, as long as these are the present ones
 
     def add(self, time_step: TimeStep, stream: int = 0) -> None:
         """Append a step of an episode.
@@ -201,7 +204,9 @@ class ReplayBuffer(Sampler):
             The commit that holds this state; the directory keeps the newest commit and the one before.
 
         Raises:
-            OSError: it cannot be written to; the snapshot in it is as it was.
+            InUseError: another running process has saved to it; the snapshot in it is as it was.
+            OSError: it cannot be written to; the snapshot in it is as it was, and what was written of the new one is
+                deleted.
         """
         directory = Path(directory)
         commits: list[str] = []
@@ -229,6 +234,7 @@ class ReplayBuffer(Sampler):
         Raises:
             CorruptDataError: there is no snapshot, or a file of it is damaged or missing; the message names it.
             InputError: `codec` is not the one that it was saved with, or is needed and missing.
+            SharedMemoryError: there is too little memory for it.
         """
         directory = Path(directory)
         replay, base = snapshot.load(cls, directory, commit, codec, skip_damaged)
@@ -242,7 +248,7 @@ class ReplayBuffer(Sampler):
             What is damaged, a sentence each; empty when all is well.
         """
         problems: list[str] = []
-        self.store.change(lambda: problems.extend(snapshot.verify(self)), None)
+        self.store.change(lambda: problems.extend(verify(self)), None)
         return problems
 
     def _add_step(
