@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import reprlib
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -28,6 +29,8 @@ SEGMENT_ROWS = 4096  # in a file at most
 FORMAT = "diffreplay snapshot"
 LARGEST_NUMBER = 1 << 48  # of rows, sets and bytes: more than any run writes, and sums of a few fit in 64 bits
 DATA_FILE = re.compile(r"(rows-\d{12,15}|set-\d{6,15})-[0-9a-f]{16}\.bin")
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 60
 TEMPORARY_FILE = re.compile(r"(manifest|previous)\.json\.[0-9a-f]{16}")
 
 
@@ -160,8 +163,8 @@ def whole_number(name: str, value: Any, least: int = 0, most: int = LARGEST_NUMB
 
 
 def short(value: Any) -> str:
-    """A value for a message, cut off where it is long."""
-    return f"{value!r:.60}"
+    """A value for a message, cut off where it is long; of a large one, the rest is not even written out."""
+    return f"{_SHORT.repr(value):.60}"
 
 
 def _parse(fields: Any) -> Manifest:
