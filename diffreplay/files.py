@@ -41,8 +41,10 @@ class Lock:
         OSError: there is nothing there, or it cannot be opened.
     """
 
+    place = (-1, -1)  # device and inode of what is locked
+    _fd = -1
+
     def __init__(self, path: Path, patience: float = 0.0) -> None:
-        self.place, self._fd = (-1, -1), -1
         _locks.add(self)
         self._fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         self.place = _place(os.fstat(self._fd))

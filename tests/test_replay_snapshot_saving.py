@@ -147,7 +147,7 @@ def test_the_files_of_a_damaged_manifest_stay_until_a_new_one_is_there(directory
     assert set(sizes(directory)) == named(directory)
 
 
-@pytest.mark.filterwarnings("ignore:unclosed file")
+@pytest.mark.filterwarnings("ignore:unclosed file", "ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_save_that_is_interrupted_leaves_one_state_or_the_other(directory):
     """At random moments, as Ctrl-C does: nothing that was written is left over, and the next save succeeds."""
     replay = buffer(150, codec=RestlessZstd())
