@@ -6,6 +6,8 @@ import fcntl
 import hashlib
 import os
 import stat
+import time
+import weakref
 from errno import EINVAL
 from pathlib import Path
 from typing import BinaryIO
@@ -19,7 +21,7 @@ KINDS = {
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
 }
-_held: dict[int, tuple[int, int]] = {}  # the locks of this process: descriptor, and device and inode of what is locked
+_locks: weakref.WeakSet[Lock] = weakref.WeakSet()  # all of this process
 
 
 class Lock:
@@ -30,33 +32,47 @@ class Lock:
     until a `with` block ends, or until the object goes. A file system without such locks (NFS has none on
     directories) keeps nobody out, and nobody is told.
 
+    Args:
+        path: of what is locked; it is neither read nor changed.
+        patience: seconds to wait while another holds it.
+
     Raises:
         InUseError: another process, or something else in this one, holds it.
         OSError: there is nothing there, or it cannot be opened.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._process, self._fd = os.getpid(), -1
+    place = (-1, -1)  # device and inode of what is locked
+    _fd = -1
+
+    def __init__(self, path: Path, patience: float = 0.0) -> None:
+        _locks.add(self)
         self._fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        found = os.fstat(self._fd)
-        _held[self._fd] = found.st_dev, found.st_ino
+        self.place = _place(os.fstat(self._fd))
+        deadline = time.monotonic() + patience
+        while not self._try():
+            if time.monotonic() >= deadline:
+                self.release()
+                raise InUseError(
+                    f"{path}: expected to be alone in using it, but a running process does already (or this one, a "
+                    "second time): use another directory, or end the other one first"
+                )
+            time.sleep(0.005)
+
+    def _try(self) -> bool:
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            self.release()
-            raise InUseError(
-                f"{path}: expected to be alone in using it, but a running process does already (or this one, a second "
-                "time): use another directory, or end the other one first"
-            ) from None
+            return False
         except OSError:
             pass  # no locks here
+        return True
 
     def release(self) -> None:
         """Let others have it; at most once counts."""
-        if self._fd >= 0 and self._process == os.getpid():
-            _held.pop(self._fd, None)
-            os.close(self._fd)
-        self._fd = -1
+        self.place = (-1, -1)
+        if self._fd >= 0:
+            # In one line, as an interrupt between two would close it twice or never.
+            self._fd = os.close(self._fd) or -1  # type: ignore[func-returns-value]
 
     def __enter__(self) -> Lock:
         return self
@@ -72,7 +88,7 @@ def used_elsewhere(path: Path) -> bool:
     """Whether another process holds a `Lock` on a file; not where there is no file."""
     try:
         found = path.stat()
-        if not stat.S_ISREG(found.st_mode) or (found.st_dev, found.st_ino) in _held.values():
+        if not stat.S_ISREG(found.st_mode) or any(lock.place == _place(found) for lock in _locks):
             return False
         Lock(path).release()
     except InUseError:
@@ -82,11 +98,14 @@ def used_elsewhere(path: Path) -> bool:
     return False
 
 
+def _place(found: os.stat_result) -> tuple[int, int]:
+    return found.st_dev, found.st_ino
+
+
 def _drop_inherited() -> None:
     """In a forked child: close the copies of the parent's locks, so that these end with the parent."""
-    for fd in _held:
-        os.close(fd)
-    _held.clear()
+    for lock in _locks:
+        lock.release()
 
 
 os.register_at_fork(after_in_child=_drop_inherited)

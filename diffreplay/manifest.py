@@ -1,6 +1,6 @@
 """The manifest of a snapshot: it names every file of one state, with size and checksum. docs/snapshots.md describes it.
 
-Replacing it is what commits a snapshot. Nothing in it is believed before its own checksum is found to be right, and
+Nothing in it is believed before its own checksum is found to be right, and
 nothing is done with what it says before that is found to make sense.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
-import stat
+import reprlib
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -18,15 +18,19 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from diffreplay.errors import CorruptDataError
-from diffreplay.files import checksum, sync_directory, write_durably
+from diffreplay.files import checksum, open_regular
 from diffreplay.layout import SET_SLOTS, VERSION
 
 MANIFEST = "manifest.json"
 PREVIOUS = "previous.json"
-MAX_MANIFEST_BYTES = 1 << 28
+MANIFEST_BYTES = 1 << 21  # of a manifest at most, as parsed JSON takes up to 35 times as much memory,
+FILE_BYTES = 256  # and so many more for each file of rows or references that is there: naming it takes less
+SEGMENT_ROWS = 4096  # in a file at most
 FORMAT = "diffreplay snapshot"
 LARGEST_NUMBER = 1 << 48  # of rows, sets and bytes: more than any run writes, and sums of a few fit in 64 bits
 DATA_FILE = re.compile(r"(rows-\d{12,15}|set-\d{6,15})-[0-9a-f]{16}\.bin")
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 60
 TEMPORARY_FILE = re.compile(r"(manifest|previous)\.json\.[0-9a-f]{16}")
 
 
@@ -51,7 +55,7 @@ class Manifest:
         log_tail: where in the log's ring the coded frame of the oldest row begins.
         segments: files of rows, in the order of their rows.
         sets: files of reference sets, in their order.
-        buffer: everything else, as `snapshot.describe` gave it.
+        buffer: everything else, as `state.describe` gave it.
     """
 
     commit: str
@@ -67,32 +71,11 @@ class Manifest:
         return self.segments + self.sets
 
 
-def commit(directory: Path, manifest: Manifest, base: str | None) -> None:
-    """Make a manifest the present one in one step, then delete the files that no manifest names any more.
+class Kept(NamedTuple):
+    """The manifests that a directory keeps; None for one that is missing or damaged."""
 
-    Args:
-        directory: of the snapshot.
-        manifest: the new one; its files are written.
-        base: the commit that it adds to. It is the previous one afterwards; where it is not in the directory, what
-            was the present one is.
-    """
-    fields = {"format": FORMAT, "version": VERSION, **manifest.__dict__}
-    body = json.dumps(fields, separators=(",", ":"), default=_plain).encode()
-    temporary = directory / f"{MANIFEST}.{manifest.commit}"
-    write_durably(temporary, body + b"\n" + checksum(body).encode() + b"\n")
-    present, previous = readable(directory, MANIFEST), readable(directory, PREVIOUS)
-    if present is not None and (base is None or previous is None or previous.commit != base):
-        copy = directory / f"{PREVIOUS}.{manifest.commit}"
-        write_durably(copy, (directory / MANIFEST).read_bytes())
-        os.replace(copy, directory / PREVIOUS)
-        previous = present
-    sync_directory(directory)  # the files' names are on disk before the manifest that names them
-    os.replace(temporary, directory / MANIFEST)
-    sync_directory(directory)  # and that is before files are deleted that only older manifests name
-    named = {entry.name for kept in (manifest, previous) if kept is not None for entry in kept.files()}
-    for path in directory.iterdir():
-        if (DATA_FILE.fullmatch(path.name) and path.name not in named) or TEMPORARY_FILE.fullmatch(path.name):
-            path.unlink(missing_ok=True)
+    present: Manifest | None
+    previous: Manifest | None
 
 
 def find_manifest(directory: Path, commit: str | None) -> Manifest:
@@ -112,12 +95,25 @@ def find_manifest(directory: Path, commit: str | None) -> Manifest:
     return previous
 
 
-def readable(directory: Path, name: str) -> Manifest | None:
-    """The manifest of that name, or None where it is missing or damaged."""
+def kept_manifests(directory: Path) -> Kept:
+    """The present and the previous manifest, as far as they can be read."""
+    return Kept(_readable(directory, MANIFEST), _readable(directory, PREVIOUS))
+
+
+def _readable(directory: Path, name: str) -> Manifest | None:
     try:
         return read_manifest(directory, name)
     except CorruptDataError:
         return None
+
+
+def encode(value: Any) -> bytes:
+    """JSON on one line.
+
+    Raises:
+        TypeError: something in it is no number, string, list or dict.
+    """
+    return json.dumps(value, separators=(",", ":"), default=_plain).encode()
 
 
 def _plain(value: Any) -> Any:
@@ -135,12 +131,13 @@ def read_manifest(directory: Path, name: str = MANIFEST) -> Manifest:
     """
     path = directory / name
     try:
-        found = path.stat()
-        if not stat.S_ISREG(found.st_mode) or found.st_size > MAX_MANIFEST_BYTES:
-            raise CorruptDataError(
-                f"{path}: expected a file of at most {MAX_MANIFEST_BYTES} bytes, got {found.st_size}"
-            )
-        data = path.read_bytes()
+        with open_regular(path) as file:
+            size, most = os.fstat(file.fileno()).st_size, MANIFEST_BYTES
+            if size > most:
+                most += FILE_BYTES * sum(DATA_FILE.fullmatch(other) is not None for other in os.listdir(directory))
+            if size > most:
+                raise CorruptDataError(f"{path}: expected a file of at most {most} bytes, got {size}")
+            data = file.read(size)
     except OSError as error:
         raise CorruptDataError(
             f"{directory}: expected a snapshot with a {name}, which cannot be read: {error.strerror}"
@@ -166,8 +163,8 @@ def whole_number(name: str, value: Any, least: int = 0, most: int = LARGEST_NUMB
 
 
 def short(value: Any) -> str:
-    """A value for a message, cut off where it is long."""
-    return f"{value!r:.60}"
+    """A value for a message, cut off where it is long; of a large one, the rest is not even written out."""
+    return f"{_SHORT.repr(value):.60}"
 
 
 def _parse(fields: Any) -> Manifest:
@@ -179,7 +176,7 @@ def _parse(fields: Any) -> Manifest:
         raise ValueError(f"expected a {FORMAT} of version {VERSION}, got {short(fields)}")
     keys = Manifest.__dataclass_fields__.keys() | {"format", "version"}
     if fields.keys() != keys:
-        raise ValueError(f"expected the keys {sorted(keys)}, got {sorted(fields)}")
+        raise ValueError(f"expected the keys {sorted(keys)}, got {short(sorted(fields))}")
     if not isinstance(fields["commit"], str) or not re.fullmatch("[0-9a-f]{16}", fields["commit"]):
         raise ValueError(f"commit: expected 16 hexadecimal digits, got {short(fields['commit'])}")
     if not isinstance(fields["buffer"], dict):
@@ -212,6 +209,8 @@ def _entries(name: str, prefix: str, values: Any) -> list[FileEntry]:
             raise ValueError(f"{file}: expected a checksum of 32 hexadecimal digits, got {short(digest)}")
         for number in (nbytes, first, end):
             whole_number(file, number)
+        if int(file.split("-")[1]) != first:
+            raise ValueError(f"{file}: expected the number that its name begins with, got {first}")
         entries.append(FileEntry(file, nbytes, digest, first, end))
     return entries
 
@@ -226,6 +225,8 @@ def _check_order(manifest: Manifest) -> None:
         raise ValueError(f"expected segments that follow one another up to row {head}, got others")
     if places[0] > tail:
         raise ValueError(f"expected segments from row {tail} on, got the first one at {places[0]}")
+    if (segments and segments[0].end <= tail) or any(entry.end - entry.first > SEGMENT_ROWS for entry in segments):
+        raise ValueError(f"expected segments of at most {SEGMENT_ROWS} rows from the one of row {tail} on, got others")
     numbers, rows = [entry.first for entry in sets], [entry.end for entry in sets]
     if len(sets) > SET_SLOTS or any(b != a + 1 for a, b in pairwise(numbers)):
         raise ValueError(f"expected at most {SET_SLOTS} reference sets that follow one another, got {short(numbers)}")

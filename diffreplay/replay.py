@@ -12,11 +12,13 @@ from diffreplay import checks, codecs, snapshot
 from diffreplay.batch import ReplayBatch
 from diffreplay.episodes import EpisodeWriter
 from diffreplay.errors import InputError
+from diffreplay.files import Lock
 from diffreplay.frames import FrameStore
 from diffreplay.invariants import check_invariants
 from diffreplay.layout import Column
 from diffreplay.limits import warn_if_too_large
 from diffreplay.sampling import Sampler
+from diffreplay.verify import verify
 
 
 class TimeStep(Protocol):
@@ -136,6 +138,7 @@ class ReplayBuffer(Sampler):
         self._rng = checks.generator(seed)
         self._episodes = EpisodeWriter(self.store, self.capacity, self._check.blank, nstep)
         self._commits: dict[Path, str | None] = {}  # snapshots of this buffer, and which commit holds its last state
+        self._locks: dict[Path, Lock] = {}  # on the commits that it saved, as long as these are the present ones
 
     def add(self, time_step: TimeStep, stream: int | str = 0) -> None:
         """Append a step of an episode.
@@ -213,7 +216,9 @@ class ReplayBuffer(Sampler):
             The commit that holds this state; the directory keeps the newest commit and the one before.
 
         Raises:
-            OSError: it cannot be written to; the snapshot in it is as it was.
+            InUseError: another running process has saved to it; the snapshot in it is as it was.
+            OSError: it cannot be written to; the snapshot in it is as it was, and what was written of the new one is
+                deleted.
         """
         directory = checks.path("directory", directory)
         commits: list[str] = []
@@ -244,6 +249,7 @@ class ReplayBuffer(Sampler):
             CorruptDataError: there is no snapshot, or a file of it is damaged or missing; the message names it.
             InputError: `codec` is not the one that it was saved with, or is needed and missing; or `max_bytes` does not
                 hold a few windows.
+            SharedMemoryError: there is too little memory for it.
         """
         directory = checks.path("directory", directory)
         if max_bytes not in ("saved", None):
@@ -261,7 +267,7 @@ class ReplayBuffer(Sampler):
             What is damaged, a sentence each; empty when all is well.
         """
         problems: list[str] = []
-        self.store.change(lambda: problems.extend(snapshot.verify(self)), None)
+        self.store.change(lambda: problems.extend(verify(self)), None)
         return problems
 
     def _save(self, directory: Path, commits: list[str]) -> None:

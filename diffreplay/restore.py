@@ -14,49 +14,91 @@ from diffreplay.layout import BLOCK_ROWS, LOG_SEGMENT_BYTES, Counter, Flag
 from diffreplay.manifest import FileEntry, Manifest
 from diffreplay.reader import NO_ROW
 from diffreplay.recount import count_transitions, set_flags
-from diffreplay.segments import Rows, read_segment, read_set
+from diffreplay.segments import Rows, check_segment, check_set, read_file, read_segment
 
+LOST_ROWS = 1 << 19  # that may be claimed of files that are missing,
+LOST_TIMES = 10  # or so many times those that are there
 Mask = NDArray[np.bool_]
 
 
-def restore(store: FrameStore, directory: Path, manifest: Manifest) -> list[str]:
+def restore(store: FrameStore, directory: Path, manifest: Manifest, skip_damaged: bool) -> list[str]:
     """Fill an empty store; return what was damaged or missing and is left out, a sentence each.
 
+    Where files are missing or of a wrong size, and `skip_damaged` is not set, nothing is filled and these are all.
+
     Raises:
-        CorruptDataError: the manifest is of more rows than the store can hold.
+        CorruptDataError: the manifest is of more rows than the store can hold, or nearly all of them are gone.
     """
     if manifest.head - manifest.tail > store.layout.max_rows:
         raise CorruptDataError(
             f"{directory}: expected a manifest of at most {store.layout.max_rows} rows, got {manifest.tail} to "
             f"{manifest.head}"
         )
-    damage: list[str] = []
-    lost_rows, lost_sets = [], []
+    damage = _look(store, directory, manifest)
+    if damage and not skip_damaged:
+        return list(damage.values())
+    _check_rest(directory, manifest, damage)
     _begin(store, manifest)
-    for entry, end in zip(manifest.sets, [e.end for e in manifest.sets[1:]] + [manifest.head], strict=False):
-        try:
-            data = read_set(directory, entry, store.layout)
-        except CorruptDataError as error:
-            damage.append(str(error))
-            lost_sets.append((entry.end, end))
-            data = b""
-        store.store_set(data, entry.end)
-    if manifest.sets:
-        store.code_against(data)
+    lost_sets = _read_sets(store, directory, manifest, damage)
+    lost_rows = []
     for entry in manifest.segments:
-        try:
-            rows = read_segment(directory, entry, store.layout)
-        except CorruptDataError as error:
-            damage.append(str(error))
+        rows = None
+        if entry.name not in damage:
+            try:
+                rows = read_segment(directory, entry, store.layout)
+            except CorruptDataError as error:
+                damage[entry.name] = str(error)
+        if rows is None:
             lost_rows.append((entry.first, entry.end))
-            rows = _no_rows(store, entry)
+            rows = _no_rows(entry)
         _append_rows(store, rows)
     if damage:
         _cut_out(store, _gone(store, lost_rows, lost_sets))
     count_transitions(store)
     store.make_room(0)
     store._publish_allocated()
+    return list(damage.values())
+
+
+def _look(store: FrameStore, directory: Path, manifest: Manifest) -> dict[str, str]:
+    """What is wrong with each file whose size already tells."""
+    damage = {}
+    for check, entries in ((check_set, manifest.sets), (check_segment, manifest.segments)):
+        for entry in entries:
+            try:
+                check(directory, entry, store.layout)
+            except CorruptDataError as error:
+                damage[entry.name] = str(error)
     return damage
+
+
+def _check_rest(directory: Path, manifest: Manifest, damage: dict[str, str]) -> None:
+    """Refuse a manifest that claims many rows and has few, as each takes its place in the index."""
+    gone = sum(entry.end - entry.first for entry in manifest.segments if entry.name in damage)
+    rest = manifest.head - manifest.tail - gone
+    if gone > max(LOST_ROWS, LOST_TIMES * rest):
+        raise CorruptDataError(
+            f"{directory}: expected files of at least one in {LOST_TIMES + 1} rows, got {max(rest, 0)} of "
+            f"{manifest.head - manifest.tail}; {next(iter(damage.values()))}"
+        )
+
+
+def _read_sets(store: FrameStore, directory: Path, manifest: Manifest, damage: dict[str, str]) -> list[tuple[int, int]]:
+    """Store all reference sets; return the rows that were coded against what is damaged, which goes into `damage`."""
+    lost, data = [], b""
+    for entry, end in zip(manifest.sets, [e.end for e in manifest.sets[1:]] + [manifest.head], strict=False):
+        data = b""
+        if entry.name not in damage:
+            try:
+                data = read_file(directory, entry)
+            except CorruptDataError as error:
+                damage[entry.name] = str(error)
+        if entry.name in damage:
+            lost.append((entry.end, end))
+        store.store_set(data, entry.end)
+    if manifest.sets:
+        store.code_against(data)
+    return lost
 
 
 def _begin(store: FrameStore, manifest: Manifest) -> None:
@@ -118,15 +160,9 @@ def _place_payload(store: FrameStore, lengths: NDArray[np.int64], payload: memor
     return ends
 
 
-def _no_rows(store: FrameStore, entry: FileEntry) -> Rows:
-    """Rows in the place of a segment that is damaged: nothing is stored for them."""
-    count = entry.end - entry.first
-    columns = {
-        column.name: np.zeros((count, *column.shape), column.dtype)
-        for column in store.layout.index + store.layout.scalars
-        if column.name != "end"
-    }
-    return Rows(entry.first, columns, np.zeros(count, np.uint32), memoryview(b""))
+def _no_rows(entry: FileEntry) -> Rows:
+    """Rows in the place of a segment that is damaged: all that is stored for them is that they end where they begin."""
+    return Rows(entry.first, {}, np.zeros(entry.end - entry.first, np.uint32), memoryview(b""))
 
 
 def _gone(store: FrameStore, lost_rows: list[tuple[int, int]], lost_sets: list[tuple[int, int]]) -> Mask:

@@ -12,20 +12,22 @@ found to be what the manifest says.
 
 from __future__ import annotations
 
+import os
+import stat
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from diffreplay.errors import CorruptDataError
-from diffreplay.files import checksum, write_durably
+from diffreplay.files import checksum, open_regular, write_durably
 from diffreplay.frames import FrameStore
 from diffreplay.layout import END, SET_SLOTS, VERSION, Column, Layout
-from diffreplay.manifest import FileEntry
+from diffreplay.manifest import SEGMENT_ROWS, FileEntry
 
-SEGMENT_ROWS = 4096  # at most, and of coded frames at most
-SEGMENT_BYTES = 1 << 23
+SEGMENT_BYTES = 1 << 23  # that a file of several rows has at most, besides its header
+LARGEST_FILE = 1 << 32
 SEGMENT_HEADER = np.dtype(
     [
         ("magic", "S8"),
@@ -56,16 +58,20 @@ def segment_columns(layout: Layout) -> tuple[Column, ...]:
 
 def segment_header(layout: Layout, first: int, end: int) -> bytes:
     """The bytes with which the segment of rows [first, end) begins."""
-    row_bytes = sum(column.row_bytes for column in segment_columns(layout))
     header = np.zeros(1, SEGMENT_HEADER)
-    header[0] = (SEGMENT_MAGIC, VERSION, end - first, first, layout.frame_bytes, row_bytes)
+    header[0] = (SEGMENT_MAGIC, VERSION, end - first, first, layout.frame_bytes, row_bytes(layout))
     return header.tobytes()
 
 
-def segment_end(store: FrameStore, first: int) -> int:
-    """Where the segment ends that begins at row `first`."""
-    lengths = store.lengths(np.arange(first, min(store.head, first + SEGMENT_ROWS)))
-    return first + max(1, int(np.searchsorted(np.cumsum(lengths), SEGMENT_BYTES, side="right")))
+def row_bytes(layout: Layout) -> int:
+    """Bytes of a row in a segment, besides its coded frame."""
+    return sum(column.row_bytes for column in segment_columns(layout))
+
+
+def segment_end(store: FrameStore, first: int, most: int) -> int:
+    """Where the segment ends that begins at row `first`; not after row `most`."""
+    nbytes = store.lengths(np.arange(first, min(most, first + SEGMENT_ROWS))) + row_bytes(store.layout)
+    return first + max(1, int(np.searchsorted(np.cumsum(nbytes), SEGMENT_BYTES, side="right")))
 
 
 def write_segment(directory: Path, commit: str, store: FrameStore, first: int, end: int) -> FileEntry:
@@ -93,6 +99,24 @@ def _write(directory: Path, name: str, parts: list[bytes | memoryview], first: i
     return FileEntry(name, sum(map(len, parts)), checksum(*parts), first, end)
 
 
+def is_there(directory: Path, entry: FileEntry) -> bool:
+    """Whether a file is there and as large as the manifest says; nothing of it is read."""
+    try:
+        found = os.stat(directory / entry.name)
+    except OSError:
+        return False
+    return stat.S_ISREG(found.st_mode) and found.st_size == entry.nbytes
+
+
+def check_size(directory: Path, entry: FileEntry) -> None:
+    """Refuse a file that is not there, or not as large as the manifest says; nothing of it is read.
+
+    Raises:
+        CorruptDataError: so it is.
+    """
+    _open(directory, entry).close()
+
+
 def read_file(directory: Path, entry: FileEntry) -> bytes:
     """The bytes of a file that is as the manifest says.
 
@@ -101,10 +125,8 @@ def read_file(directory: Path, entry: FileEntry) -> bytes:
     """
     path = directory / entry.name
     try:
-        found = path.stat().st_size
-        if found != entry.nbytes:
-            raise CorruptDataError(f"{path}: expected {entry.nbytes} bytes, got {found}")
-        data = path.read_bytes()
+        with _open(directory, entry) as file:
+            data = file.read(entry.nbytes)
     except OSError as error:
         raise CorruptDataError(f"{path}: cannot be read: {error.strerror}") from error
     if checksum(data) != entry.checksum:
@@ -112,36 +134,65 @@ def read_file(directory: Path, entry: FileEntry) -> bytes:
     return data
 
 
-def read_set(directory: Path, entry: FileEntry, layout: Layout) -> bytes:
-    """The reference frames of a set file.
+def _open(directory: Path, entry: FileEntry) -> BinaryIO:
+    path = directory / entry.name
+    try:
+        file = open_regular(path)
+    except OSError as error:
+        raise CorruptDataError(f"{path}: cannot be read: {error.strerror}") from error
+    found = os.fstat(file.fileno()).st_size
+    if found != entry.nbytes or found > LARGEST_FILE:
+        file.close()
+        raise CorruptDataError(f"{path}: expected {min(entry.nbytes, LARGEST_FILE)} bytes, got {found}")
+    return file
+
+
+def check_set(directory: Path, entry: FileEntry, layout: Layout) -> None:
+    """Refuse a file of reference frames that is not there, or whose size is not right; nothing of it is read.
 
     Raises:
-        CorruptDataError: it is missing, damaged, or not of this layout.
+        CorruptDataError: so it is.
     """
     if entry.nbytes > layout.set_slot_bytes or entry.nbytes % layout.frame_bytes:
         raise CorruptDataError(
             f"{directory / entry.name}: expected frames of {layout.frame_bytes} bytes, at most {layout.set_slot_bytes} "
             f"bytes in all, got {entry.nbytes}"
         )
-    return read_file(directory, entry)
+    check_size(directory, entry)
+
+
+def check_segment(directory: Path, entry: FileEntry, layout: Layout) -> None:
+    """Refuse a file of rows that is not there, or whose size is not right; nothing of it is read.
+
+    Raises:
+        CorruptDataError: so it is.
+    """
+    count = entry.end - entry.first
+    least = SEGMENT_HEADER.itemsize + count * row_bytes(layout)
+    frames = min(count * layout.frame_bytes, max(SEGMENT_BYTES, layout.frame_bytes))
+    if not least <= entry.nbytes <= least + frames:
+        raise CorruptDataError(
+            f"{_expected(directory, entry)}, {least} bytes and their coded frames, got {entry.nbytes} bytes"
+        )
+    check_size(directory, entry)
+
+
+def _expected(directory: Path, entry: FileEntry) -> str:
+    return f"{directory / entry.name}: expected {entry.end - entry.first} rows from row {entry.first} on"
 
 
 def read_segment(directory: Path, entry: FileEntry, layout: Layout) -> Rows:
-    """The rows of a segment file.
+    """The rows of a segment file that `check_segment` has let pass.
 
     Raises:
         CorruptDataError: it is missing, damaged, or not of this layout.
     """
     count, columns = entry.end - entry.first, segment_columns(layout)
-    least = SEGMENT_HEADER.itemsize + count * sum(column.row_bytes for column in columns)
-    problem = f"{directory / entry.name}: expected {count} rows from row {entry.first} on"
-    if count > SEGMENT_ROWS or not least <= entry.nbytes <= least + count * layout.frame_bytes:
-        raise CorruptDataError(f"{problem}, {least} bytes and their coded frames, got {entry.nbytes} bytes")
     data = memoryview(read_file(directory, entry))
     place = SEGMENT_HEADER.itemsize
     if data[:place] != segment_header(layout, entry.first, entry.end):
         found = np.frombuffer(data, SEGMENT_HEADER, 1)[0].tolist()
-        raise CorruptDataError(f"{problem}, got a file that begins with {found}")
+        raise CorruptDataError(f"{_expected(directory, entry)}, got a file that begins with {found}")
     values = {}
     for column in columns:
         nbytes = count * column.row_bytes
@@ -149,5 +200,7 @@ def read_segment(directory: Path, entry: FileEntry, layout: Layout) -> Rows:
         place += nbytes
     lengths = values.pop(LENGTH.name)
     if lengths.max(initial=0) > layout.frame_bytes or int(lengths.sum(dtype=np.int64)) != len(data) - place:
-        raise CorruptDataError(f"{problem}, got coded frames of {len(data) - place} bytes that do not add up")
+        raise CorruptDataError(
+            f"{_expected(directory, entry)}, got coded frames of {len(data) - place} bytes that do not add up"
+        )
     return Rows(entry.first, values, lengths, data[place:])
