@@ -38,6 +38,7 @@ class Prefetcher:
         self._tasks: list[Task | None] = [None] * slots.count
         self._windows: list[weakref.ref[Any] | None] = [None] * slots.count  # that the trainer got
         self._serials = itertools.count(1)
+        self._failure = 0  # a ticket as high as those given before the last failure that was raised
         self._owner, self._unsettled = os.getpid(), False
         weakref.finalize(self, workers.stop)
         workers.ensure()
@@ -64,11 +65,13 @@ class Prefetcher:
             self._renew()
         self._unsettled = True
         task = self._wait_for(number)
-        length = self._slots.length(task)
-        if length < 0:
+        while (length := self._slots.length(task)) < 0:
             error = read_report(self._slots.memory(task.slot)[:-length])
             self._tasks[task.slot] = None
-            raise error
+            if task.ticket > self._failure:  # else it was given before the last failure, of which the cause may be gone
+                self._failure = next(self._serials) << WORKER_BITS
+                raise error
+            task = self._wait_for(number)
         batch = self._deliver(task.slot, number, length)
         self._ask(number + 1)
         self._unsettled = False

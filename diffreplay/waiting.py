@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Callable
 
 import numpy as np
 
-from diffreplay.errors import EmptyBufferError, ReplayError
+from diffreplay.errors import EmptyBufferError, ReplayError, warn
 from diffreplay.sampling import Sampler
 
 NOTICE_SECONDS = 5.0
@@ -35,6 +34,6 @@ class Notice:
             self._replay.draw(1, np.random.default_rng(0))
         except EmptyBufferError as error:
             self._said = True
-            warnings.warn(f"the loader waits for a batch: {error}", RuntimeWarning, stacklevel=6)
+            warn(f"the loader waits for a batch: {error}")
         except ReplayError:  # it is raised where the batch itself is drawn
             return

@@ -7,13 +7,12 @@ import itertools
 import os
 import signal
 import threading
-import warnings
 from collections.abc import Callable
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
 from typing import Protocol
 
-from diffreplay.errors import WorkerError
+from diffreplay.errors import WorkerError, warn
 from diffreplay.processes import INSTEAD
 from diffreplay.serving import DRAWN, READY, STOP, TASK, Stopped, Work, hear, ring, serve
 from diffreplay.slots import WORKER_MASK
@@ -193,12 +192,7 @@ class Workers:
                 f"{deaths} workers died in a row and drew no batch, the last one {ending}: start fewer workers, or "
                 f"{INSTEAD}"
             )
-        warnings.warn(
-            f"a worker {dead.kind} died ({ending}); its unfinished batches are drawn by another and a new one is "
-            "started",
-            RuntimeWarning,
-            stacklevel=6,
-        )
+        warn(f"a worker {dead.kind} died ({ending}); another draws its unfinished batches, and a new one is started")
 
     def stop(self) -> None:
         """End all workers; they are gone on return. A process that was forked from theirs leaves them alone."""
