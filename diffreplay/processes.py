@@ -25,8 +25,6 @@ GUARD = 'if __name__ == "__main__"'
 class ProcessWorker:
     """A worker process as its loader sees it."""
 
-    kind = "process"
-
     def __init__(self, number: int, work: Work, context: BaseContext) -> None:
         self.number = number
         self.pipe, theirs = context.Pipe()
@@ -36,6 +34,7 @@ class ProcessWorker:
             target=_run, args=(number, theirs, work), name="diffreplay-worker", daemon=True
         )
         self.process.start()
+        self.name = f"process {self.process.pid}"
         _started.add(self.process)
         theirs.close()
 
@@ -51,7 +50,6 @@ class ProcessWorker:
 
     def end(self, seconds: float) -> int | None:
         """Wait for its end, and kill it if that takes longer; its exit code, None where nobody knows it."""
-        self.pipe.close()
         self.process.join(seconds)
         if self.process.is_alive():
             with contextlib.suppress(OSError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import itertools
 import os
@@ -24,7 +25,7 @@ DEATHS = 3  # for each worker, in a row and without a batch between, after which
 class Worker(Protocol):
     """A process or a thread that draws batches, and our end of its pipe."""
 
-    kind: str
+    name: str
     number: int
     pipe: Connection
 
@@ -41,10 +42,8 @@ class Worker(Protocol):
 class ThreadWorker:
     """A worker in this process: nothing to start, to copy or to lose, and decoding does not hold the GIL."""
 
-    kind = "thread"
-
     def __init__(self, number: int, work: Work) -> None:
-        self.number = number
+        self.number, self.name = number, f"thread {number}"
         self.pipe, theirs = Pipe()
         for end in (self.pipe, theirs):
             os.set_blocking(end.fileno(), False)
@@ -77,7 +76,6 @@ class ThreadWorker:
         """Wait for its end."""
         if self._thread is not threading.current_thread():
             self._thread.join(seconds)
-        self.pipe.close()
 
 
 class Workers:
@@ -97,7 +95,6 @@ class Workers:
         self._count, self._start_one, self._why_not_ready = count, start, why_not_ready
         self._workers: list[Worker] = []
         self._numbers = itertools.cycle(range(1, WORKER_MASK + 1))
-        self._starter = threading.Thread()
         self._starting = threading.Lock()
         self._bell, self._button = Pipe(duplex=False)
         for end in (self._bell, self._button):
@@ -127,9 +124,8 @@ class Workers:
                 if isinstance(failure, WorkerError):
                     raise failure
                 raise WorkerError(f"a worker could not be started ({failure}): {INSTEAD}") from failure
-            if not self._starter.is_alive():
-                self._starter = threading.Thread(target=self._start, name="diffreplay-starter", daemon=True)
-                self._starter.start()
+            if not self._starting.locked():  # two at once would take turns
+                _thread.start_new_thread(self._start, ())  # in one go, unlike Thread.start, which may be interrupted
             wait([self._bell], 1.0)
             hear(self._bell)
 
@@ -181,6 +177,7 @@ class Workers:
     def _bury(self, dead: Worker) -> None:
         code = dead.end(END_SECONDS)
         self._workers.remove(dead)
+        dead.pipe.close()  # not before, as an interrupt leaves it among those that `wait` asks
         self._deaths += 1
         # Killed before it was ready, it says nothing about the others; ended by itself, it never will be ready.
         if not self._were_ready and dead.number not in self._forgiven and (code is None or code >= 0):
@@ -192,16 +189,14 @@ class Workers:
                 f"{deaths} workers died in a row and drew no batch, the last one {ending}: start fewer workers, or "
                 f"{INSTEAD}"
             )
-        warn(f"a worker {dead.kind} died ({ending}); another draws its unfinished batches, and a new one is started")
+        warn(f"worker {dead.name} died ({ending}); another draws its unfinished batches, and a new one is started")
 
     def stop(self) -> None:
         """End all workers; they are gone on return. A process that was forked from theirs leaves them alone."""
         if os.getpid() != self._owner:
             return
-        self._stopped = True
+        self._stopped = True  # one that is being started is ended by who starts it
         self._end()
-        if self._starter.is_alive() and self._starter is not threading.current_thread():
-            self._starter.join(END_SECONDS)
 
     def _end(self) -> None:
         workers = list(self._workers)
@@ -209,6 +204,7 @@ class Workers:
             worker.ask_to_end()
         for worker in workers:
             worker.end(END_SECONDS)
+            worker.pipe.close()
 
 
 def _ending(code: int | None) -> str:

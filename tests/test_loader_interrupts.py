@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gc
+import os
 import random
 import signal
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
@@ -14,7 +16,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_loader import fill, replay  # noqa: F401
+from test_loader import pids, replay  # noqa: F401
 
 import diffreplay
 
@@ -124,6 +126,38 @@ def test_an_interrupt_while_workers_start_loses_nothing(
         batches = batches or iter(interrupted)
         assert all(torch.equal(next(batches).window, window) for window in wanted)
     check_slots(batches, len(wanted))
+    assert interrupts > 10
+
+
+@pytest.mark.timeout(120)
+def test_an_interrupt_while_a_worker_that_died_is_replaced_loses_nothing(
+    replay: diffreplay.ReplayBuffer,  # noqa: F811
+) -> None:
+    wanted, interrupts = expected(replay, 600), 0
+    batches = iter(loader(replay, num_workers=1, multiprocessing_context="fork"))
+    numbers = iter(range(len(wanted)))
+
+    def check_next() -> None:
+        batch = next(batches)
+        assert torch.equal(batch.window, wanted[next(numbers)])
+
+    check_next()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for line in range(40, 160, 2):
+            os.kill(*pids(batches), signal.SIGKILL)
+            for number in numbers:  # until its death is noticed
+                try:
+                    with AtLine(line):
+                        batch = next(batches)
+                except Interrupt:
+                    interrupts += 1
+                    batch = next(batches)
+                assert torch.equal(batch.window, wanted[number])
+                if number % 4 == 3:
+                    break
+            check_next()
+            check_next()
     assert interrupts > 10
 
 
