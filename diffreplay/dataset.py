@@ -14,12 +14,12 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from diffreplay.batch import ReplayBatch
 from diffreplay.errors import InputError
 from diffreplay.limits import usable_cores
+from diffreplay.notices import Notice
 from diffreplay.prefetch import KEPT_BATCHES, Prefetcher
 from diffreplay.processes import ProcessWorker, check_start, default_context, why_not_ready
 from diffreplay.sampling import Sampler
 from diffreplay.serving import POLL_SECONDS, Work, draw_when_filled
 from diffreplay.slots import BatchPlace, BatchSpec, Slots
-from diffreplay.waiting import Notice
 from diffreplay.workers import ThreadWorker, Workers
 
 

@@ -4,10 +4,6 @@ All derive from `ReplayError`, so one `except` catches them; the ones that a wro
 `ValueError` as well, and the one about a directory that is in use is an `OSError`.
 """
 
-import sys
-import warnings
-from pathlib import Path
-
 
 class ReplayError(Exception):
     """Base of all errors of this package."""
@@ -51,12 +47,3 @@ class WorkerError(ReplayError):
 
 class InUseError(ReplayError, OSError):
     """A running process uses this directory already; what is in it is as it was."""
-
-
-def warn(message: str) -> None:
-    """Warn with a RuntimeWarning that names the line which called this package."""
-    level, package = 1, str(Path(__file__).parent)
-    frame = sys._getframe()
-    while frame is not None and frame.f_code.co_filename.startswith(package):
-        level, frame = level + 1, frame.f_back  # type: ignore[assignment]
-    warnings.warn(message, RuntimeWarning, stacklevel=level)

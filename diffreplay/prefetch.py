@@ -10,10 +10,10 @@ from typing import Any
 
 from diffreplay.batch import ReplayBatch
 from diffreplay.errors import WorkerError
+from diffreplay.notices import Notice
 from diffreplay.processes import INSTEAD
 from diffreplay.serving import read_report
 from diffreplay.slots import WORKER_BITS, Slots, Task
-from diffreplay.waiting import Notice
 from diffreplay.workers import Workers
 
 KEPT_BATCHES = 2  # that a trainer may hold, as views of their slots, without a copy

@@ -13,7 +13,8 @@ from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
 from typing import Protocol
 
-from diffreplay.errors import WorkerError, warn
+from diffreplay.errors import WorkerError
+from diffreplay.notices import warn
 from diffreplay.processes import INSTEAD
 from diffreplay.serving import DRAWN, READY, STOP, TASK, Stopped, Work, hear, ring, serve
 from diffreplay.slots import WORKER_MASK

@@ -1,16 +1,28 @@
-"""What a loader says while it waits for a buffer that holds too little."""
+"""What a loader says without failing: that a worker died, or what it waits for."""
 
 from __future__ import annotations
 
+import sys
 import time
+import warnings
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 
-from diffreplay.errors import EmptyBufferError, ReplayError, warn
+from diffreplay.errors import EmptyBufferError, ReplayError
 from diffreplay.sampling import Sampler
 
 NOTICE_SECONDS = 5.0
+
+
+def warn(message: str) -> None:
+    """Warn with a RuntimeWarning that names the line which called this package."""
+    level, package = 1, str(Path(__file__).parent)
+    frame = sys._getframe()
+    while frame is not None and frame.f_code.co_filename.startswith(package):
+        level, frame = level + 1, frame.f_back  # type: ignore[assignment]
+    warnings.warn(message, RuntimeWarning, stacklevel=level)
 
 
 class Notice:
