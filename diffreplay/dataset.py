@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import time
-import weakref
 from collections.abc import Iterator
+from functools import partial
 from multiprocessing.context import BaseContext
 from typing import Any
 
@@ -15,11 +14,13 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from diffreplay.batch import ReplayBatch
 from diffreplay.errors import InputError
 from diffreplay.limits import usable_cores
+from diffreplay.notices import Notice
+from diffreplay.prefetch import KEPT_BATCHES, Prefetcher
+from diffreplay.processes import ProcessWorker, check_start, default_context, why_not_ready
 from diffreplay.sampling import Sampler
+from diffreplay.serving import POLL_SECONDS, Work, draw_when_filled
 from diffreplay.slots import BatchPlace, BatchSpec, Slots
-from diffreplay.workers import POLL_SECONDS, ProcessWorkers, Result, Task, ThreadWorkers, Workers, draw_when_filled
-
-KEPT_BATCHES = 2  # that a trainer may hold, as views of their slots, without a copy
+from diffreplay.workers import ThreadWorker, Workers
 
 
 class ReplayDataset(IterableDataset[ReplayBatch]):
@@ -38,6 +39,7 @@ class ReplayDataset(IterableDataset[ReplayBatch]):
         if batch_size < 1:
             raise InputError(f"batch_size: expected a positive integer, got {batch_size}")
         self.replay, self.batch_size, self.seed = replay, batch_size, seed
+        self._notice = Notice(replay)
 
     def __iter__(self) -> Iterator[ReplayBatch]:
         worker = get_worker_info()
@@ -49,8 +51,14 @@ class ReplayDataset(IterableDataset[ReplayBatch]):
     def batch(self, number: int) -> ReplayBatch:
         """Batch `number`, as soon as the buffer holds a window, drawn in this process."""
         spec = self.spec
+        waiting = self._notice.start()
+
+        def pause() -> None:
+            time.sleep(POLL_SECONDS)
+            waiting()
+
         place, length = draw_when_filled(
-            self.replay, spec, self.seed, number, lambda length: BatchPlace(spec, length), _pause
+            self.replay, spec, self.seed, number, lambda length: BatchPlace(spec, length), pause
         )
         return place.batch(place.window(length))
 
@@ -58,10 +66,6 @@ class ReplayDataset(IterableDataset[ReplayBatch]):
     def spec(self) -> BatchSpec:
         """Shapes of a batch."""
         return BatchSpec.of(self.replay.frames.layout, self.batch_size)
-
-
-def _pause() -> None:
-    time.sleep(POLL_SECONDS)
 
 
 class ReplayLoader(DataLoader[ReplayBatch]):
@@ -74,19 +78,43 @@ class ReplayLoader(DataLoader[ReplayBatch]):
         workers = options["num_workers"]
         super().__init__(dataset, batch_size=None, prefetch_factor=prefetch_factor if workers else None, **options)
         self.batches, self.threads = dataset, threads
-        self._delivered = 0
+        self._progress = {"delivered": 0}
         self._kept: Prefetcher | None = None
 
     def __iter__(self) -> Iterator[ReplayBatch]:  # type: ignore[override]
         return ReplayIterator(self)
 
+    def prefetcher(self) -> Prefetcher:
+        """What an iterator gets its batches from: workers that have just been started, or were kept for it."""
+        kept = self._kept
+        if kept is None or not kept.is_mine:
+            kept = self._start()
+        self._kept = kept if self.persistent_workers else None
+        return kept
+
+    def _start(self) -> Prefetcher:
+        dataset, ahead = self.batches, self.num_workers * (self.prefetch_factor or 1)
+        # More workers than cores would take turns, and each find its references out of the cache: that costs up to a
+        # fifth of the batches a second (docs/benchmarks.md).
+        count = min(self.num_workers, usable_cores())
+        slots = Slots(dataset.spec, ahead + KEPT_BATCHES)
+        work = Work(dataset.replay, slots, dataset.seed)
+        if self.threads:
+            workers = Workers(count, partial(ThreadWorker, work=work))
+        else:
+            context = self.multiprocessing_context or default_context()
+            check_start(context)
+            start = partial(ProcessWorker, work=work, context=context)
+            workers = Workers(count, start, partial(why_not_ready, work, context))
+        return Prefetcher(slots, workers, ahead, Notice(dataset.replay))
+
     def state_dict(self) -> dict[str, int]:
         """What `load_state_dict` needs to go on with the batch after the last one delivered."""
-        return {"delivered": self._delivered}
+        return dict(self._progress)
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Go on where `state_dict` was taken; iterators made before are not to be used any more."""
-        self._delivered = int(state["delivered"])
+        self._progress = {"delivered": int(state["delivered"])}
         self._kept = None
 
     def __len__(self) -> int:
@@ -97,78 +125,23 @@ class ReplayLoader(DataLoader[ReplayBatch]):
 
 
 class ReplayIterator(Iterator[ReplayBatch]):
-    """Batches of a `ReplayLoader`, in their order."""
+    """Batches of a `ReplayLoader`, in their order; after an exception, from the batch on that was not delivered."""
 
     def __init__(self, loader: ReplayLoader) -> None:
         self._loader = loader
         self._prefetcher: Prefetcher | None = None
         if loader.num_workers:
-            self._prefetcher = loader._kept or Prefetcher(loader)
-            loader._kept = self._prefetcher if loader.persistent_workers else None
+            self._prefetcher = loader.prefetcher()
 
     def __next__(self) -> ReplayBatch:
         loader = self._loader
-        number = loader._delivered
+        progress = loader._progress
+        number = progress["delivered"]
         batch = self._prefetcher.batch(number) if self._prefetcher else loader.batches.batch(number)
         if loader.pin_memory and torch.cuda.is_available():
             batch = batch.pin_memory()
-        loader._delivered = number + 1
-        return batch
-
-
-class Prefetcher:
-    """Has workers draw batches ahead, and hands them out in their order."""
-
-    def __init__(self, loader: ReplayLoader) -> None:
-        dataset = loader.batches
-        self._ahead = loader.num_workers * (loader.prefetch_factor or 1)
-        # More workers than cores would take turns, and each find its references out of the cache: that costs up to a
-        # fifth of the batches a second (docs/benchmarks.md).
-        count = min(loader.num_workers, usable_cores())
-        self._slots = Slots(dataset.spec, self._ahead + KEPT_BATCHES)
-        self._arrived: dict[int, Result] = {}
-        self._next = loader._delivered
-        self._workers: Workers
-        if loader.threads:
-            self._workers = ThreadWorkers(count, dataset.replay, self._slots, dataset.seed)
-        else:
-            context = loader.multiprocessing_context or default_context()
-            self._workers = ProcessWorkers(count, dataset.replay, self._slots, dataset.seed, context)
-        self._submitted = 0
-        weakref.finalize(self, self._workers.stop)
-
-    def batch(self, number: int) -> ReplayBatch:
-        """Batch `number`; the numbers of successive calls are successive."""
-        self._submit(number)
-        while number not in self._arrived:
-            for result in self._workers.collect(timeout=1.0):
-                self._arrived[result.number] = result
-        result = self._arrived.pop(number)
-        if result.error is not None:
-            self._slots.free.append(result.slot)
-            raise result.error
-        batch = self._slots.deliver(result.slot, result.length)
-        self._submit(number + 1)
-        return batch
-
-    def _submit(self, number: int) -> None:
-        """Keep the workers busy with the batches from `number` on, as far as there are slots."""
-        while self._next < number + self._ahead and self._slots.free:
-            self._workers.submit(Task(self._next, self._slots.free.popleft()))
-            self._next += 1
-
-
-def default_context() -> BaseContext:
-    """The start method that the program has chosen, else forkserver.
-
-    A fork of a process that renders, uses CUDA or runs threads may hang.
-    """
-    chosen = multiprocessing.get_start_method(allow_none=True)
-    if chosen is None and "forkserver" in multiprocessing.get_all_start_methods():
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["diffreplay"])
-        return context
-    return multiprocessing.get_context(chosen)
+        # No interrupt comes between what no call separates: it is delivered when the caller gets it, and only then.
+        progress["delivered"] = number + 1; return batch  # noqa: E702  # fmt: skip
 
 
 def make_replay_loader(
@@ -195,7 +168,7 @@ def make_replay_loader(
         seed: of the draws.
         threads: workers are threads of this process rather than processes.
         persistent_workers: keep the workers when an iterator is dropped, for the next one.
-        multiprocessing_context: how worker processes start; by default as the program has chosen with
+        multiprocessing_context: how worker processes start; by default "spawn" where the program has chosen that with
             `multiprocessing.set_start_method`, else "forkserver".
 
     Raises:

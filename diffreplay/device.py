@@ -21,24 +21,66 @@ def batches_on(batches: Iterable[ReplayBatch], device: torch.device | str) -> It
         device: where they are wanted.
     """
     device = torch.device(device)
-    if device.type != "cuda":
-        return (batch.to(device) for batch in batches)
-    return _one_ahead(iter(batches), device)
+    source = _Source(batches)
+    return _Moved(source, device) if device.type != "cuda" else _OneAhead(source, device)
 
 
-def _one_ahead(batches: Iterator[ReplayBatch], device: torch.device) -> Iterator[ReplayBatch]:
-    side = torch.cuda.Stream(device)
+class _Source:
+    """Batches, of which the next is held until it is marked as used: an exception meanwhile does not lose it."""
 
-    def copy(batch: ReplayBatch) -> tuple[ReplayBatch, torch.cuda.Event]:
+    def __init__(self, batches: Iterable[ReplayBatch]) -> None:
+        self._batches, self.held = iter(batches), None
+
+    held: ReplayBatch | None
+
+    def next(self) -> ReplayBatch | None:
+        """The next batch, the same one until `held` is None again; None at the end."""
+        if self.held is None:
+            # Stores it as it comes out; after a call of next(), an interrupt could come first.
+            for self.held in self._batches:  # noqa: B020
+                break
+        return self.held
+
+
+class _Moved(Iterator[ReplayBatch]):
+    """Each batch moved when it is asked for."""
+
+    def __init__(self, source: _Source, device: torch.device) -> None:
+        self._source, self._device = source, device
+
+    def __next__(self) -> ReplayBatch:
+        batch = self._source.next()
+        if batch is None:
+            raise StopIteration
+        moved = batch.to(self._device)
+        self._source.held = None; return moved  # noqa: E702  # fmt: skip
+
+
+class _OneAhead(Iterator[ReplayBatch]):
+    """Each batch copied to a CUDA device while the one before it is used."""
+
+    def __init__(self, source: _Source, device: torch.device) -> None:
+        self._source, self._device = source, device
+        self._side = torch.cuda.Stream(device)
+        self._ahead: tuple[ReplayBatch, torch.cuda.Event] | None = None
+
+    def __next__(self) -> ReplayBatch:
+        if self._ahead is None:
+            first = self._copy_next()
+            self._ahead, self._source.held = first, None
+        if self._ahead is None:
+            raise StopIteration
+        following = self._copy_next()
+        present = _arrived(*self._ahead, self._device)
+        self._ahead, self._source.held = following, None; return present  # noqa: E702  # fmt: skip
+
+    def _copy_next(self) -> tuple[ReplayBatch, torch.cuda.Event] | None:
+        batch = self._source.next()
+        if batch is None:
+            return None
         pinned = batch if batch.window.is_pinned() else batch.pin_memory()
-        with torch.cuda.stream(side):
-            return pinned.to(device, non_blocking=True), side.record_event()
-
-    ahead = copy(next(batches))
-    for batch in batches:
-        present, ahead = ahead, copy(batch)
-        yield _arrived(*present, device)
-    yield _arrived(*ahead, device)
+        with torch.cuda.stream(self._side):
+            return pinned.to(self._device, non_blocking=True), self._side.record_event()
 
 
 def _arrived(batch: ReplayBatch, copied: torch.cuda.Event, device: torch.device) -> ReplayBatch:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import weakref
-from collections import deque
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from diffreplay.arena import Arena, round_up
+from diffreplay.arena import Arena, fence, round_up
 from diffreplay.batch import ReplayBatch
 from diffreplay.layout import Layout
+
+WORKER_BITS = 16
+WORKER_MASK = (1 << WORKER_BITS) - 1  # the bits of a ticket that name the worker
 
 
 @dataclass(frozen=True)
@@ -70,37 +71,72 @@ class BatchPlace:
         return ReplayBatch(torch.from_numpy(window), action, reward, discount, channels)
 
 
-class Slots:
-    """Places for batches in shared memory, which one process hands out and others fill.
+class Task(NamedTuple):
+    """Draw batch `number` into `slot`. The ticket occurs once, and names the worker in its lowest bits."""
 
-    Pickles small to a process that is being started.
+    slot: int
+    number: int
+    ticket: int
+
+    @property
+    def worker(self) -> int:
+        """Who is to draw it."""
+        return self.ticket & WORKER_MASK
+
+
+class Slots:
+    """Places for batches in shared memory, each with the task that was given for it and the one that was done.
+
+    Both stand in shared memory and stay there, so that nothing hangs on a message that may be lost: the trainer and
+    its workers send each other bytes to wake up, and then look here. Pickles small to a process that is being started.
     """
 
     def __init__(self, spec: BatchSpec, count: int, arena: Arena | None = None) -> None:
         self.spec, self.count = spec, count
         self.longest = 2 * spec.frame_stack  # two whole observations, where they share nothing
-        self.arena = arena or Arena(spec.nbytes(self.longest) * count)
-        self.free: deque[int] = deque(range(count))
+        self.place_bytes, self._places = spec.nbytes(self.longest), round_up(4 * 8 * count)
+        self.arena = arena or Arena(self._places + self.place_bytes * count)
+        # The trainer writes the number, then the ticket; the worker the length, then the ticket that it has done.
+        self._numbers, self._given, self._lengths, self._done = self.arena.array("<i8", (4, count), 0)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Slots, (self.spec, self.count, self.arena)
 
+    def give(self, task: Task) -> None:
+        """Let the task's worker see it; giving it again changes nothing."""
+        self._numbers[task.slot] = task.number
+        fence()
+        self._given[task.slot] = task.ticket
+
+    def next_task(self, worker: int) -> Task | None:
+        """The task that this worker was given first of those it has not done."""
+        given = self._given.copy()
+        mine = np.flatnonzero((given & WORKER_MASK == worker) & (given != self._done))
+        if not len(mine):
+            return None
+        slot = int(mine[np.argmin(given[mine])])
+        fence()
+        return Task(slot, int(self._numbers[slot]), int(given[slot]))
+
+    def finish(self, task: Task, length: int) -> None:
+        """Tell that the slot holds a batch of `length` frames a transition, or a report of -length bytes."""
+        self._lengths[task.slot] = length
+        fence()
+        self._done[task.slot] = task.ticket
+
+    def is_done(self, task: Task) -> bool:
+        """Whether its worker is through with the slot."""
+        return int(self._done[task.slot]) == task.ticket
+
+    def length(self, task: Task) -> int:
+        """What the worker of a task that is done gave to `finish`."""
+        fence()
+        return int(self._lengths[task.slot])
+
+    def memory(self, slot: int) -> NDArray[np.uint8]:
+        """All bytes of a slot."""
+        return self.arena.array("u1", (self.place_bytes,), self._places + slot * self.place_bytes)
+
     def place(self, slot: int) -> BatchPlace:
         """The arrays of a slot."""
-        nbytes = self.spec.nbytes(self.longest)
-        return BatchPlace(self.spec, self.longest, self.arena.array("u1", (nbytes,), slot * nbytes))
-
-    def deliver(self, slot: int, length: int) -> ReplayBatch:
-        """The batch of `length` frames a transition in a slot, which is free again once the batch is gone.
-
-        Where that would leave no slot to fill, as older batches are kept, the batch is a copy.
-        """
-        place = self.place(slot)
-        window = place.window(length)
-        if self.free:
-            # torch keeps this very array for as long as any tensor shares its memory.
-            weakref.finalize(window, self.free.append, slot)
-            return place.batch(window)
-        batch = place.batch(window.copy())
-        self.free.append(slot)
-        return batch
+        return BatchPlace(self.spec, self.longest, self.memory(slot))

@@ -1,258 +1,220 @@
-"""Workers that draw batches into slots: processes or threads behind one small interface.
-
-A worker is given the number of a batch and a slot, and answers with the number of frames a transition of the
-batch takes. Batch k is drawn with the generator of (seed, k), so that it does not matter who draws it.
-"""
+"""The workers of a loader as the trainer sees them: processes or threads that start, ring, die and are replaced."""
 
 from __future__ import annotations
 
+import _thread
 import contextlib
-import gc
-import multiprocessing
+import itertools
 import os
-import queue
 import signal
 import threading
-import time
-import warnings
 from collections.abc import Callable
+from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import BaseContext
-from multiprocessing.process import BaseProcess
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
-import numpy as np
+from diffreplay.errors import WorkerError
+from diffreplay.notices import warn
+from diffreplay.processes import INSTEAD
+from diffreplay.serving import DRAWN, READY, STOP, TASK, Stopped, Work, hear, ring, serve
+from diffreplay.slots import WORKER_MASK
 
-from diffreplay.errors import EmptyBufferError, WorkerError
-from diffreplay.sampling import Sampler
-from diffreplay.slots import BatchPlace, BatchSpec, Slots
-
-POLL_SECONDS = 0.01
-PARENT_CHECK_SECONDS = 1.0
+END_SECONDS = 2.0
+DEATHS = 3  # for each worker, in a row and without a batch between, after which no more are started
 
 
-class Task(NamedTuple):
-    """Draw batch `number` into `slot`."""
+class Worker(Protocol):
+    """A process or a thread that draws batches, and our end of its pipe."""
 
+    name: str
     number: int
-    slot: int
+    pipe: Connection
+
+    def is_alive(self) -> bool:
+        """Whether it runs."""
+
+    def ask_to_end(self) -> None:
+        """Have it end."""
+
+    def end(self, seconds: float) -> int | None:
+        """Wait for its end; a process's exit code."""
 
 
-class Result(NamedTuple):
-    """Batch `number` lies in `slot`, `length` frames a transition; or drawing it failed."""
+class ThreadWorker:
+    """A worker in this process: nothing to start, to copy or to lose, and decoding does not hold the GIL."""
 
-    number: int
-    slot: int
-    length: int
-    error: Exception | None = None
-
-
-class Stopped(Exception):
-    """The loader that the batch was for is gone."""
-
-
-def draw_when_filled(
-    replay: Sampler,
-    spec: BatchSpec,
-    seed: int,
-    number: int,
-    place_for: Callable[[int], BatchPlace],
-    pause: Callable[[], None],
-) -> tuple[BatchPlace, int]:
-    """Draw batch `number`, waiting with `pause` while the buffer holds no complete window."""
-    while True:
-        try:
-            return replay.draw_into(spec, np.random.default_rng([seed, number]), place_for)
-        except EmptyBufferError:
-            pause()
-
-
-class Workers(Protocol):
-    """What the loader asks of its workers."""
-
-    def submit(self, task: Task) -> None:
-        """Have a batch drawn."""
-
-    def collect(self, timeout: float) -> list[Result]:
-        """Results that came in, after waiting at most so many seconds for the first."""
-
-    def stop(self) -> None:
-        """End all workers; they are gone on return."""
-
-
-class ThreadWorkers:
-    """Workers in this process: nothing to start, to copy or to lose, and decoding does not hold the GIL."""
-
-    def __init__(self, count: int, replay: Sampler, slots: Slots, seed: int) -> None:
-        self._tasks: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
-        self._results: queue.SimpleQueue[Result] = queue.SimpleQueue()
+    def __init__(self, number: int, work: Work) -> None:
+        self.number, self.name = number, f"thread {number}"
+        self.pipe, theirs = Pipe()
+        for end in (self.pipe, theirs):
+            os.set_blocking(end.fileno(), False)
         self._stopping = threading.Event()
-        arguments = (replay, slots, seed, self._tasks, self._results, self._stopping)
-        self._threads = [
-            threading.Thread(target=_run_thread, args=arguments, name=f"diffreplay-{k}", daemon=True)
-            for k in range(count)
-        ]
-        for thread in self._threads:
-            thread.start()
+        self._thread = threading.Thread(
+            target=self._run, args=(number, theirs, work, self._stopping), name=f"diffreplay-{number}", daemon=True
+        )
+        self._thread.start()
 
-    def submit(self, task: Task) -> None:
-        """Have a batch drawn."""
-        self._tasks.put(task)
+    @staticmethod
+    def _run(number: int, pipe: Connection, work: Work, stopping: threading.Event) -> None:
+        def check() -> None:
+            if stopping.is_set():
+                raise Stopped
 
-    def collect(self, timeout: float) -> list[Result]:
-        """Results that came in, after waiting at most so many seconds for the first."""
-        try:
-            return [self._results.get(timeout=timeout)]
-        except queue.Empty:
-            return []
+        with pipe:
+            serve(number, pipe, work, check)
 
-    def stop(self) -> None:
-        """End all threads."""
+    def is_alive(self) -> bool:
+        """Whether it runs."""
+        return self._thread.is_alive()
+
+    def ask_to_end(self) -> None:
+        """Have it end."""
         self._stopping.set()
-        for _ in self._threads:
-            self._tasks.put(None)
-        for thread in self._threads:
-            if thread is not threading.current_thread():
-                thread.join()
+        with contextlib.suppress(OSError):
+            ring(self.pipe, STOP)
+
+    def end(self, seconds: float) -> None:
+        """Wait for its end."""
+        if self._thread is not threading.current_thread():
+            self._thread.join(seconds)
 
 
-def _run_thread(
-    replay: Sampler,
-    slots: Slots,
-    seed: int,
-    tasks: queue.SimpleQueue[Task | None],
-    results: queue.SimpleQueue[Result],
-    stopping: threading.Event,
-) -> None:
-    def pause() -> None:
-        if stopping.wait(POLL_SECONDS):
-            raise Stopped
+class Workers:
+    """As many workers as are wanted; one that died is replaced, and a warning says so.
 
-    while (task := tasks.get()) is not None and not stopping.is_set():
-        try:
-            results.put(_perform(task, replay, slots, seed, pause))
-        except Stopped:
-            return
+    They are started in a thread, where no interrupt lands: it would lose a process that has just begun.
 
-
-def _perform(task: Task, replay: Sampler, slots: Slots, seed: int, pause: Callable[[], None]) -> Result:
-    place = slots.place(task.slot)
-    try:
-        _, length = draw_when_filled(replay, slots.spec, seed, task.number, lambda _: place, pause)
-    except Stopped:
-        raise
-    except Exception as error:  # whatever it is, it is raised where the batch is asked for
-        return Result(task.number, task.slot, 0, error)
-    return Result(task.number, task.slot, length)
-
-
-class ProcessWorkers:
-    """Worker processes, each with a pipe; batches stay in the slots.
-
-    When one dies, its unfinished batches go to another, a new process takes its place, and a warning says so.
+    Args:
+        count: how many.
+        start: starts the worker of a number.
+        why_not_ready: what to say of an exit code, where the first ones ended before they were ready.
     """
 
-    def __init__(self, count: int, replay: Sampler, slots: Slots, seed: int, context: BaseContext) -> None:
-        self._context = context
-        self._arguments = (replay, slots, seed)
-        self._workers = [self._start() for _ in range(count)]
+    def __init__(
+        self, count: int, start: Callable[[int], Worker], why_not_ready: Callable[[int | None], str] = str
+    ) -> None:
+        self._count, self._start_one, self._why_not_ready = count, start, why_not_ready
+        self._workers: list[Worker] = []
+        self._numbers = itertools.cycle(range(1, WORKER_MASK + 1))
+        self._starting = threading.Lock()
+        self._bell, self._button = Pipe(duplex=False)
+        for end in (self._bell, self._button):
+            os.set_blocking(end.fileno(), False)
+        self._failure: Exception | None = None
+        self._owner, self._stopped = os.getpid(), False
+        self._were_ready, self._deaths = False, 0
+        self._forgiven: set[int] = set()
 
-    def _start(self) -> Worker:
-        ours, theirs = self._context.Pipe()
-        process = self._context.Process(  # type: ignore[attr-defined]
-            target=_run_process, args=(theirs, *self._arguments), name="diffreplay-worker", daemon=True
-        )
-        process.start()
-        theirs.close()
-        return Worker(process, ours)
+    def numbers(self) -> list[int]:
+        """Of those that run, the oldest first."""
+        return [worker.number for worker in self._workers]
 
-    def submit(self, task: Task) -> None:
-        """Have a batch drawn by the worker that has the least to do."""
-        worker = min(self._workers, key=lambda worker: len(worker.tasks))
-        worker.tasks[task.number] = task
-        with contextlib.suppress(OSError):  # it has died: `collect` finds its pipe closed and passes its tasks on
-            worker.pipe.send(task)
+    def forgive(self) -> None:
+        """Expect that the interrupt which just came may have ended workers that had just begun."""
+        self._forgiven.update(self.numbers())
 
-    def collect(self, timeout: float) -> list[Result]:
-        """Results that came in, after waiting at most so many seconds for the first."""
-        results = []
+    def ensure(self) -> None:
+        """Have all workers run, and wait until they are started.
+
+        Raises:
+            WorkerError: one could not be started.
+        """
+        while len(self._workers) < self._count:
+            failure, self._failure = self._failure, None
+            if failure is not None:
+                if isinstance(failure, WorkerError):
+                    raise failure
+                raise WorkerError(f"a worker could not be started ({failure}): {INSTEAD}") from failure
+            if not self._starting.locked():  # two at once would take turns
+                _thread.start_new_thread(self._start, ())  # in one go, unlike Thread.start, which may be interrupted
+            wait([self._bell], 1.0)
+            hear(self._bell)
+
+    def _start(self) -> None:
+        with self._starting:
+            try:
+                while len(self._workers) < self._count and not self._stopped:
+                    self._workers.append(self._start_one(next(self._numbers)))
+            except Exception as error:  # it is raised where the workers are needed
+                self._failure = error
+            if self._stopped:
+                self._end()
+            ring(self._button, READY)
+
+    def ring(self, number: int) -> None:
+        """Tell a worker to look for its tasks; one that has died is found by `wait`."""
+        for worker in self._workers:
+            if worker.number == number:
+                with contextlib.suppress(OSError):
+                    ring(worker.pipe, TASK)
+
+    def wait(self, seconds: float) -> bool:
+        """Wait until something was drawn, at most so long; whether a worker died and another took its place.
+
+        Raises:
+            WorkerError: the first workers ended before they were ready, or workers die one after the other.
+        """
         by_pipe = {worker.pipe: worker for worker in self._workers}
-        for pipe in wait(list(by_pipe), timeout):
+        dead = []
+        ready = wait(list(by_pipe), seconds)
+        for pipe in ready:
             worker = by_pipe[pipe]  # type: ignore[index]
             try:
-                result = worker.pipe.recv()
-            except (EOFError, OSError):
-                self._replace(worker)
+                heard = hear(worker.pipe)
+            except EOFError:
+                dead.append(worker)
                 continue
-            worker.has_worked = True
-            if result is not None:
-                del worker.tasks[result.number]
-                results.append(result)
-        return results
+            self._were_ready = True
+            if DRAWN in heard:
+                self._deaths = 0
+        if not ready:  # a pipe does not tell where a process that was forked at the wrong moment holds its other end
+            dead = [worker for worker in self._workers if not worker.is_alive()]
+        for worker in dead:
+            self._bury(worker)
+        if dead:
+            self.ensure()
+        return bool(dead)
 
-    def _replace(self, dead: Worker) -> None:
-        dead.process.join(1)
-        code = dead.process.exitcode
+    def _bury(self, dead: Worker) -> None:
+        code = dead.end(END_SECONDS)
+        self._workers.remove(dead)
+        dead.pipe.close()  # not before, as an interrupt leaves it among those that `wait` asks
+        self._deaths += 1
         # Killed before it was ready, it says nothing about the others; ended by itself, it never will be ready.
-        if not dead.has_worked and not (code is not None and code < 0 and any(w.has_worked for w in self._workers)):
+        if not self._were_ready and dead.number not in self._forgiven and (code is None or code >= 0):
+            raise WorkerError(self._why_not_ready(code))
+        ending = _ending(code)
+        if self._deaths >= DEATHS * self._count:
+            deaths, self._deaths = self._deaths, 0
             raise WorkerError(
-                f"a worker process ended with exit code {code} before it was ready: run the program from under "
-                'if __name__ == "__main__", or use threads=True or num_workers=0'
+                f"{deaths} workers died in a row and drew no batch, the last one {ending}: start fewer workers, or "
+                f"{INSTEAD}"
             )
-        warnings.warn(
-            f"worker process {dead.process.pid} died (exit code {code}); its {len(dead.tasks)} unfinished batches are "
-            "drawn by another and a new process is started",
-            RuntimeWarning,
-            stacklevel=4,
-        )
-        dead.pipe.close()
-        self._workers[self._workers.index(dead)] = self._start()
-        for task in dead.tasks.values():
-            self.submit(task)
+        warn(f"worker {dead.name} died ({ending}); another draws its unfinished batches, and a new one is started")
 
     def stop(self) -> None:
-        """End all processes: closing its pipe ends an idle one, a signal the others."""
-        for worker in self._workers:
+        """End all workers; they are gone on return. A process that was forked from theirs leaves them alone."""
+        if os.getpid() != self._owner:
+            return
+        self._stopped = True  # one that is being started is ended by who starts it
+        self._end()
+
+    def _end(self) -> None:
+        workers = list(self._workers)
+        for worker in workers:
+            worker.ask_to_end()
+        for worker in workers:
+            worker.end(END_SECONDS)
             worker.pipe.close()
-            worker.process.terminate()
-        for worker in self._workers:
-            worker.process.join(2)
-            if worker.process.is_alive():
-                worker.process.kill()
-                worker.process.join()
 
 
-class Worker:
-    """A worker process as the loader sees it."""
-
-    def __init__(self, process: BaseProcess, pipe: Connection) -> None:
-        self.process, self.pipe = process, pipe
-        self.tasks: dict[int, Task] = {}
-        self.has_worked = False
-
-
-def _run_process(pipe: Connection, replay: Sampler, slots: Slots, seed: int) -> None:
-    """A worker's life: until its pipe is closed, or the process that started it is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the trainer, which then ends its workers
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    gc.freeze()  # a collector that visits what was there before the fork makes a private copy of it
-    trainer, parent = multiprocessing.parent_process(), os.getppid()
-
-    def check_parent() -> None:
-        # Under fork, workers forked later hold copies of the pipes that would tell of the trainer's end, but its
-        # children get another parent; under spawn and forkserver it is the other way round.
-        if os.getppid() != parent or trainer is None or not trainer.is_alive():
-            raise Stopped
-
-    def pause() -> None:
-        time.sleep(POLL_SECONDS)
-        check_parent()
-
+def _ending(code: int | None) -> str:
+    """How a worker ended, in words."""
+    if code is None or code >= 0:
+        return f"exit code {code}"
     try:
-        pipe.send(None)  # ready
-        while True:
-            while not pipe.poll(PARENT_CHECK_SECONDS):
-                check_parent()
-            pipe.send(_perform(pipe.recv(), replay, slots, seed, pause))
-    except (EOFError, OSError, Stopped):
-        return
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = "an unnamed signal"
+    memory = ", as the system does when memory runs out" if code == -signal.SIGKILL else ""
+    return f"exit code {code}: killed by {name}{memory}"
