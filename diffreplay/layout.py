@@ -171,7 +171,8 @@ class Memory:
     """NumPy views of everything in the arena."""
 
     def __init__(self, layout: Layout, arena: Arena) -> None:
-        self.counters = arena.array("<u8", (N_COUNTERS,), 0)
+        # Not an array: a number is read from a memoryview in a tenth of the time, and `add` reads many.
+        self.counters = arena.bytes[: 8 * N_COUNTERS].cast("Q")
         self.set_table = arena.array(SET_ENTRY, (SET_SLOTS,), SET_TABLE_OFFSET)
         blocks = layout.blocks
         self.base = arena.array("<u8", (blocks,), layout.blocks_offset, (layout.block_bytes,))

@@ -57,7 +57,7 @@ class FrameReader:
 
     def counter(self, which: int) -> int:
         """A counter of the header."""
-        return int(self.memory.counters[which])
+        return self.memory.counters[which]
 
     def intact(self, oldest_row: int) -> bool:
         """Whether everything copied so far, from `oldest_row` on, was still in place when it was copied."""

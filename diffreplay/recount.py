@@ -12,7 +12,7 @@ from diffreplay.reader import FrameReader, Rows
 def recount(store: FrameReader) -> None:
     """Set the counters of transitions and bytes to what the rows say."""
     count_transitions(store)
-    store.memory.counters[Counter.PAYLOAD_BYTES] = store.locate(np.arange(*store.bounds()))[1].sum()
+    store.memory.counters[Counter.PAYLOAD_BYTES] = int(store.locate(np.arange(*store.bounds()))[1].sum())
     count_reference_bytes(store)
 
 
@@ -31,7 +31,7 @@ def count_transitions(store: FrameReader) -> None:
 def count_reference_bytes(store: FrameReader) -> None:
     """Set the bytes of all reference sets that still have rows."""
     numbers = np.arange(store.counter(Counter.SET_TAIL), store.counter(Counter.SET_HEAD))
-    store.memory.counters[Counter.REFERENCE_BYTES] = store.memory.set_table["nbytes"][numbers % SET_SLOTS].sum()
+    store.memory.counters[Counter.REFERENCE_BYTES] = int(store.memory.set_table["nbytes"][numbers % SET_SLOTS].sum())
 
 
 def mark_ends(store: FrameReader, going_on: list[int]) -> None:

@@ -109,8 +109,9 @@ def _begin(store: FrameStore, manifest: Manifest) -> None:
     row, log_tail = manifest.tail, manifest.log_tail % store.layout.log_bytes
     first_set = manifest.sets[0].first if manifest.sets else 0
     counters = store.memory.counters
-    counters[[Counter.HEAD, Counter.TAIL, Counter.FREED]] = store._next = row
-    counters[[Counter.SET_HEAD, Counter.SET_TAIL]] = first_set
+    for which in (Counter.HEAD, Counter.TAIL, Counter.FREED):
+        counters[which] = store._next = row
+    counters[Counter.SET_HEAD] = counters[Counter.SET_TAIL] = first_set
     counters[Counter.LOG_HEAD] = store._log_tail = log_tail
     store._sets.first = store._sets.end = first_set
     store._log.first = store._log.end = log_tail // LOG_SEGMENT_BYTES

@@ -57,7 +57,7 @@ def test_header():
     )  # fmt: skip
     assert sparse.memory.counters.tolist() == [0x79616C7065726664, 1, 6, 0, 0, 0, 0, 272, 3, 272, 0, 98496]
     assert SET_ENTRY.descr == [("first_row", "<u8"), ("nbytes", "<u8")] and SET_ENTRY.itemsize == 16
-    assert raw.memory.set_table.ctypes.data - raw.memory.counters.ctypes.data == 1024
+    assert raw.memory.set_table.ctypes.data - np.asarray(raw.memory.counters).ctypes.data == 1024
     flags = (Flag.FIRST, Flag.ZEROS, Flag.CONTEXT, Flag.RESTART, Flag.STARTS)
     assert flags == (1, 2, 4, 8, 16)
 
