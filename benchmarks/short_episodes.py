@@ -51,7 +51,7 @@ def fill(case: Case, rows: int) -> Any:
     apart = 1 if case.overlap else STACK
     stacks = [frames[t * apart : t * apart + STACK] for t in range(case.length + 1)]
     number = 0
-    while replay.stats().frames < rows:
+    while replay.store.head < rows:
         for t in range(case.length):
             replay.add_transition(stacks[t], [number], 1.0, stacks[t + 1], False, t == case.length - 1)
             number += 1
