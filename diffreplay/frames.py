@@ -66,6 +66,17 @@ class Stream:
         self.row, self.reference_row, self.reference, self.group_size, self.is_open = mark
 
 
+_process = os.getpid()  # asking the system at each addition would show
+
+
+def _note_fork() -> None:
+    global _process
+    _process = os.getpid()
+
+
+os.register_at_fork(after_in_child=_note_fork)
+
+
 def same(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> bool:
     """Whether pixels are equal, for shapes that fit; `np.array_equal` swallows what a signal handler raises in it."""
     return bool((one == other).all())
@@ -113,7 +124,7 @@ class FrameStore(FrameReader):
         # The newest observation, and the frame that the next ones are coded against.
         self._stream_frames = frame_stack + (codec.reference == "frame")
         self.streams: dict[int, Stream] = {}
-        self._owner = os.getpid()
+        self._owner = _process
         self._turns = Turns(FrameStore.change.__code__)
         # What a change that is cut short has to put back: the stream and its mark, the planner's next check, the set
         # that frames were coded against; None while there is nothing.
@@ -608,7 +619,7 @@ class FrameStore(FrameReader):
         return out
 
     def check_owner(self) -> None:
-        if os.getpid() != self._owner:
+        if _process != self._owner:
             raise ReadOnlyError(f"only process {self._owner}, which made the buffer, may add to it")
 
     def lengths(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
