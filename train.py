@@ -18,9 +18,9 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from drqv2.config import Config, parse_config
-from drqv2.errors import OptionError
-from drqv2.mistakes import explain
-from drqv2.options import option_names, shortened
+from runs.errors import OptionError
+from runs.mistakes import explain
+from runs.options import option_names, shortened
 from sb3_atari.config import AtariConfig
 from sb3_atari.config import parse_config as parse_atari_config
 
@@ -61,7 +61,7 @@ def train(options: DictConfig) -> None:
 def run_alone(run: Callable[[RunConfig, Path], None], config: RunConfig, folder: Path) -> None:
     """Run, unless another process does in the same folder: the two would destroy each other's files."""
     from diffreplay.errors import InUseError
-    from diffreplay.files import Lock
+    from diffreplay.snapshots import Lock
 
     try:
         with Lock(folder):

@@ -32,7 +32,7 @@ from benchmarks.compare_train import ROOT, train
 from benchmarks.memory import in_new_process
 from benchmarks.recordings import Recording
 from diffreplay.limits import usable_cores
-from drqv2.errors import OptionError
+from runs.errors import OptionError
 
 TASKS = ROOT / "cfgs" / "task"
 RESULTS = ROOT / "exp_local" / "compare"

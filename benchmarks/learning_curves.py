@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 
 from drqv2.config import parse_config as parse_drqv2
-from drqv2.errors import OptionError
+from runs.errors import OptionError
 from sb3_atari.config import parse_config as parse_atari
 
 COLORS = ("#3a7ebf", "#e08a1e", "#1d8a5a", "#b0413e", "#7a5195", "#7a7a7a")

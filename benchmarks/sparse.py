@@ -15,7 +15,7 @@ import numpy as np
 from benchmarks.common import BATCH, chosen, machine, parser, print_table, process_ms
 from benchmarks.episodes import EpisodeStream
 from benchmarks.recordings import Frames, Recording
-from diffreplay.codecs.sparse import SparseCodec, pixel_dtype
+from diffreplay.codecs import SparseCodec, pixel_dtype
 
 NAMES = ("walker_walk_gray", "quadruped_walk_gray", "atari_Pong", "atari_BeamRider", "atari_MsPacman")
 HEADER = ("ratio", "paper's model", "ratio / model", "pixels a coded frame", "batch ms", "loop ms", "loop / batch")

@@ -14,9 +14,8 @@ if not hasattr(os, "memfd_create"):
 
 from diffreplay import codecs, errors
 from diffreplay.batch import ReplayBatch
-from diffreplay.dataset import ReplayDataset, make_replay_loader
-from diffreplay.device import batches_on
 from diffreplay.estimate import estimate
+from diffreplay.loading import ReplayDataset, batches_on, make_replay_loader
 from diffreplay.replay import ReplayBuffer
 from diffreplay.stats import ReplayStats
 

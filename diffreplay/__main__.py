@@ -6,9 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from diffreplay import pictures
+from diffreplay.cli import inspect, pictures
 from diffreplay.errors import ReplayError
-from diffreplay.inspect import inspect
 
 DAMAGED, FAILED = 1, 2  # exit statuses; argparse, too, ends with 2
 

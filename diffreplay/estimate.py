@@ -6,13 +6,11 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from diffreplay import codecs
-from diffreplay.arena import PAGE
-from diffreplay.codecs.references import STARTUP_SETS, select_references
+from diffreplay.codecs import STARTUP_SETS, select_references
 from diffreplay.errors import InputError
-from diffreplay.frames import FrameStore
-from diffreplay.layout import BLOCK_ROWS, HEADER_BYTES, LOG_SEGMENT_BYTES, Counter
 from diffreplay.replay import ReplayBuffer
 from diffreplay.stats import ReplayStats
+from diffreplay.store import BLOCK_ROWS, HEADER_BYTES, LOG_SEGMENT_BYTES, PAGE, Counter, FrameStore
 
 FOLDS = 5
 

@@ -8,17 +8,13 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from diffreplay import checks, codecs, snapshot
+from diffreplay import checks, codecs, snapshots
 from diffreplay.batch import ReplayBatch
-from diffreplay.episodes import EpisodeWriter
 from diffreplay.errors import InputError
-from diffreplay.files import Lock
-from diffreplay.frames import FrameStore
-from diffreplay.invariants import check_invariants
-from diffreplay.layout import Column
 from diffreplay.limits import warn_if_too_large
-from diffreplay.sampling import Sampler
-from diffreplay.verify import verify
+from diffreplay.loading import Sampler
+from diffreplay.snapshots import Lock, verify
+from diffreplay.store import Column, EpisodeWriter, FrameStore, check_invariants
 
 
 class TimeStep(Protocol):
@@ -135,10 +131,10 @@ class ReplayBuffer(Sampler):
             least = capacity * (self.store.layout.frame_bytes + sum(column.row_bytes for column in columns))
             warn_if_too_large(least if max_bytes is None else min(least, max_bytes), stacklevel=2)
         super().__init__(self.store, nstep, discount, shorter)
-        self._rng = checks.generator(seed)
+        self.rng = checks.generator(seed)
         self._episodes = EpisodeWriter(self.store, self.capacity, self._check.blank, nstep)
-        self._commits: dict[Path, str | None] = {}  # snapshots of this buffer, and which commit holds its last state
-        self._locks: dict[Path, Lock] = {}  # on the commits that it saved, as long as these are the present ones
+        self.commits: dict[Path, str | None] = {}  # snapshots of this buffer, and which commit holds its last state
+        self.commit_locks: dict[Path, Lock] = {}  # on the commits that it saved, as long as these are the present ones
 
     def add(self, time_step: TimeStep, stream: int | str = 0) -> None:
         """Append a step of an episode.
@@ -193,7 +189,7 @@ class ReplayBuffer(Sampler):
         Raises:
             EmptyBufferError: there is no complete window yet.
         """
-        return self.draw(checks.positive("batch_size", batch_size), self._rng)
+        return self.draw(checks.positive("batch_size", batch_size), self.rng)
 
     def check_invariants(self) -> None:
         """Recount and decode all that the buffer holds; for tests, as it takes time in proportion to that.
@@ -254,10 +250,10 @@ class ReplayBuffer(Sampler):
         directory = checks.path("directory", directory)
         if max_bytes not in ("saved", None):
             max_bytes = checks.positive("max_bytes", max_bytes)
-        replay, base = snapshot.load(cls, directory, commit, codec, skip_damaged, max_bytes)
+        replay, base = snapshots.load(cls, directory, commit, codec, skip_damaged, max_bytes)
         if max_bytes != "saved":
             replay.store.change_cap(max_bytes)
-        replay._commits[directory.resolve()] = base
+        replay.commits[directory.resolve()] = base
         return replay
 
     def verify(self) -> list[str]:
@@ -272,5 +268,5 @@ class ReplayBuffer(Sampler):
 
     def _save(self, directory: Path, commits: list[str]) -> None:
         known = directory.resolve()
-        commits.append(snapshot.save(self, directory, self._commits.get(known)))
-        self._commits[known] = commits[0]
+        commits.append(snapshots.save(self, directory, self.commits.get(known)))
+        self.commits[known] = commits[0]

@@ -10,9 +10,9 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from drqv2.errors import OptionError
-from drqv2.options import check_at_least, check_compression, chosen_codec, typed
 from drqv2.schedule import parse_schedule
+from runs.errors import OptionError
+from runs.options import check_at_least, check_compression, chosen_codec, typed
 
 AT_LEAST = {
     "frame_stack": 1,

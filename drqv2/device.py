@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from drqv2.errors import OptionError
+from runs.errors import OptionError
 
 
 def resolve_device(name: str) -> torch.device:

@@ -23,8 +23,8 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from drqv2.episodes import Episode, EpisodeFile, EpisodeWriter, list_episodes, load_episode
-from drqv2.errors import OptionError
 from drqv2.workers import start_server
+from runs.errors import OptionError
 
 FETCH_EVERY = 1000  # samples between two looks at the folder
 POLL_SECONDS = 0.05

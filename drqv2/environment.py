@@ -30,8 +30,8 @@ from typing import Any
 
 import numpy as np
 
-from drqv2.errors import OptionError
 from drqv2.wrappers import ActionRepeat, ActionScale, ExtendedTimeStep, StackedPixels, Wrapper
+from runs.errors import OptionError
 
 __all__ = [
     "FRAME_SIZE",

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from drqv2.errors import OptionError
+from runs.errors import OptionError
 
 FIELDS = ("observation", "action", "reward", "discount")
 

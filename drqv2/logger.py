@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 from tqdm import tqdm
 
-from drqv2.table import CsvTable
+from runs.table import CsvTable
 
 COMMON_COLUMNS = ("frame", "step", "episode", "episode_length", "episode_reward", "total_time")
 TRAIN_COLUMNS = (

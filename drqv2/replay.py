@@ -13,9 +13,9 @@ import diffreplay
 from diffreplay.errors import ReplayError
 from drqv2.config import Config
 from drqv2.disk_replay import DiskReplay
-from drqv2.errors import OptionError
-from drqv2.snapshot import cannot_save, check_same_run
 from drqv2.workers import start_server
+from runs.errors import OptionError
+from runs.snapshot import cannot_save, check_same_run
 
 
 class Replay(Protocol):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from drqv2.errors import OptionError
+from runs.errors import OptionError
 
 Schedule = Callable[[int], float]
 

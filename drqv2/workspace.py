@@ -15,13 +15,13 @@ from drqv2.agent import DrQV2Agent
 from drqv2.config import Config
 from drqv2.device import resolve_device
 from drqv2.environment import random_state, set_random_state
-from drqv2.errors import OptionError
 from drqv2.evaluation import evaluate
 from drqv2.logger import Logger
 from drqv2.replay import check_replay_mode, make_replay
-from drqv2.snapshot import check_same_run, load_snapshot, save_snapshot, unreadable
 from drqv2.throughput import Throughput
 from drqv2.video import VideoRecorder
+from runs.errors import OptionError
+from runs.snapshot import check_same_run, load_snapshot, save_snapshot, unreadable
 
 SNAPSHOT_VERSION = 2
 

@@ -11,8 +11,8 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from drqv2.errors import OptionError
-from drqv2.options import check_at_least, check_compression, chosen_codec, typed
+from runs.errors import OptionError
+from runs.options import check_at_least, check_compression, chosen_codec, typed
 
 GAMES = (
     "Asteroids",

@@ -13,7 +13,7 @@ from stable_baselines3.common.logger import (
     TensorBoardOutputFormat,
 )
 
-from drqv2.table import keep_rows, set_aside
+from runs.table import keep_rows, set_aside
 
 OF_A_RUN = ("progress.csv", "evaluations.npz", "model.zip", "replay_buffer.pkl")
 

@@ -18,9 +18,9 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
 from stable_baselines3.common.vec_env import VecEnv
 
-from diffreplay.files import make_directory, open_regular, sync_directory
-from drqv2.errors import OptionError
-from drqv2.snapshot import cannot_save, check_same_run, load_snapshot, save_snapshot, unreadable
+from diffreplay.snapshots import make_directory, open_regular, sync_directory
+from runs.errors import OptionError
+from runs.snapshot import cannot_save, check_same_run, load_snapshot, save_snapshot, unreadable
 from sb3_atari.config import AtariConfig
 from sb3_atari.game_state import game_state, set_game_state
 

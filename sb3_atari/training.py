@@ -18,7 +18,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from diffreplay.errors import InputError
 from diffreplay.sb3 import CompressedReplayBuffer, CompressedRolloutBuffer
-from drqv2.errors import OptionError
+from runs.errors import OptionError
 from sb3_atari.config import AtariConfig
 from sb3_atari.games import make_game
 from sb3_atari.logs import open_logger

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from diffreplay import ReplayBuffer
-from diffreplay.layout import Flag
+from diffreplay.store.layout import Flag
 
 
 class TimeStep(NamedTuple):

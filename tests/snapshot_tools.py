@@ -19,8 +19,8 @@ from oracle import Oracle, TimeStep
 
 from diffreplay import ReplayBuffer, codecs
 from diffreplay.codecs.base import SetPlanner
-from diffreplay.layout import SET_SLOTS, Counter
-from diffreplay.manifest import MANIFEST, read_manifest
+from diffreplay.snapshots.manifest import MANIFEST, read_manifest
+from diffreplay.store.layout import SET_SLOTS, Counter
 
 SIDE = 16
 
@@ -116,7 +116,7 @@ def contents(replay):
         [name, stream.row, stream.is_open, hashlib.blake2b(stream.stack).hexdigest()]
         for name, stream in store.streams.items()
     ]
-    digest.update(json.dumps([streams, replay._rng.bit_generator.state, store.planner.next_check]).encode())
+    digest.update(json.dumps([streams, replay.rng.bit_generator.state, store.planner.next_check]).encode())
     return digest.hexdigest()
 
 

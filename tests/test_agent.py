@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from drqv2.agent import DrQV2Agent, sample_action, soft_update
 from drqv2.config import AgentConfig
-from drqv2.snapshot import load_snapshot, save_snapshot
+from runs.snapshot import load_snapshot, save_snapshot
 
 CONFIG = AgentConfig(
     lr=1e-3,

@@ -9,8 +9,8 @@ import threading
 import numpy as np
 import pytest
 
-from diffreplay.arena import PAGE, Arena, Ring, fence, round_up
 from diffreplay.errors import ReplayError, SharedMemoryError
+from diffreplay.store.arena import PAGE, Arena, Ring, fence, round_up
 
 
 def resident(arena):

@@ -13,7 +13,7 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from drqv2.errors import OptionError
+from runs.errors import OptionError
 from sb3_atari.config import GAMES, AtariConfig, parse_config
 
 ROOT = Path(__file__).parent.parent

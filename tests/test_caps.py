@@ -79,7 +79,7 @@ PEAK = """
 import gc, sys
 
 from diffreplay import ReplayBuffer
-from diffreplay.arena import trim_heap
+from diffreplay.store.arena import trim_heap
 sys.path.insert(0, "tests")
 from test_caps import steps, still
 

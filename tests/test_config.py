@@ -1,7 +1,7 @@
 import pytest
 from training_options import tiny_config
 
-from drqv2.errors import OptionError
+from runs.errors import OptionError
 
 MODES = {
     # half_compress, full_compress, codec -> gray, black floor, codec

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import diffreplay
-from diffreplay.device import batches_on
+from diffreplay.loading.ahead import batches_on
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import torch
 from drqv2 import disk_replay
 from drqv2.disk_replay import DiskReplay, EpisodeShare
 from drqv2.episodes import EpisodeWriter, list_episodes, load_episode
-from drqv2.errors import OptionError
+from runs.errors import OptionError
 
 SHAPE, GAMMA = (3, 8, 8), 0.9
 

@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 
 from diffreplay.errors import InUseError, ReplayError
-from diffreplay.files import Lock, make_directory, open_regular, used_elsewhere
+from diffreplay.snapshots.files import Lock, make_directory, open_regular, used_elsewhere
 
 TESTS = Path(__file__).resolve().parent
 HOLD = """
 import os, sys, time
 from pathlib import Path
-from diffreplay.files import Lock
+from diffreplay.snapshots.files import Lock
 lock = Lock(Path(sys.argv[1]))
 if sys.argv[2:] == ["leave a child"] and not os.fork():
     print(os.getpid(), flush=True)

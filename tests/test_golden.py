@@ -10,8 +10,20 @@ import pytest
 from oracle import TimeStep
 
 from diffreplay import ReplayBuffer, codecs
-from diffreplay.arena import Arena
-from diffreplay.layout import BLOCK_ROWS, END, FLAGS, LINK, REFERENCE, SET_ENTRY, Column, Counter, Flag, Layout, Memory
+from diffreplay.store.arena import Arena
+from diffreplay.store.layout import (
+    BLOCK_ROWS,
+    END,
+    FLAGS,
+    LINK,
+    REFERENCE,
+    SET_ENTRY,
+    Column,
+    Counter,
+    Flag,
+    Layout,
+    Memory,
+)
 
 
 def square(t, height=16, width=16, channels=1):

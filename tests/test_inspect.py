@@ -15,8 +15,8 @@ from snapshot_tools import CODECS, RestlessZstd, Writer, buffer, held, make_dire
 
 from diffreplay import ReplayBuffer, codecs
 from diffreplay.__main__ import main
-from diffreplay.inspect import find_episodes
-from diffreplay.manifest import MANIFEST, read_manifest
+from diffreplay.cli.report import find_episodes
+from diffreplay.snapshots.manifest import MANIFEST, read_manifest
 
 ROOT = Path(__file__).resolve().parent.parent
 

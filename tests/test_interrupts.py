@@ -13,8 +13,8 @@ from oracle import TimeStep
 from snapshot_tools import CODECS, SIDE, Writer, buffer, contents, decodable, make_directory
 
 from diffreplay import ReplayBuffer
-from diffreplay.arena import fence
 from diffreplay.errors import ReplayError
+from diffreplay.store.arena import fence
 
 assert make_directory  # a fixture
 

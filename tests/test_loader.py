@@ -20,7 +20,7 @@ import pytest
 import torch
 
 import diffreplay
-from diffreplay.dataset import ReplayLoader
+from diffreplay.loading.loader import ReplayLoader
 
 SIDE = 24
 ROOT = Path(__file__).resolve().parent.parent

@@ -34,7 +34,7 @@ class Interrupt(BaseException):
     """As KeyboardInterrupt, but pytest would take that for its own."""
 
 
-def loader(replay: diffreplay.ReplayBuffer, **options: Any) -> diffreplay.dataset.ReplayLoader:  # noqa: F811
+def loader(replay: diffreplay.ReplayBuffer, **options: Any) -> diffreplay.loading.loader.ReplayLoader:  # noqa: F811
     return diffreplay.make_replay_loader(replay, batch_size=4, seed=5, **options)
 
 

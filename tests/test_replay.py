@@ -10,10 +10,10 @@ from oracle import Oracle, TimeStep
 
 from diffreplay import ReplayBuffer, codecs
 from diffreplay.errors import CorruptDataError, EmptyBufferError
-from diffreplay.frames import FrameStore
-from diffreplay.invariants import _read_index
-from diffreplay.layout import BLOCK_ROWS, HEADER_BYTES, LOG_SEGMENT_BYTES, Counter, Flag
-from diffreplay.reader import NO_ROW
+from diffreplay.store.invariants import _read_index
+from diffreplay.store.layout import BLOCK_ROWS, HEADER_BYTES, LOG_SEGMENT_BYTES, Counter, Flag
+from diffreplay.store.reader import NO_ROW
+from diffreplay.store.writer import FrameStore
 
 CODECS = list(codecs.REGISTRY)
 

@@ -33,7 +33,7 @@ from test_store_properties import Driver
 
 from diffreplay import ReplayBuffer, codecs
 from diffreplay.errors import CorruptDataError, InputError, ReadOnlyError, UnknownCodecError
-from diffreplay.manifest import MANIFEST, PREVIOUS, read_manifest
+from diffreplay.snapshots.manifest import MANIFEST, PREVIOUS, read_manifest
 
 TESTS = Path(__file__).resolve().parent
 

@@ -36,8 +36,8 @@ from test_store_properties import Driver
 
 from diffreplay import ReplayBuffer, codecs
 from diffreplay.errors import CorruptDataError, InputError, ReplayError
-from diffreplay.layout import Flag
-from diffreplay.manifest import MANIFEST, PREVIOUS, read_manifest
+from diffreplay.snapshots.manifest import MANIFEST, PREVIOUS, read_manifest
+from diffreplay.store.layout import Flag
 
 MEMORY = 600 << 20  # address space that loading a few kilobytes may take besides what the process has
 

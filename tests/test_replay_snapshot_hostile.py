@@ -18,7 +18,7 @@ from test_replay_snapshot_damage import put
 
 from diffreplay import ReplayBuffer
 from diffreplay.errors import CorruptDataError
-from diffreplay.manifest import MANIFEST, PREVIOUS, read_manifest
+from diffreplay.snapshots.manifest import MANIFEST, PREVIOUS, read_manifest
 
 TESTS = Path(__file__).resolve().parent
 LOAD = """
@@ -28,7 +28,7 @@ from pathlib import Path
 from snapshot_tools import RestlessZstd
 from diffreplay import ReplayBuffer
 from diffreplay.errors import ReplayError
-from diffreplay.verify import verify_files
+from diffreplay.snapshots.damage import verify_files
 warnings.simplefilter("ignore")
 def peak():
     return next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith("VmHWM"))

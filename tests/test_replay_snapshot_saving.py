@@ -27,7 +27,7 @@ from snapshot_tools import (
 
 from diffreplay import ReplayBuffer
 from diffreplay.errors import InputError, InUseError, ReplayError
-from diffreplay.manifest import MANIFEST, PREVIOUS, read_manifest
+from diffreplay.snapshots.manifest import MANIFEST, PREVIOUS, read_manifest
 
 TESTS = Path(__file__).resolve().parent
 LEFTOVER = "rows-000000000000-0123456789abcdef.bin"

@@ -10,8 +10,8 @@ import pytest
 import torch
 from training_options import tiny_config
 
-from drqv2.errors import OptionError
 from drqv2.workspace import Workspace
+from runs.errors import OptionError
 
 RAM = "full_compress=true"
 FAST = ("save_snapshot=true", "action_repeat=50", "num_seed_frames=500")  # 20 agent steps an episode

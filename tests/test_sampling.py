@@ -10,8 +10,8 @@ from oracle import Oracle, TimeStep
 
 from diffreplay import ReplayBuffer
 from diffreplay.errors import EmptyBufferError
-from diffreplay.reader import FrameReader
-from diffreplay.sampling import Sampler
+from diffreplay.loading.sampling import Sampler
+from diffreplay.store.reader import FrameReader
 
 SIDE = 4
 

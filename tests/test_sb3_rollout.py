@@ -14,8 +14,8 @@ from sb3_games import Play, assert_same, make_color_game, make_game, one_thread,
 from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
 
 from diffreplay.errors import InputError
-from diffreplay.layout import Counter
 from diffreplay.sb3 import CompressedDictRolloutBuffer, CompressedRolloutBuffer
+from diffreplay.store.layout import Counter
 
 pytestmark = pytest.mark.usefixtures(one_thread.__name__)
 

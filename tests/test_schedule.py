@@ -1,7 +1,7 @@
 import pytest
 
-from drqv2.errors import OptionError
 from drqv2.schedule import parse_schedule
+from runs.errors import OptionError
 
 
 @pytest.mark.parametrize("text", [0.2, "0.2", " 2e-1 "])

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-from drqv2 import snapshot
 from drqv2.agent import DrQV2Agent
 from drqv2.config import AgentConfig
-from drqv2.errors import OptionError
-from drqv2.snapshot import load_snapshot, save_snapshot
+from runs import snapshot
+from runs.errors import OptionError
+from runs.snapshot import load_snapshot, save_snapshot
 
 
 class Evil:
@@ -175,7 +175,7 @@ def test_a_full_disk_keeps_the_old_snapshot_and_leaves_no_part_of_the_new_one(tm
 def test_the_folder_is_on_disk_after_the_rename(tmp_path):
     """Watched from outside, by the system calls themselves."""
     trace = tmp_path / "trace"
-    program = "import sys; from pathlib import Path; from drqv2.snapshot import save_snapshot\n"
+    program = "import sys; from pathlib import Path; from runs.snapshot import save_snapshot\n"
     program += "save_snapshot(Path(sys.argv[1]), {'step': 1})"
     command = ["strace", "-f", "-y", "-o", str(trace), "-e", "trace=fsync,rename,renameat,renameat2"]
     subprocess.run([*command, sys.executable, "-c", program, str(tmp_path / "snapshot.pt")], check=True, timeout=100)

@@ -10,7 +10,7 @@ import imageio.v3 as imageio
 import pytest
 from training_options import TINY
 
-from drqv2.options import shortened
+from runs.options import shortened
 
 TRAIN = Path(__file__).parent.parent / "train.py"
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 from training_options import tiny_config
 
-from drqv2.errors import OptionError
 from drqv2.logger import TRAIN_COLUMNS
 from drqv2.workspace import Workspace
+from runs.errors import OptionError
 
 
 def run(directory, *overrides):

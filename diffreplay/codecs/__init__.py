@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from diffreplay.codecs.base import Codec
+from diffreplay.codecs.base import Buffer, Codec, Frame, SetPlanner
 from diffreplay.codecs.raw import RawCodec
-from diffreplay.codecs.sparse import SparseCodec
+from diffreplay.codecs.references import STARTUP_SETS, select_references
+from diffreplay.codecs.sparse import SparseCodec, pixel_dtype
 from diffreplay.codecs.zstd import ZstdCodec
 from diffreplay.errors import UnknownCodecError
 
@@ -25,4 +26,17 @@ def get(codec: str | Codec) -> Codec:
     return REGISTRY[codec]()
 
 
-__all__ = ["REGISTRY", "Codec", "RawCodec", "SparseCodec", "ZstdCodec", "get"]
+__all__ = [
+    "REGISTRY",
+    "STARTUP_SETS",
+    "Buffer",
+    "Codec",
+    "Frame",
+    "RawCodec",
+    "SetPlanner",
+    "SparseCodec",
+    "ZstdCodec",
+    "get",
+    "pixel_dtype",
+    "select_references",
+]

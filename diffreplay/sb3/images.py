@@ -15,10 +15,10 @@ from numpy.lib.mixins import NDArrayOperatorsMixin
 from numpy.typing import DTypeLike, NDArray
 
 from diffreplay.errors import CorruptDataError, IndexingError, InputError
-from diffreplay.reader import NO_ROW, Rows
 from diffreplay.sb3.indexing import is_basic, table_key
 from diffreplay.sb3.spaces import FrameCut
 from diffreplay.sb3.store import ImageStore
+from diffreplay.store import NO_ROW, Rows
 
 PIECE = 4096  # observations read at once; more only take more memory
 

@@ -11,10 +11,8 @@ import pickle
 from collections.abc import Iterator
 from typing import Any
 
-from diffreplay.arena import Ring
 from diffreplay.errors import CorruptDataError, InputError
-from diffreplay.frames import FrameStore
-from diffreplay.layout import HEADER_BYTES, LOG_SEGMENT_BYTES, MAGIC, SET_SLOTS, VERSION, Counter
+from diffreplay.store import HEADER_BYTES, LOG_SEGMENT_BYTES, MAGIC, SET_SLOTS, VERSION, Counter, FrameStore, Ring
 
 PIECE_BYTES = 1 << 20
 

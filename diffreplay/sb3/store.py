@@ -8,11 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffreplay.codecs import Codec
-from diffreplay.frames import FrameStore
-from diffreplay.reader import NO_ROW, Rows
 from diffreplay.sb3.pickling import restore_store, store_state
 from diffreplay.sb3.spaces import FrameCut
 from diffreplay.sb3.watch import FrameWatch
+from diffreplay.store import NO_ROW, FrameStore, Rows
 
 
 class ImageStore:

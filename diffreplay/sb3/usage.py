@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from diffreplay.errors import InputError
-from diffreplay.layout import Counter
 from diffreplay.sb3.images import ImageArray, ImageStore
 from diffreplay.sb3.spaces import FrameCut
 from diffreplay.stats import ReplayStats
+from diffreplay.store import Counter
 
 
 def buffer_stats(

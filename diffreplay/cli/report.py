@@ -1,0 +1,116 @@
+"""What a snapshot holds, in words."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diffreplay.replay import ReplayBuffer
+from diffreplay.snapshots import find_manifest
+from diffreplay.store import NO_ROW, Counter, Flag
+
+Rows = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Report:
+    """A snapshot, loaded as far as it is not damaged.
+
+    Attributes:
+        replay: what could be loaded.
+        episodes: rows of the steps of each episode, oldest first.
+        damage: a sentence for each thing that is damaged.
+        lines: all of it for people to read.
+    """
+
+    replay: ReplayBuffer
+    episodes: list[Rows]
+    damage: list[str]
+    lines: list[str]
+
+
+def inspect(directory: Path) -> Report:
+    """Load a snapshot, compare every checksum, decode every frame, and describe what there is.
+
+    Takes as much memory as the buffer.
+
+    Raises:
+        CorruptDataError: there is no snapshot, or its manifest is damaged.
+        InputError: it was saved with a codec that is not in the registry.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # `verify` names what is left out
+        replay = ReplayBuffer.load(directory, skip_damaged=True)
+    damage, episodes = replay.verify(), find_episodes(replay)
+    lines = [*_describe_files(directory), *_describe(replay, episodes)]
+    lines += [_line("damage", problem) for problem in damage or ["none: every checksum fits, every frame decodes"]]
+    return Report(replay, episodes, damage, lines)
+
+
+def find_episodes(replay: ReplayBuffer) -> list[Rows]:
+    """Rows of the steps of each episode that are held, in the order in which the episodes begin."""
+    store = replay.store
+    rows = np.arange(store.tail, store.head)
+    steps = rows[(store.column("flags", rows) & Flag.CONTEXT) == 0]
+    episodes: dict[int, list[int]] = {}
+    begins: dict[int, int] = {}  # of each step, where its episode begins
+    for step, before in zip(steps.tolist(), store.previous_steps(steps).tolist(), strict=True):
+        begins[step] = begins.get(before, step)
+        episodes.setdefault(begins[step], []).append(step)
+    return [np.array(steps) for steps in episodes.values()]
+
+
+def _line(name: str, value: str) -> str:
+    return f"{name:<14}{value}"
+
+
+def _describe_files(directory: Path) -> list[str]:
+    manifest = find_manifest(directory, None)
+    files = manifest.files()
+    nbytes = sum(entry.nbytes for entry in files)
+    return [
+        _line("snapshot", f"{directory}, commit {manifest.commit}"),
+        _line("files", f"{len(manifest.segments)} of rows, {len(manifest.sets)} of references, {_size(nbytes)}"),
+    ]
+
+
+def _describe(replay: ReplayBuffer, episodes: list[Rows]) -> list[str]:
+    store, stats, layout = replay.store, replay.stats(), replay.store.layout
+    height, width, channels = layout.frame_shape
+    steps = [len(episode) for episode in episodes]
+    options = ", ".join(f"{key}={value}" for key, value in store.codec.options().items())
+    lost = stats.frames - len(store.present(np.arange(store.tail, store.head)))
+    sets = store.counter(Counter.SET_HEAD) - store.counter(Counter.SET_TAIL)
+    open_steps = {stream.row for stream in store.streams.values() if stream.is_open} - {NO_ROW}
+    unfinished = sum(int(episode[-1]) in open_steps for episode in episodes)
+    shorter = " or fewer at an episode's end" if replay.shorter_at_end else ""
+    lengths = f", {min(steps)} to {max(steps)} long, {np.median(steps):.0f} in the middle" if steps else ""
+    return [
+        _line("observation", f"{layout.frame_stack} frames of {height} x {width} x {channels}, uint8"),
+        _line("transitions", f"{stats.transitions} of at most {replay.capacity}, n-step {replay.nstep}" + shorter),
+        _line(
+            "frames", f"{stats.frames}" + (f", {lost} of them lost with damaged files or after such" if lost else "")
+        ),
+        _line("steps", f"{sum(steps)}{lengths}"),
+        _line("episodes", f"{len(episodes)}, {unfinished} of them unfinished, in {len(store.streams)} stream(s)"),
+        _line("codec", f"{store.codec.name}" + (f" ({options})" if options else "") + f", {sets} reference set(s)"),
+        _line(
+            "coded frames",
+            f"{_size(stats.payload_bytes)}, index {_size(stats.index_bytes)}, references "
+            f"{_size(stats.reference_bytes)}",
+        ),
+        _line("other values", f"{_size(stats.scalar_bytes)} of actions, rewards and discounts"),
+        _line("memory", f"{_size(stats.total_bytes)} in all"),
+        _line("ratio", f"{stats.compression_ratio:.1f} to stacks of {_size(stats.stacked_bytes)}"),
+    ]
+
+
+def _size(nbytes: int) -> str:
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if nbytes >= size:
+            return f"{nbytes / size:.1f} {unit}"
+    return f"{nbytes} bytes"

@@ -1,0 +1,187 @@
+"""The replay buffer as a PyTorch `IterableDataset`, and a `DataLoader` over it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from functools import partial
+from multiprocessing.context import BaseContext
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from diffreplay.batch import ReplayBatch
+from diffreplay.errors import InputError
+from diffreplay.limits import usable_cores
+from diffreplay.loading.notices import Notice
+from diffreplay.loading.prefetch import KEPT_BATCHES, Prefetcher
+from diffreplay.loading.processes import ProcessWorker, check_start, default_context, why_not_ready
+from diffreplay.loading.sampling import Sampler
+from diffreplay.loading.serving import POLL_SECONDS, Work, draw_when_filled
+from diffreplay.loading.slots import BatchPlace, BatchSpec, Slots
+from diffreplay.loading.workers import ThreadWorker, Workers
+
+
+class ReplayDataset(IterableDataset[ReplayBatch]):
+    """Endless batches from a replay buffer; batch k depends on the buffer, the seed and k alone.
+
+    While the buffer holds no complete window, the next batch waits for one. In a worker process of a plain
+    `DataLoader`, worker w of W yields batches w, w + W, ...; `make_replay_loader` is faster.
+
+    Args:
+        replay: the buffer, or a handle on it.
+        batch_size: transitions in a batch.
+        seed: of the draws.
+    """
+
+    def __init__(self, replay: Sampler, batch_size: int = 256, seed: int = 0) -> None:
+        if batch_size < 1:
+            raise InputError(f"batch_size: expected a positive integer, got {batch_size}")
+        self.replay, self.batch_size, self.seed = replay, batch_size, seed
+        self._notice = Notice(replay)
+
+    def __iter__(self) -> Iterator[ReplayBatch]:
+        worker = get_worker_info()
+        number, step = (0, 1) if worker is None else (worker.id, worker.num_workers)
+        while True:
+            yield self.batch(number)
+            number += step
+
+    def batch(self, number: int) -> ReplayBatch:
+        """Batch `number`, as soon as the buffer holds a window, drawn in this process."""
+        spec = self.spec
+        waiting = self._notice.start()
+
+        def pause() -> None:
+            time.sleep(POLL_SECONDS)
+            waiting()
+
+        place, length = draw_when_filled(
+            self.replay, spec, self.seed, number, lambda length: BatchPlace(spec, length), pause
+        )
+        return place.batch(place.window(length))
+
+    @property
+    def spec(self) -> BatchSpec:
+        """Shapes of a batch."""
+        return BatchSpec.of(self.replay.frames.layout, self.batch_size)
+
+
+class ReplayLoader(DataLoader[ReplayBatch]):
+    """A DataLoader of `ReplayBatch`es whose workers share the buffer's one copy; see `make_replay_loader`.
+
+    It never ends. Iterating again goes on with the batch after the last one that was delivered.
+    """
+
+    def __init__(self, dataset: ReplayDataset, *, threads: bool, prefetch_factor: int, **options: Any) -> None:
+        workers = options["num_workers"]
+        super().__init__(dataset, batch_size=None, prefetch_factor=prefetch_factor if workers else None, **options)
+        self.batches, self.threads = dataset, threads
+        self._progress = {"delivered": 0}
+        self._kept: Prefetcher | None = None
+
+    def __iter__(self) -> Iterator[ReplayBatch]:  # type: ignore[override]
+        return ReplayIterator(self)
+
+    def prefetcher(self) -> Prefetcher:
+        """What an iterator gets its batches from: workers that have just been started, or were kept for it."""
+        kept = self._kept
+        if kept is None or not kept.is_mine:
+            kept = self._start()
+        self._kept = kept if self.persistent_workers else None
+        return kept
+
+    def _start(self) -> Prefetcher:
+        dataset, ahead = self.batches, self.num_workers * (self.prefetch_factor or 1)
+        # More workers than cores would take turns, and each find its references out of the cache: that costs up to a
+        # fifth of the batches a second (docs/benchmarks.md).
+        count = min(self.num_workers, usable_cores())
+        slots = Slots(dataset.spec, ahead + KEPT_BATCHES)
+        work = Work(dataset.replay, slots, dataset.seed)
+        if self.threads:
+            workers = Workers(count, partial(ThreadWorker, work=work))
+        else:
+            context = self.multiprocessing_context or default_context()
+            check_start(context)
+            start = partial(ProcessWorker, work=work, context=context)
+            workers = Workers(count, start, partial(why_not_ready, work, context))
+        return Prefetcher(slots, workers, ahead, Notice(dataset.replay))
+
+    def state_dict(self) -> dict[str, int]:
+        """What `load_state_dict` needs to go on with the batch after the last one delivered."""
+        return dict(self._progress)
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go on where `state_dict` was taken; iterators made before are not to be used any more."""
+        self._progress = {"delivered": int(state["delivered"])}
+        self._kept = None
+
+    def __len__(self) -> int:
+        raise TypeError("a ReplayLoader has no length: it never ends")
+
+    def check_worker_number_rationality(self) -> None:
+        """Says nothing, unlike DataLoader: no more workers are started than there are cores."""
+
+
+class ReplayIterator(Iterator[ReplayBatch]):
+    """Batches of a `ReplayLoader`, in their order; after an exception, from the batch on that was not delivered."""
+
+    def __init__(self, loader: ReplayLoader) -> None:
+        self._loader = loader
+        self._prefetcher: Prefetcher | None = None
+        if loader.num_workers:
+            self._prefetcher = loader.prefetcher()
+
+    def __next__(self) -> ReplayBatch:
+        loader = self._loader
+        progress = loader._progress
+        number = progress["delivered"]
+        batch = self._prefetcher.batch(number) if self._prefetcher else loader.batches.batch(number)
+        if loader.pin_memory and torch.cuda.is_available():
+            batch = batch.pin_memory()
+        # No interrupt comes between what no call separates: it is delivered when the caller gets it, and only then.
+        progress["delivered"] = number + 1; return batch  # noqa: E702  # fmt: skip
+
+
+def make_replay_loader(
+    replay: Sampler,
+    batch_size: int = 256,
+    num_workers: int = 4,
+    prefetch_factor: int = 2,
+    pin_memory: bool = False,
+    seed: int = 0,
+    *,
+    threads: bool = False,
+    persistent_workers: bool = False,
+    multiprocessing_context: str | BaseContext | None = None,
+) -> ReplayLoader:
+    """A DataLoader of `ReplayBatch`es, endless and in an order that does not depend on `num_workers`.
+
+    Args:
+        replay: the buffer.
+        batch_size: transitions in a batch.
+        num_workers: workers that prepare batches ahead, of which no more are started than this process may use cores; 0
+            draws each batch when it is asked for, in this process.
+        prefetch_factor: batches that each worker prepares ahead.
+        pin_memory: copy batches to page-locked memory, where CUDA is available.
+        seed: of the draws.
+        threads: workers are threads of this process rather than processes.
+        persistent_workers: keep the workers when an iterator is dropped, for the next one.
+        multiprocessing_context: how worker processes start; by default "spawn" where the program has chosen that with
+            `multiprocessing.set_start_method`, else "forkserver".
+
+    Raises:
+        InputError: an argument makes no sense.
+    """
+    if num_workers < 0 or (num_workers and prefetch_factor < 1):
+        raise InputError(f"expected num_workers >= 0 and prefetch_factor >= 1, got {num_workers} and {prefetch_factor}")
+    return ReplayLoader(
+        ReplayDataset(replay, batch_size, seed),
+        threads=threads,
+        prefetch_factor=prefetch_factor,
+        num_workers=num_workers,
+        pin_memory=pin_memory,
+        persistent_workers=persistent_workers and num_workers > 0,
+        multiprocessing_context=multiprocessing_context if num_workers and not threads else None,
+    )

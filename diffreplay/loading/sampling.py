@@ -1,0 +1,133 @@
+"""Draws transitions uniformly from shared memory, in any process."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diffreplay.batch import ReplayBatch
+from diffreplay.errors import ReplayError
+from diffreplay.loading.slots import BatchPlace, BatchSpec
+from diffreplay.loading.windows import WindowFinder, Windows
+from diffreplay.stats import ReplayStats
+from diffreplay.store import Counter, FrameReader, OverrunError, Rows, refuse_copy
+
+PIECE_BYTES = 1 << 20  # of decoded frames, about what a core's cache holds
+MAX_OVERRUNS = 1000
+
+
+class Sampler:
+    """The readers' half of a replay buffer: everything that does not change it.
+
+    multiprocessing passes it to other processes as a small handle on the shared memory; nothing else pickles it.
+    """
+
+    def __init__(self, frames: FrameReader, nstep: int, discount: float, shorter_at_end: bool = False) -> None:
+        self.frames, self.nstep, self.discount, self.shorter_at_end = frames, nstep, discount, shorter_at_end
+        self._finder = WindowFinder(frames, nstep, shorter_at_end)
+
+    def __len__(self) -> int:
+        """Transitions held, a complete n-step window begins at most of them."""
+        return self.frames.counter(Counter.TRANSITIONS)
+
+    __copy__ = refuse_copy
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Sampler, (self.frames, self.nstep, self.discount, self.shorter_at_end)
+
+    def stats(self) -> ReplayStats:
+        """Counts and bytes now."""
+        layout, counter = self.frames.layout, self.frames.counter
+        tail, head = self.frames.bounds()
+        transitions = counter(Counter.TRANSITIONS)
+        return ReplayStats(
+            transitions=transitions,
+            frames=head - tail - self.frames.empty_rows(tail, head),
+            payload_bytes=counter(Counter.PAYLOAD_BYTES),
+            index_bytes=(head - tail) * sum(column.row_bytes for column in layout.index),
+            reference_bytes=counter(Counter.REFERENCE_BYTES),
+            scalar_bytes=(head - tail) * sum(column.row_bytes for column in layout.scalars),
+            total_bytes=counter(Counter.ALLOCATED_BYTES),
+            stacked_bytes=transitions * layout.frame_stack * layout.frame_bytes,
+        )
+
+    def can_sample(self) -> bool:
+        """Whether a batch can be drawn without another step being added: there is a complete window.
+
+        `len` does not tell: a window takes `nstep` transitions of one episode. Cheap enough to ask at each step.
+        """
+        return self._finder.any()
+
+    def draw(self, batch_size: int, rng: np.random.Generator) -> ReplayBatch:
+        """A batch drawn uniformly from all complete windows, in new memory.
+
+        Raises:
+            EmptyBufferError: there is no complete window.
+        """
+        spec = BatchSpec.of(self.frames.layout, batch_size)
+        place, length = self.draw_into(spec, rng, lambda length: BatchPlace(spec, length))
+        return place.batch(place.window(length))
+
+    def draw_into(
+        self, spec: BatchSpec, rng: np.random.Generator, place_for: Callable[[int], BatchPlace]
+    ) -> tuple[BatchPlace, int]:
+        """Draw a batch into the place that `place_for` gives for so many frames a transition; return both."""
+        for _ in range(MAX_OVERRUNS):
+            try:
+                windows = self._finder.draw(spec.size, rng)
+                place = place_for(windows.frames.shape[1])
+                if self._read(windows, place):
+                    return place, windows.frames.shape[1]
+            except OverrunError:
+                pass
+            time.sleep(0)  # the writer runs ahead of us: let it
+        raise ReplayError(
+            f"{MAX_OVERRUNS} batches in a row were evicted while they were read: expected a capacity well above what "
+            "is written during one batch; raise it or write more slowly"
+        )
+
+    def _read(self, windows: Windows, place: BatchPlace) -> bool:
+        """Copy and decode windows into `place`; False when some of it was evicted meanwhile."""
+        frames, (count, length) = self.frames, windows.frames.shape
+        height, width, channels = frames.layout.frame_shape
+        images = place.window(length).reshape(count, length, channels, height, width)
+        place.action[:] = frames.column("action", windows.steps[:, 1])
+        place.reward[:], place.discount[:] = self._returns(windows.steps)
+        if channels == 1:  # frames are stored (H, W, C), so these can be decoded in place
+            return self._decode(windows.frames, windows.oldest, images.reshape(-1, height, width, 1))
+        # A piece of near windows at a time: they use the same references.
+        order, at_once = np.argsort(windows.frames[:, -1]), max(1, PIECE_BYTES // images[0].nbytes)
+        for piece in np.split(order, range(at_once, count, at_once)):
+            pixels = frames.scratch("pixels", len(piece) * length)
+            if not self._decode(windows.frames[piece], windows.oldest, pixels):
+                return False
+            images[piece] = pixels.reshape(-1, length, height, width, channels).transpose(0, 1, 4, 2, 3)
+        return True
+
+    def _decode(self, rows: Rows, oldest: int, out: NDArray[np.uint8]) -> bool:
+        """Decode frames (N, L) into `out` (N * L, H, W, C); False when some of them were evicted meanwhile."""
+        coded = self.frames.fetch(rows.reshape(-1), out)
+        if not self.frames.intact(oldest):
+            return False
+        self.frames.decode(coded, out)
+        return True
+
+    def _returns(self, steps: Rows) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """n-step reward and discount of windows with steps (B, n + 1), (B, 1) each.
+
+        reward = sum over k of (product over j < k of gamma * d_j) * r_k, discount = product of all gamma * d_j; both
+        over the steps after the first observation, as many as the window spans.
+        """
+        after = steps[:, 1:]
+        reward = self.frames.column("reward", after).astype(np.float64)
+        factor = self.frames.column("discount", after).astype(np.float64) * self.discount
+        if self.shorter_at_end:
+            past = after == steps[:, :-1]
+            reward[past], factor[past] = 0, 1
+        product = np.cumprod(factor, axis=1)
+        reward[:, 1:] *= product[:, :-1]
+        return reward.sum(axis=1, keepdims=True).astype(np.float32), product[:, -1:].astype(np.float32)

@@ -1,0 +1,200 @@
+"""Complete n-step windows: which ones a buffer holds, and uniform draws from them.
+
+Drawing rows until enough of them end a window costs the same whatever the buffer's size. Only where few rows do, all
+windows are listed, once in each process: the list is then extended by new rows and loses those that left. It always is
+what looking at all rows anew would give, as a window never changes, and none ends at a row that is there already unless
+an episode is found to have ended there. So it does not matter which process draws, nor what it drew before.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diffreplay.errors import EmptyBufferError
+from diffreplay.store import NO_ROW, Counter, Flag, FrameReader, OverrunError, Rows
+
+SPARSE = 64  # rows to look at for each window found, beyond which the windows are listed
+LOOK_STEPS = 1 << 18  # followed at once
+NEWEST_ROWS = 64  # among which a window most likely ends if any does
+
+
+class Windows(NamedTuple):
+    """Complete n-step windows: their steps, and the frames of their two observations."""
+
+    steps: Rows  # (B, n + 1) rows of the steps t, t + 1, ..., t + n; the last one again where a window is shorter
+    frames: Rows  # (B, W) rows of the frames of both observations; NO_ROW is a frame of zeros
+    oldest: int  # the oldest row that any of it needs
+
+
+class Look(NamedTuple):
+    """What was found about some windows, those apart that nothing speaks for."""
+
+    numbers: Rows  # (N,)
+    steps: Rows  # (N, n + 1): the last step and the n before it; less than `tail` where an episode begins later
+    places: NDArray[np.intp]  # (C,) of the complete ones among them, ascending
+    oldest: Rows  # (C,) the oldest row that each of these needs
+
+
+class Listed(NamedTuple):
+    """All complete windows that end before row `head`."""
+
+    head: int
+    numbers: Rows  # (L,), ascending
+    oldest: Rows  # (L,) the oldest row that each needs
+    runs: Rows  # (n + 1,): [k] the newest step that n - k steps of its episode follow, or NO_ROW
+    unfinished: Rows  # steps that none follows and that are not known to end an episode, ascending
+
+
+class WindowFinder:
+    """Finds windows of `nstep` steps in one store, in any process and thread.
+
+    A window is named by a number: the row of its last step, times the kinds of windows that may end at a row, plus by
+    how many steps it is shorter than `nstep`. Only at an episode's end it may be.
+
+    Args:
+        frames: the store.
+        nstep: steps that a window spans.
+        shorter_at_end: or fewer, where it ends with its episode.
+    """
+
+    def __init__(self, frames: FrameReader, nstep: int, shorter_at_end: bool = False) -> None:
+        self.frames, self.nstep = frames, nstep
+        self._kinds = nstep if shorter_at_end else 1
+        self._at_once = max(1, LOOK_STEPS // (nstep + 1))
+        nothing = np.empty(0, np.int64)
+        self._listed = Listed(0, nothing, nothing, np.full(nstep + 1, NO_ROW), nothing)
+        self._empty = False  # as the last draw found
+
+    def any(self) -> bool:
+        """Whether there is a complete window. While there is none, no row is looked at twice, but for the newest."""
+        tail, head = self.frames.bounds()
+        newest = np.arange(max(tail, head - NEWEST_ROWS) * self._kinds, head * self._kinds)
+        return len(self._look(newest, tail).places) > 0 or len(self._list(tail, head).numbers) > 0
+
+    def draw(self, count: int, rng: np.random.Generator) -> Windows:
+        """`count` windows, drawn uniformly from all complete ones.
+
+        Raises:
+            EmptyBufferError: there is none.
+            OverrunError: rows were evicted meanwhile.
+        """
+        if self._empty:
+            self._empty = not self.any()
+        tail, head = self.frames.bounds()
+        kinds, at_once = self._kinds, self._at_once * min(self._kinds, 16)
+        kept, missing, drawn, found, more = [], count, 0, 0, count + count // 8 + 8
+        more = min(more * kinds, max(more, at_once))
+        while head > tail and not self._empty and drawn <= SPARSE * kinds * (found + 16):
+            steps = self._steps(rng.integers(tail * kinds, head * kinds, more), tail)
+            kept.append(steps[:missing])
+            missing -= len(kept[-1])
+            if not missing:
+                return self._windows(np.concatenate(kept), tail)
+            drawn, found = drawn + more, found + len(steps)
+            more = min(missing * drawn // max(found, 1) * 9 // 8 + 8 * kinds, 4 * drawn, at_once)
+            if more > (head - tail) * kinds:
+                break
+        numbers = self._list(tail, head).numbers
+        self._empty = not len(numbers)
+        if self._empty:
+            if not self.frames.intact(tail):
+                raise OverrunError
+            raise EmptyBufferError(self._what_is_missing(tail, head))
+        kept.append(self._steps(numbers[rng.integers(0, len(numbers), missing)], tail))
+        if len(kept[-1]) < missing:
+            raise OverrunError
+        return self._windows(np.concatenate(kept), tail)
+
+    def _steps(self, numbers: Rows, tail: int) -> Rows:
+        """Steps (N', n + 1) of windows, as in `Windows`, leaving out the incomplete ones."""
+        look = self._look(numbers, tail)
+        steps = look.steps[look.places]
+        if self._kinds == 1:
+            return steps
+        shorter = look.numbers[look.places] % self._kinds
+        return np.take_along_axis(steps, np.minimum(np.arange(self.nstep + 1) + shorter[:, None], self.nstep), axis=1)
+
+    def _look(self, numbers: Rows, tail: int) -> Look:
+        """Follow the steps back from the last ones, as far as they go."""
+        frames, kinds = self.frames, self._kinds
+        last = numbers if kinds == 1 else numbers // kinds
+        flags = frames.column("flags", last)
+        possible = (flags & Flag.CONTEXT) == 0
+        if kinds > 1:
+            possible &= (numbers % kinds == 0) | ((flags & Flag.LAST) != 0)
+        numbers, step = numbers[possible], last[possible]
+        steps, places = np.full((len(numbers), self.nstep + 1), NO_ROW), np.arange(len(numbers))
+        steps[:, -1] = step
+        for k in range(self.nstep - 1, -1, -1):
+            step = steps[:, k][places] = frames.previous_steps(step)
+            held = step >= tail
+            places, step = places[held], step[held]
+        if kinds > 1:
+            step = steps[np.arange(len(numbers)), numbers % kinds]
+            places = np.flatnonzero(step >= tail)
+            step = step[places]
+        stacks = frames.stacks(step)
+        needed = frames.oldest_needed(stacks.reshape(-1)).reshape(stacks.shape)
+        oldest = np.where(stacks == NO_ROW, stacks[:, -1:], needed).min(axis=1)
+        whole = oldest >= tail
+        return Look(numbers, steps, places[whole], oldest[whole])
+
+    def _windows(self, steps: Rows, tail: int) -> Windows:
+        obs, next_obs = self.frames.stacks(steps[:, 0]), self.frames.stacks(steps[:, -1])
+        shared = max(obs.shape[1] - self.nstep, 0)
+        if shared and not np.array_equal(obs[:, -shared:], next_obs[:, :shared]):
+            shared = 0  # a stack in between was stored anew
+        window = np.concatenate([obs, next_obs[:, shared:]], axis=1)
+        oldest = self.frames.oldest_needed(window.reshape(-1))
+        oldest = oldest[oldest >= 0]
+        return Windows(steps, window, int(oldest.min()) if len(oldest) else tail)
+
+    def _list(self, tail: int, head: int) -> Listed:
+        """All complete windows in rows [tail, head)."""
+        before, kinds = self._listed, self._kinds
+        held = before.oldest >= tail
+        numbers, oldest = [before.numbers[held]], [before.oldest[held]]
+        runs, unfinished = before.runs, before.unfinished[before.unfinished >= tail]
+
+        def look_at(some: Rows) -> Look:
+            look = self._look(some, tail)
+            numbers.append(look.numbers[look.places])
+            oldest.append(look.oldest)
+            return look
+
+        for first in range(max(before.head, tail), head, self._at_once):
+            look = look_at(np.arange(first, min(first + self._at_once, head)) * kinds)
+            runs = np.maximum(runs, look.steps.max(axis=0, initial=NO_ROW))
+            if kinds > 1:
+                unfinished = np.setdiff1d(np.append(unfinished, look.steps[:, -1]), look.steps[:, -2])
+        # That an episode has ended may become known long after its last step.
+        ended = (self.frames.column("flags", unfinished) & Flag.LAST) != 0
+        shorter = np.add.outer(unfinished[ended] * kinds, np.arange(1, kinds)).reshape(-1)
+        for first in range(0, len(shorter), self._at_once):
+            look_at(shorter[first : first + self._at_once])
+        every = np.concatenate(numbers)
+        order = np.argsort(every, kind="stable")  # quick where they are in order
+        # Replaced as a whole: where two threads are at it, either one's is right.
+        self._listed = Listed(
+            max(before.head, head), every[order], np.concatenate(oldest)[order], runs, unfinished[~ended]
+        )
+        return self._listed
+
+    def _what_is_missing(self, tail: int, head: int) -> str:
+        wanted = f"one complete window of {self.nstep + 1} steps of one episode"
+        if self._kinds > 1:
+            wanted += ", or of fewer up to an episode's end,"
+        expected = f"expected at least {wanted} to sample from"
+        transitions, longest = self.frames.counter(Counter.TRANSITIONS), int((self._listed.runs >= tail).sum())
+        found = f"{expected}, got {head - tail} frames without any"
+        if not longest:
+            return f"{found}; add steps first"
+        found += f": {transitions} transitions, of one episode at most {longest} steps"
+        if longest > self.nstep:
+            return f"{found}, whose oldest frames have left; raise capacity or max_bytes"
+        if self._kinds > 1:
+            return f"{found}; add steps until the episode ends"
+        return f"{found}; add longer episodes, lower nstep, which is {self.nstep}, or set shorter_at_end=True"

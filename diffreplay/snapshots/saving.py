@@ -1,0 +1,131 @@
+"""Incremental, crash-safe snapshots of a replay buffer. docs/snapshots.md describes the format.
+
+A snapshot is a directory of files that never change, and a manifest that names them. Saving writes files for what
+is new, then replaces the manifest in one step: whenever it is interrupted, the manifest that is there names a
+complete state. The manifest before it stays, with its files, so that a program that saves other things, too, can
+go back to the state that fits them. Frames stay coded throughout.
+"""
+
+from __future__ import annotations
+
+import secrets
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from diffreplay import codecs
+from diffreplay.errors import CorruptDataError, SharedMemoryError
+from diffreplay.snapshots.commits import abandon, check_alone, commit, delete_leftovers
+from diffreplay.snapshots.files import Lock, make_directory
+from diffreplay.snapshots.manifest import SEGMENT_ROWS, FileEntry, Manifest, find_manifest, kept_manifests
+from diffreplay.snapshots.merging import files_to_merge
+from diffreplay.snapshots.restore import restore
+from diffreplay.snapshots.segments import is_there, row_bytes, segment_end, write_segment, write_set
+from diffreplay.snapshots.state import B, Buffer, describe, make, resume
+from diffreplay.store import Counter, FrameStore
+
+PATIENCE = 10.0  # seconds; most saves take less, and one that is refused only looks
+
+
+def save(replay: Buffer, directory: Path, base: str | None) -> str:
+    """Save a buffer, writing only what the commit `base` in `directory` does not hold yet; return the new commit.
+
+    Raises:
+        InUseError: another process saves there.
+        OSError: the directory cannot be written to. In both cases what was saved before is as it was.
+    """
+    state = describe(replay)
+    make_directory(directory)
+    with Lock(directory, PATIENCE):
+        kept = kept_manifests(directory)
+        check_alone(directory, kept, base)
+        delete_leftovers(directory, kept)
+        before = next((manifest for manifest in kept if manifest is not None and manifest.commit == base), None)
+        store, name = replay.store, secrets.token_hex(8)
+        try:
+            manifest = Manifest(
+                name,
+                store.tail,
+                store.head,
+                store._log_tail % store.layout.log_bytes,
+                _save_rows(store, directory, name, before.segments if before else []),
+                _save_sets(store, directory, name, before.sets if before else []),
+                state,
+            )
+            replay.commit_locks[directory.resolve()] = commit(directory, manifest, kept, base)
+        except BaseException:
+            abandon(directory, name)
+            raise
+    return name
+
+
+def _save_rows(store: FrameStore, directory: Path, name: str, saved: list[FileEntry]) -> list[FileEntry]:
+    """Write the rows that no file holds, those of files that have vanished among them; name all files in order."""
+    kept = [entry for entry in saved if entry.end > store.tail and is_there(directory, entry)]
+    begin, end = max(kept[-1].end if kept else 0, store.tail), store.head
+    if end - begin < SEGMENT_ROWS:
+        nbytes = int(store.lengths(np.arange(begin, end)).sum()) + (end - begin) * row_bytes(store.layout)
+        kept = kept[: len(kept) - files_to_merge(kept, end - begin, nbytes)]
+    segments, first = [], store.tail
+    for entry in [*kept, None]:
+        stop = entry.first if entry else end
+        while first < stop:
+            segments.append(write_segment(directory, name, store, first, segment_end(store, first, stop)))
+            first = segments[-1].end
+        if entry:
+            segments.append(entry)
+            first = entry.end
+    return segments
+
+
+def _save_sets(store: FrameStore, directory: Path, name: str, saved: list[FileEntry]) -> list[FileEntry]:
+    kept = {entry.first: entry for entry in saved if is_there(directory, entry)}
+    numbers = range(store.counter(Counter.SET_TAIL), store.counter(Counter.SET_HEAD))
+    return [kept.get(number) or write_set(directory, name, store, number) for number in numbers]
+
+
+def load(
+    cls: Callable[..., B],
+    directory: Path,
+    name: str | None,
+    codec: str | codecs.Codec | None,
+    skip_damaged: bool,
+    cap: int | str | None,
+) -> tuple[B, str | None]:
+    """The buffer that was saved as commit `name`, and the commit that it may add to: None if some of it is left out.
+
+    Its cap is still the saved one or, as what is made for a cap has no place for more, `cap` where that is higher.
+
+    Raises:
+        CorruptDataError: there is no snapshot, or a file of it is damaged or missing.
+        SharedMemoryError: there is too little memory for it.
+    """
+    try:
+        return _load(cls, directory, name, codec, skip_damaged, cap)
+    except (MemoryError, SharedMemoryError) as error:
+        raise SharedMemoryError(f"{directory}: expected memory for what its manifest describes: {error}") from error
+
+
+def _load(
+    cls: Callable[..., B],
+    directory: Path,
+    name: str | None,
+    codec: str | codecs.Codec | None,
+    skip_damaged: bool,
+    cap: int | str | None,
+) -> tuple[B, str | None]:
+    while True:
+        manifest = find_manifest(directory, name)
+        replay = make(cls, directory, manifest.buffer, codec, cap)
+        damage = restore(replay.store, directory, manifest, skip_damaged)
+        if not damage or find_manifest(directory, name).commit == manifest.commit:
+            break  # else another process saved meanwhile, and deleted what was being read
+    if damage and not skip_damaged:
+        others = f" (and {len(damage) - 1} more)" if len(damage) > 1 else ""
+        raise CorruptDataError(f"{damage[0]}{others}; load with skip_damaged=True to keep the rest")
+    for problem in damage:
+        warnings.warn(f"left out: {problem}", RuntimeWarning, stacklevel=4)
+    resume(replay, directory, manifest)
+    return replay, None if damage else manifest.commit

@@ -1,0 +1,136 @@
+"""Steps and transitions as the episodes that a store keeps: what follows what, and a warning where that looks wrong."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diffreplay.errors import InputError
+from diffreplay.store.layout import Counter
+from diffreplay.store.reader import NO_ROW
+from diffreplay.store.recent import KEPT, Recent
+from diffreplay.store.writer import FrameStore, same
+
+FEW_STRAYS = 2
+MANY_STRAYS = 10
+RETRY = 10_000  # strays before it is tried anew to find them, where that was in vain
+STRAYS = (
+    f"{MANY_STRAYS} transitions in a row began with an observation that is not the next_obs before it: give every "
+    "environment a stream= of its own, and add one-step transitions, from which the buffer makes those of n steps "
+    "itself (nstep=n); as they come, they take more time and memory, and no window goes over several of them"
+)
+AFTER_AN_END = (
+    "a transition began with the very observation at which its stream's episode had just ended: where a vector "
+    "environment resets itself, leave out the step after an end (autoreset mode NEXT_STEP), or give "
+    "infos['final_obs'][k] as the last next_obs (SAME_STEP)"
+)
+
+
+class EpisodeWriter:
+    """Adds to a store what has been checked, within a change of it.
+
+    Args:
+        store: where to.
+        capacity: transitions held at most.
+        blank: what the first step of an episode carries.
+        nstep: steps that a sampled transition spans.
+    """
+
+    def __init__(self, store: FrameStore, capacity: int, blank: tuple[Any, ...], nstep: int) -> None:
+        self._store, self._capacity, self._blank, self._nstep = store, capacity, blank, nstep
+        self._strays: dict[Any, int] = {}  # transitions in a row that did not follow the one before, of each stream
+        self._recent: dict[Any, Recent] = {}  # of the streams of which there are such
+        self._warned: set[str] = set()
+
+    def add_step(self, stream: Any, stack: NDArray[np.uint8], values: tuple[Any, ...], first: bool, last: bool) -> None:
+        """Append a step of an episode."""
+        is_open = self._store.is_open(stream)
+        if first and is_open:
+            warnings.warn("a first step came in mid-episode: the episode before counts as truncated", stacklevel=4)
+        if not first and not is_open:
+            raise InputError("time_step: expected a first step at an episode's start, got one that is not")
+        self._append(stack, values, stream, first=first)
+        self._store.set_open(stream, not last)
+
+    def add_transition(
+        self, stream: Any, before: NDArray[np.uint8], after: NDArray[np.uint8], values: tuple[Any, ...], ended: bool
+    ) -> None:
+        """Append the second step of a transition, and the first where it is not the newest one."""
+        follows = self._goes_on(stream, before)
+        recent = self._recent.get(stream)
+        if recent is not None:
+            self._append_found(recent, stream, before, after, values, ended, follows)
+        else:
+            if not follows:
+                self._append(before, self._blank, stream, first=True)
+            self._append(after, values, stream, first=False)
+        self._store.set_open(stream, not ended)
+
+    def _append_found(
+        self,
+        recent: Recent,
+        stream: Any,
+        before: NDArray[np.uint8],
+        after: NDArray[np.uint8],
+        values: tuple[Any, ...],
+        ended: bool,
+        follows: bool,
+    ) -> None:
+        """Append a transition whose frames may be found among the newest ones of its stream."""
+        store = self._store
+        self._make_room()
+        state = store.streams[stream]
+        if not follows or state.row < store.tail:
+            row = recent.step(before)
+            if row != NO_ROW:
+                store.go_back_to(row, before, stream)
+                recent.idle = 0
+            else:
+                store.add_observation(before, self._blank, stream, True, recent.older_at(before))
+                recent.note(before, state.row, False)
+        shifted = same(after[:-1], before[1:])
+        store.add_observation(after, values, stream, False, NO_ROW if shifted else recent.older_at(after, state.row))
+        recent.note(after, state.row, not ended)
+        recent.idle += 1
+        if recent.idle > KEPT:
+            del self._recent[stream]
+            self._strays[stream] = -RETRY
+
+    def _append(self, stack: NDArray[np.uint8], values: tuple[Any, ...], stream: Any, *, first: bool) -> None:
+        if not first:
+            self._make_room()
+        self._store.add_observation(stack, values, stream, first)
+
+    def _make_room(self) -> None:
+        """Evict until one more transition may be held."""
+        while self._store.counter(Counter.TRANSITIONS) >= self._capacity:
+            self._store.evict()
+
+    def _goes_on(self, stream: Any, obs: NDArray[np.uint8]) -> bool:
+        """Whether a transition from `obs` follows the one before; warns once of what is probably a mistake."""
+        known = self._store.streams.get(stream)
+        if known is None or known.row < self._store.tail:
+            return False
+        if same(obs, known.stack):
+            if not known.is_open:
+                self._warn_once(AFTER_AN_END)
+            elif self._strays:
+                self._strays.pop(stream, None)
+            return known.is_open
+        if known.is_open:
+            self._strays[stream] = self._strays.get(stream, 0) + 1
+            # Over more than one step, a window must not bridge what merely looks the same.
+            if self._strays[stream] == FEW_STRAYS and self._nstep == 1:
+                self._recent.setdefault(stream, Recent(self._store, stream))
+            if self._strays[stream] >= MANY_STRAYS:
+                self._warn_once(STRAYS)
+        return False
+
+    def _warn_once(self, message: str) -> None:
+        """Warn the caller of the buffer's `add_transition`."""
+        if message not in self._warned:
+            self._warned.add(message)
+            warnings.warn(message, RuntimeWarning, stacklevel=6)

@@ -1,0 +1,79 @@
+"""Finds the newest observations of a stream again: where transitions do not follow one another.
+
+So do those of several environments in one stream, and those that span several steps: `obs` was the `next_obs` of a
+transition some way back. What is found is compared byte by byte before it is used.
+"""
+
+from __future__ import annotations
+
+import zlib
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diffreplay.store.layout import Flag
+from diffreplay.store.reader import NO_ROW
+from diffreplay.store.writer import MAX_LINK, FrameStore, same
+
+KEPT = 64  # observations that are remembered: environments in turns, or steps that a transition spans, at most
+
+
+class Recent:
+    """Rows of the newest observations of one stream, by checksums of their pixels."""
+
+    def __init__(self, store: FrameStore, stream: Any) -> None:
+        self._store, self._stream = store, stream
+        self.idle = 0  # transitions since one was found, for who uses this
+        self._whole: dict[int, int] = {}  # of observations after which an episode goes on
+        self._newer: dict[int, int] = {}  # of all but their oldest frame
+
+    def note(self, stack: NDArray[np.uint8], row: int, goes_on: bool) -> None:
+        """Remember an observation (frame_stack, C, H, W) that was stored at `row`."""
+        if goes_on:
+            _put(self._whole, stack, row)
+        if len(stack) > 1:
+            _put(self._newer, stack[1:], row)
+
+    def step(self, stack: NDArray[np.uint8]) -> int:
+        """The row of that observation, if no step follows it yet; else NO_ROW."""
+        row = self._whole.get(zlib.crc32(stack.tobytes()), NO_ROW)
+        others = (state.row for name, state in self._store.streams.items() if name != self._stream)
+        if row in others or not self._holds(row, stack, Flag.CONTEXT | Flag.STARTS):
+            return NO_ROW
+        return row
+
+    def older_at(self, stack: NDArray[np.uint8], after: int = NO_ROW) -> int:
+        """A row whose newest frames are the older ones of `stack`; NO_ROW where there is none.
+
+        Where a row `after` is given, which is to be the step before, it needs no frame that leaves before those of
+        `after` do: readers rely on that.
+        """
+        older = stack[:-1]
+        row = self._newer.get(zlib.crc32(older.tobytes()), NO_ROW) if len(older) else NO_ROW
+        if not self._holds(row, older, Flag.CONTEXT):
+            return NO_ROW
+        if after != NO_ROW:
+            needed, before = (self._store.stacks(np.array([r]))[0] for r in (row, after))
+            needed, before = needed[1:], before[before != NO_ROW]
+            if np.any((needed != NO_ROW) & (needed < before.min(initial=after))):
+                return NO_ROW
+        return row
+
+    def _holds(self, row: int, frames: NDArray[np.uint8], without: int) -> bool:
+        """Whether a row is a published step without these flags whose newest frames are `frames`."""
+        store = self._store
+        if not store.tail <= row < store.head or store.head - row > MAX_LINK // 2:
+            return False
+        if int(store.column("flags", np.array([row]))[0]) & without:
+            return False
+        stack = store.readable_stack(row)
+        return stack is not None and same(stack[-len(frames) :], frames)
+
+
+def _put(table: dict[int, int], pixels: NDArray[np.uint8], row: int) -> None:
+    key = zlib.crc32(pixels.tobytes())
+    table.pop(key, None)  # so that the newest are the last
+    table[key] = row
+    if len(table) > KEPT:
+        del table[next(iter(table))]

@@ -1,0 +1,77 @@
+"""What the options of every kind of run have in common: types, lower bounds, and the choice of a compressed buffer.
+
+Light to import, as `drqv2.config` and `sb3_atari.config`, which use it, are to be.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any, TypeVar, get_type_hints
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from runs.errors import OptionError
+
+LONGEST_NAME = 200  # bytes, of the 255 that most file systems allow, with a time before it and a digest after it
+
+Options = TypeVar("Options")
+
+
+def typed(options: DictConfig, schema: type[Options]) -> Options:
+    """Hydra's `options` as an instance of the dataclass `schema`; OptionError names the one that does not fit."""
+    try:
+        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), options))
+    except OmegaConfBaseException as error:
+        reason = str(error.msg or error).splitlines()[0]
+        raise OptionError(f"option {error.full_key or error.key}: {reason}") from error
+    if not isinstance(config, schema):
+        raise TypeError(f"expected a {schema.__name__}, got {type(config).__name__}")
+    return config
+
+
+def option_names(schema: type) -> list[str]:
+    """All names that an option of the dataclass `schema` can be set by, `group.name` in nested ones."""
+    types = get_type_hints(schema)
+    names = [field.name for field in fields(schema)]
+    groups = [name for name in names if is_dataclass(types[name])]
+    return names + [f"{group}.{name}" for group in groups for name in option_names(types[group])]
+
+
+def shortened(name: str) -> str:
+    """A name for a folder that is not too long for a file system; what is cut off shows as a digest."""
+    encoded = name.encode()
+    if len(encoded) <= LONGEST_NAME:
+        return name
+    digest = hashlib.blake2b(encoded, digest_size=4).hexdigest()
+    return f"{encoded[:LONGEST_NAME].decode(errors='ignore')}...{digest}"
+
+
+def check_at_least(config: Any, bounds: Mapping[str, float]) -> None:
+    """OptionError where an option is less than its bound; None passes."""
+    for name, least in bounds.items():
+        value = getattr(config, name)
+        if value is not None and value < least:
+            raise OptionError(f"{name}={value}: expected at least {least}")
+
+
+def check_compression(half_compress: bool, full_compress: bool, codec: str | None) -> None:
+    """OptionError where the options that choose a compressed buffer contradict each other."""
+    if half_compress and full_compress:
+        raise OptionError(
+            "half_compress=true and full_compress=true exclude each other: keep half_compress for raw frames stored "
+            "once or full_compress for compressed ones"
+        )
+    if codec is not None and not full_compress:
+        raise OptionError(
+            f"codec={codec} has an effect with full_compress=true alone: add full_compress=true or drop codec"
+        )
+
+
+def chosen_codec(half_compress: bool, full_compress: bool, codec: str | None) -> str | None:
+    """Name of the compressed buffer's codec; None for the uncompressed baseline."""
+    if full_compress:
+        return codec or "zstd"
+    return "raw" if half_compress else None
