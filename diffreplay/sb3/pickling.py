@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import pickle
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,6 +16,9 @@ from diffreplay.errors import CorruptDataError, InputError
 from diffreplay.store import HEADER_BYTES, LOG_SEGMENT_BYTES, MAGIC, SET_SLOTS, VERSION, Counter, FrameStore, Ring
 
 PIECE_BYTES = 1 << 20
+
+# Under this name, pickles of the first version look for `Stream`.
+sys.modules.setdefault("diffreplay.frames", sys.modules[FrameStore.__module__])
 
 
 class Piece:
