@@ -27,9 +27,6 @@ NONSENSE = (LookupError, TypeError, ValueError, ArithmeticError, AttributeError,
 def describe(replay: ReplayBuffer) -> dict[str, Any]:
     """Everything but the frames, as JSON can hold it."""
     store = replay.store
-    for name in store.streams:
-        if not isinstance(name, int | str | np.integer):
-            raise InputError(f"stream: expected integers or strings as names to save them, got {name!r}")
     state: dict[str, Any] = {
         "arguments": [replay.capacity, replay.observation_shape, replay.action_shape],
         "options": {
