@@ -46,7 +46,7 @@ class Sampler:
         transitions = counter(Counter.TRANSITIONS)
         return ReplayStats(
             transitions=transitions,
-            frames=head - tail - self.frames.empty_rows(tail, head),
+            frames=head - tail - self.frames.stand_ins(tail, head),
             payload_bytes=counter(Counter.PAYLOAD_BYTES),
             index_bytes=(head - tail) * sum(column.row_bytes for column in layout.index),
             reference_bytes=counter(Counter.REFERENCE_BYTES),

@@ -45,9 +45,6 @@ B = TypeVar("B", bound=Buffer)
 def describe(replay: Buffer) -> dict[str, Any]:
     """Everything but the frames, as JSON can hold it."""
     store = replay.store
-    for name in store.streams:
-        if not isinstance(name, int | str | np.integer):
-            raise InputError(f"stream: expected integers or strings as names to save them, got {name!r}")
     state: dict[str, Any] = {
         "arguments": [replay.capacity, replay.observation_shape, replay.action_shape],
         "options": {

@@ -69,12 +69,14 @@ class FrameReader:
         block, row = np.divmod(rows, BLOCK_ROWS)
         return self.memory.columns[name][block % self.layout.blocks, row]
 
-    def empty_rows(self, tail: int, head: int) -> int:
-        """How many of the rows [tail, head) hold no frame, or one that was lost."""
-        flags, empty = self.memory.columns["flags"], Flag.CONTEXT | Flag.LOST
+    def stand_ins(self, tail: int, head: int) -> int:
+        """How many of the rows [tail, head) are there in place of frames that are stored elsewhere."""
+        column = self.memory.columns["flags"]
         blocks = np.arange(tail // BLOCK_ROWS, -(-head // BLOCK_ROWS))
-        inside = flags[blocks % self.layout.blocks].reshape(-1)[tail % BLOCK_ROWS :][: head - tail]
-        return int(np.count_nonzero((inside & empty) == empty))
+        flags = column[blocks % self.layout.blocks].reshape(-1)[tail % BLOCK_ROWS :][: head - tail]
+        kind = flags & (Flag.FIRST | Flag.CONTEXT | Flag.RESTART | Flag.LOST)
+        steps = np.flatnonzero(kind == Flag.RESTART | Flag.LOST)
+        return int(np.minimum(steps, self.layout.frame_stack - 1).sum())
 
     def stacks(self, rows: Rows) -> Rows:
         """Rows of the frames of each observation, (N,) to (N, frame_stack), oldest first; NO_ROW is zeros."""
