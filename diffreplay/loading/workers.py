@@ -138,7 +138,7 @@ class Workers:
             except Exception as error:  # it is raised where the workers are needed
                 self._failure = error
             if self._stopped:
-                self._end()
+                self._end(list(self._workers))
             ring(self._button, READY)
 
     def ring(self, number: int) -> None:
@@ -182,6 +182,9 @@ class Workers:
         self._deaths += 1
         # Killed before it was ready, it says nothing about the others; ended by itself, it never will be ready.
         if not self._were_ready and dead.number not in self._forgiven and (code is None or code >= 0):
+            others = list(self._workers)
+            self._workers.clear()
+            self._end(others)  # they would fail likewise, each with a message of its own
             raise WorkerError(self._why_not_ready(code))
         ending = _ending(code)
         if self._deaths >= DEATHS * self._count:
@@ -197,10 +200,10 @@ class Workers:
         if os.getpid() != self._owner:
             return
         self._stopped = True  # one that is being started is ended by who starts it
-        self._end()
+        self._end(list(self._workers))
 
-    def _end(self) -> None:
-        workers = list(self._workers)
+    @staticmethod
+    def _end(workers: list[Worker]) -> None:
         for worker in workers:
             worker.ask_to_end()
         for worker in workers:
