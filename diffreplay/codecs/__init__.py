@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from diffreplay.codecs.base import Buffer, Codec, Frame, SetPlanner
 from diffreplay.codecs.raw import RawCodec
-from diffreplay.codecs.references import STARTUP_SETS, select_references
-from diffreplay.codecs.sparse import SparseCodec, pixel_dtype
+from diffreplay.codecs.references import STARTUP_SETS as STARTUP_SETS  # for `estimate`
+from diffreplay.codecs.references import select_references
+from diffreplay.codecs.sparse import SparseCodec
+from diffreplay.codecs.sparse import pixel_dtype as pixel_dtype  # for benchmarks
 from diffreplay.codecs.zstd import ZstdCodec
 from diffreplay.errors import UnknownCodecError
 
@@ -28,7 +30,6 @@ def get(codec: str | Codec) -> Codec:
 
 __all__ = [
     "REGISTRY",
-    "STARTUP_SETS",
     "Buffer",
     "Codec",
     "Frame",
@@ -37,6 +38,5 @@ __all__ = [
     "SparseCodec",
     "ZstdCodec",
     "get",
-    "pixel_dtype",
     "select_references",
 ]
