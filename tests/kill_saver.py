@@ -19,7 +19,7 @@ from snapshot_tools import RestlessZstd, Writer, buffer, contents
 
 from diffreplay import ReplayBuffer
 
-LONGEST_SECONDS = 0.06
+LONGEST_SECONDS = 0.1
 
 
 def go_on(directory: Path, told: int, seed: int) -> None:
