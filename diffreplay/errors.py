@@ -1,7 +1,7 @@
 """Every exception that diffreplay raises on purpose.
 
-All derive from `ReplayError`, so one `except` catches them; the ones that a wrong argument causes are
-`ValueError` as well, and the one about a directory that is in use is an `OSError`.
+All derive from `ReplayError`, so one `except` catches them. Those that a wrong argument causes are `ValueError` as
+well; of the others, `CopyError` is a `TypeError` and `InUseError` an `OSError`.
 """
 
 
@@ -30,7 +30,7 @@ class ReadOnlyError(ReplayError):
 
 
 class CorruptDataError(ReplayError):
-    """Stored bytes do not decode to a frame of the expected size."""
+    """What is stored, in memory or on disk, is damaged or missing."""
 
 
 class CopyError(ReplayError, TypeError):
@@ -42,8 +42,8 @@ class SharedMemoryError(ReplayError):
 
 
 class WorkerError(ReplayError):
-    """A loader's worker process could not be started, or failed."""
+    """A loader's worker could not be started, or failed."""
 
 
 class InUseError(ReplayError, OSError):
-    """A running process uses this directory already; what is in it is as it was."""
+    """A running process uses the directory already; what is in it is as it was."""

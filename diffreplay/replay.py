@@ -47,7 +47,8 @@ class ReplayBuffer(Sampler):
     """A replay buffer in shared memory that stores every frame once, losslessly coded.
 
     One process writes: the one that made it. Its threads may add, save and sample at the same time; adding and saving
-    take turns. Other processes read over the same memory; see `make_replay_loader`.
+    take turns. Other processes sample from the same memory, see `make_replay_loader`; adding there raises
+    `ReadOnlyError`.
 
     Args:
         capacity: transitions kept; an episode of T steps holds T - 1. The oldest frames leave first.
@@ -61,12 +62,13 @@ class ReplayBuffer(Sampler):
             follow, it spans those. Else, as in DrQ-v2, the last `nstep` - 1 steps of an episode start none, and
             an episode of fewer steps holds none.
         codec: "raw", "sparse", "zstd" or a codec instance.
-        max_bytes: hard cap on `stats().total_bytes` and on what `add` takes for a moment; the oldest frames leave.
+        max_bytes: hard cap on `stats().total_bytes` and what `add` takes for a moment besides; the oldest frames leave.
         seed: of `sample`.
 
     Raises:
         InputError: an argument makes no sense.
         UnknownCodecError: no such codec.
+        SharedMemoryError: the system gives no such memory.
     """
 
     def __init__(
@@ -162,8 +164,9 @@ class ReplayBuffer(Sampler):
     ) -> None:
         """Append a Gymnasium style transition.
 
-        `obs` is stored only when it is not the `next_obs` of the stream's transition before, with which an
-        episode begins anew.
+        Where `obs` is the `next_obs` of the stream's transition before, it is stored already. Else it begins an
+        episode. A RuntimeWarning tells once of what looks like a mistake: the reset of a vector environment, or a
+        forgotten `stream`.
 
         Args:
             obs: (frame_stack * C, H, W) uint8; copied.
@@ -184,7 +187,7 @@ class ReplayBuffer(Sampler):
         self.store.change(self._episodes.add_transition, name, name, before, after, values, terminated or truncated)
 
     def sample(self, batch_size: int) -> ReplayBatch:
-        """A batch drawn uniformly from all complete windows, on the CPU.
+        """A batch drawn uniformly from all complete windows, on the CPU, with the buffer's own generator.
 
         Raises:
             EmptyBufferError: there is no complete window yet.
@@ -212,6 +215,7 @@ class ReplayBuffer(Sampler):
             The commit that holds this state; the directory keeps the newest commit and the one before.
 
         Raises:
+            InputError: the buffer is larger than what a snapshot holds, or has too many or too long names of streams.
             InUseError: another running process has saved to it; the snapshot in it is as it was.
             OSError: it cannot be written to; the snapshot in it is as it was, and what was written of the new one is
                 deleted.
@@ -231,7 +235,7 @@ class ReplayBuffer(Sampler):
         skip_damaged: bool = False,
         max_bytes: int | Literal["saved"] | None = "saved",
     ) -> ReplayBuffer:
-        """The buffer that was saved, in new memory; it may add to the same snapshot.
+        """The buffer that was saved, in new memory; it may save to the same directory again.
 
         Args:
             directory: of `save`.

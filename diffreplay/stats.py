@@ -11,7 +11,7 @@ class ReplayStats:
 
     Attributes:
         transitions: transitions held; an episode of T steps holds T - 1.
-        frames: frames stored.
+        frames: frames stored, those that a damaged snapshot lost included until they leave.
         payload_bytes: coded frames.
         index_bytes: what finds them: place, stacking and episode of each frame.
         reference_bytes: shared reference frames.

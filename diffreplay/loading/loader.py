@@ -71,7 +71,8 @@ class ReplayDataset(IterableDataset[ReplayBatch]):
 class ReplayLoader(DataLoader[ReplayBatch]):
     """A DataLoader of `ReplayBatch`es whose workers share the buffer's one copy; see `make_replay_loader`.
 
-    It never ends. Iterating again goes on with the batch after the last one that was delivered.
+    It never ends. Iterating again goes on with the batch after the last one that was delivered; so does `next` after an
+    exception. A `WorkerError` says where workers cannot start or keep dying.
     """
 
     def __init__(self, dataset: ReplayDataset, *, threads: bool, prefetch_factor: int, **options: Any) -> None:

@@ -31,7 +31,7 @@ class Sampler:
         self._finder = WindowFinder(frames, nstep, shorter_at_end)
 
     def __len__(self) -> int:
-        """Transitions held, a complete n-step window begins at most of them."""
+        """Transitions held; not all of them begin a complete window, see `can_sample`."""
         return self.frames.counter(Counter.TRANSITIONS)
 
     __copy__ = refuse_copy
@@ -56,9 +56,9 @@ class Sampler:
         )
 
     def can_sample(self) -> bool:
-        """Whether a batch can be drawn without another step being added: there is a complete window.
+        """Whether a batch can be drawn now, as there is a complete window. Cheap enough to ask at each step.
 
-        `len` does not tell: a window takes `nstep` transitions of one episode. Cheap enough to ask at each step.
+        `len` does not tell: a window takes `nstep` transitions of one episode.
         """
         return self._finder.any()
 
