@@ -53,10 +53,6 @@ def program(text: str, **options: Any) -> subprocess.CompletedProcess[str]:
     )
 
 
-def command_of(pid: int) -> str:
-    return Path(f"/proc/{pid}/cmdline").read_text()
-
-
 DEFAULT = """
     import multiprocessing
     {before}
