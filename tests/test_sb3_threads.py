@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import pickle
-import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -12,26 +11,9 @@ import numpy as np
 import pytest
 import torch as th
 from test_sb3_frames import SIDE, make
+from together import run_together
 
 from diffreplay.errors import InputError
-
-
-def run_together(*works: Callable[[], None]) -> None:
-    errors: list[BaseException] = []
-
-    def guarded(work: Callable[[], None]) -> None:
-        try:
-            work()
-        except BaseException as error:
-            errors.append(error)
-
-    threads = [threading.Thread(target=guarded, args=(work,)) for work in works]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if errors:
-        raise errors[0]
 
 
 @pytest.mark.parametrize("codec", ["sparse", "zstd"])

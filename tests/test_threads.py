@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from oracle import TimeStep
 from snapshot_tools import SIDE, make_directory
+from together import run_together
 
 from diffreplay import ReplayBuffer, make_replay_loader
 
@@ -58,30 +59,11 @@ def make(codec, capacity=100_000):
     return ReplayBuffer(capacity, (3, SIDE, SIDE), (2,), action_dtype="int64", frame_stack=3, codec=codec)
 
 
-def run(*calls):
-    """Run calls in threads; raise the first error of any of them."""
-    errors = []
-
-    def guarded(call):
-        try:
-            call()
-        except BaseException as error:
-            errors.append(error)
-
-    threads = [threading.Thread(target=guarded, args=(call,)) for call in calls]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if errors:
-        raise errors[0]
-
-
 @pytest.mark.parametrize("transitions", [False, True], ids=["add", "add_transition"])
 @pytest.mark.parametrize("codec", ["zstd", "sparse", "raw"])
 def test_threads_add_each_to_a_stream_of_its_own(codec, transitions):
     replay, count = make(codec), 1500
-    run(*(lambda stream=stream: add_steps(replay, stream, count, transitions) for stream in range(THREADS)))
+    run_together(*(lambda stream=stream: add_steps(replay, stream, count, transitions) for stream in range(THREADS)))
     replay.check_invariants()
     assert len(replay) == THREADS * count // EPISODE * (EPISODE - 1)
     for _ in range(10):
@@ -94,7 +76,9 @@ def test_threads_add_while_others_sample_save_and_verify(directory):
 
     def add():
         try:
-            run(*(lambda stream=stream: add_steps(replay, stream, 2500, stream % 2) for stream in range(THREADS)))
+            run_together(
+                *(lambda stream=stream: add_steps(replay, stream, 2500, stream % 2) for stream in range(THREADS))
+            )
         finally:
             done.set()
 
@@ -117,7 +101,7 @@ def test_threads_add_while_others_sample_save_and_verify(directory):
         while not done.is_set():
             assert replay.verify() == []
 
-    run(add, save, sample, verify)
+    run_together(add, save, sample, verify)
     replay.check_invariants()
     assert len(loaded) > 3 and len(set(loaded)) > 1
 
@@ -147,7 +131,7 @@ def test_every_commit_that_is_saved_beside_adding_loads(pause, directory):
         finally:
             done.set()
 
-    run(add, save)
+    run_together(add, save)
 
 
 def test_a_save_gets_its_turn_beside_threads_that_add_without_pause(directory):
@@ -169,4 +153,4 @@ def test_a_save_gets_its_turn_beside_threads_that_add_without_pause(directory):
         finally:
             done.set()
 
-    run(lambda: add(0), lambda: add(1), save)
+    run_together(lambda: add(0), lambda: add(1), save)
