@@ -190,9 +190,10 @@ class ReplayBuffer(Sampler):
         """A batch drawn uniformly from all complete windows, on the CPU, with the buffer's own generator.
 
         Raises:
+            InputError: `batch_size` is no positive integer.
             EmptyBufferError: there is no complete window yet.
         """
-        return self.draw(checks.positive("batch_size", batch_size), self.rng)
+        return self.draw(batch_size, self.rng)
 
     def check_invariants(self) -> None:
         """Recount and decode all that the buffer holds; for tests, as it takes time in proportion to that.

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from oracle import TimeStep
 
-from diffreplay import ReplayBuffer
+from diffreplay import ReplayBuffer, make_replay_loader
 from diffreplay.errors import EmptyBufferError, InputError, ReplayError, SharedMemoryError
 
 SHAPE = (3, 12, 12)
@@ -208,3 +208,7 @@ def test_sampling_an_empty_buffer():
 def test_bad_batch_size(batch_size):
     with pytest.raises(InputError, match=f"batch_size: expected a positive integer, got {batch_size}"):
         half_full().sample(batch_size)
+    with pytest.raises(InputError, match=f"batch_size: expected a positive integer, got {batch_size}"):
+        half_full().draw(batch_size, np.random.default_rng(0))
+    with pytest.raises(InputError, match=f"batch_size: expected a positive integer, got {batch_size}"):
+        make_replay_loader(half_full(), batch_size)

@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "checks": {"errors"},
     "codecs": {"errors"},
     "store": {"errors", "limits", "codecs"},
-    "loading": {"errors", "limits", "batch", "stats", "store"},
+    "loading": {"errors", "limits", "batch", "stats", "checks", "store"},
     "snapshots": {"errors", "codecs", "store"},
     "replay": {"errors", "limits", "batch", "checks", "codecs", "store", "loading", "snapshots"},
     "estimate": {"errors", "stats", "codecs", "store", "replay"},

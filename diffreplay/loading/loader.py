@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
+from diffreplay import checks
 from diffreplay.batch import ReplayBatch
 from diffreplay.errors import InputError
 from diffreplay.limits import usable_cores
@@ -36,9 +37,7 @@ class ReplayDataset(IterableDataset[ReplayBatch]):
     """
 
     def __init__(self, replay: Sampler, batch_size: int = 256, seed: int = 0) -> None:
-        if batch_size < 1:
-            raise InputError(f"batch_size: expected a positive integer, got {batch_size}")
-        self.replay, self.batch_size, self.seed = replay, batch_size, seed
+        self.replay, self.batch_size, self.seed = replay, checks.positive("batch_size", batch_size), seed
         self._notice = Notice(replay)
 
     def __iter__(self) -> Iterator[ReplayBatch]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from diffreplay import checks
 from diffreplay.batch import ReplayBatch
 from diffreplay.errors import ReplayError
 from diffreplay.loading.slots import BatchPlace, BatchSpec
@@ -66,9 +67,10 @@ class Sampler:
         """A batch drawn uniformly from all complete windows, in new memory.
 
         Raises:
+            InputError: `batch_size` is no positive integer.
             EmptyBufferError: there is no complete window.
         """
-        spec = BatchSpec.of(self.frames.layout, batch_size)
+        spec = BatchSpec.of(self.frames.layout, checks.positive("batch_size", batch_size))
         place, length = self.draw_into(spec, rng, lambda length: BatchPlace(spec, length))
         return place.batch(place.window(length))
 
