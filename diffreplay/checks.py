@@ -179,8 +179,14 @@ def single(name: str, value: Any, expected: str) -> Any:
 
 def positive(name: str, value: Any) -> int:
     """A whole number above 0."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        raise InputError(f"{name}: expected a positive integer, got {value!r}")
+    return at_least(1, name, value)
+
+
+def at_least(least: int, name: str, value: Any) -> int:
+    """A whole number that is not below `least`."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+        expected = "a positive integer" if least == 1 else f"an integer from {least} on"
+        raise InputError(f"{name}: expected {expected}, got {value!r}")
     return int(value)
 
 

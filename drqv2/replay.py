@@ -107,10 +107,10 @@ class CompressedReplay:
         """
         try:
             return {"commit": self._buffer.save(self._directory), "loader": self._loader.state_dict()}
-        except OSError as error:
-            raise cannot_save(self._directory, error) from error
         except ReplayError as error:
             raise OptionError(f"{self._directory} cannot be written: {error}") from error
+        except OSError as error:
+            raise cannot_save(self._directory, error) from error
 
     def go_on(self, saved: dict[str, Any]) -> None:
         """Have the loader go on where `save` was called."""

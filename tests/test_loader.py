@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -265,3 +266,22 @@ def test_bad_arguments_are_refused(replay: diffreplay.ReplayBuffer) -> None:
         diffreplay.make_replay_loader(replay, num_workers=-1)
     with pytest.raises(diffreplay.errors.InputError, match="batch_size"):
         diffreplay.make_replay_loader(replay, batch_size=0)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"num_workers": "2"},
+        {"num_workers": 1.5},
+        {"prefetch_factor": 0},
+        {"seed": -1},
+        {"seed": 1.5},
+        {"multiprocessing_context": "nope"},
+        {"replay": "x"},
+    ],
+    ids=str,
+)
+def test_each_bad_argument_is_named(replay: diffreplay.ReplayBuffer, arguments: dict[str, Any]) -> None:
+    (name,) = arguments
+    with pytest.raises(diffreplay.errors.InputError, match=f"{name}: expected"):
+        diffreplay.make_replay_loader(**{"replay": replay, **arguments})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from functools import partial
+from multiprocessing import get_all_start_methods
 from multiprocessing.context import BaseContext
 from typing import Any
 
@@ -174,10 +175,16 @@ def make_replay_loader(
     Raises:
         InputError: an argument makes no sense.
     """
-    if num_workers < 0 or (num_workers and prefetch_factor < 1):
-        raise InputError(f"expected num_workers >= 0 and prefetch_factor >= 1, got {num_workers} and {prefetch_factor}")
+    if not isinstance(replay, Sampler):
+        raise InputError(f"replay: expected a ReplayBuffer, got {type(replay).__name__}")
+    num_workers = checks.at_least(0, "num_workers", num_workers)
+    if num_workers:
+        prefetch_factor = checks.positive("prefetch_factor", prefetch_factor)
+    if isinstance(multiprocessing_context, str) and multiprocessing_context not in get_all_start_methods():
+        known = ", ".join(get_all_start_methods())
+        raise InputError(f"multiprocessing_context: expected one of {known}, got {multiprocessing_context!r}")
     return ReplayLoader(
-        ReplayDataset(replay, batch_size, seed),
+        ReplayDataset(replay, batch_size, checks.at_least(0, "seed", seed)),
         threads=threads,
         prefetch_factor=prefetch_factor,
         num_workers=num_workers,

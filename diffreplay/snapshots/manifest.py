@@ -87,11 +87,10 @@ def find_manifest(directory: Path, commit: str | None) -> Manifest:
     manifest = read_manifest(directory)
     if commit is None or manifest.commit == commit:
         return manifest
-    previous = read_manifest(directory, PREVIOUS)
-    if previous.commit != commit:
-        raise CorruptDataError(
-            f"{directory}: expected commit {commit}, got {manifest.commit} and before it {previous.commit}"
-        )
+    previous = read_manifest(directory, PREVIOUS) if (directory / PREVIOUS).exists() else None
+    if previous is None or previous.commit != commit:
+        before = "none" if previous is None else previous.commit
+        raise CorruptDataError(f"{directory}: expected commit {commit}, got {manifest.commit} and before it {before}")
     return previous
 
 
