@@ -7,10 +7,10 @@ import time
 
 import numpy as np
 import pytest
-from oracle import TimeStep
 from snapshot_tools import SIDE, make_directory
 
 from diffreplay import ReplayBuffer, make_replay_loader
+from diffreplay.testing import TimeStep
 
 assert make_directory  # a fixture
 
