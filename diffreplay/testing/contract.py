@@ -199,7 +199,7 @@ def _check_buffer(codec: Codec, seed: int) -> None:
         raise
     except Exception as error:
         raise CodecError(
-            f"codec {codec.name!r}: expected a ReplayBuffer to add and sample {len(frames)} steps of {PLAIN}, "
+            f"codec {codec.name!r}: expected a ReplayBuffer to add and sample {len(frames)} frames of 40 x 36, "
             f"got {type(error).__name__}: {error!s:.300}"
         ) from error
     for batch in batches:
