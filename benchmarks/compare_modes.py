@@ -20,9 +20,10 @@ import torch
 
 from benchmarks import loader
 from benchmarks.common import family_pss
-from benchmarks.episodes import EpisodeStream, Step
+from benchmarks.episodes import EpisodeStream
 from benchmarks.memory import warm
 from benchmarks.recordings import Recording
+from diffreplay.testing import TimeStep
 from drqv2.appearance import to_grayscale
 from drqv2.disk_replay import DiskReplay
 
@@ -134,7 +135,7 @@ def fill(mode: Mode, recording: Recording, folder: Path, transitions: int, worke
     return filled
 
 
-def _add(replay: Any, steps: Iterable[Step]) -> list[float]:
+def _add(replay: Any, steps: Iterable[TimeStep]) -> list[float]:
     """Processor seconds of each `add`."""
     costs = []
     for step in steps:

@@ -6,32 +6,15 @@ Each step's action holds the step's number, so that every sampled transition say
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 import diffreplay
 from benchmarks.recordings import Frames, Recording
+from diffreplay.testing import TimeStep
 
 ACTION_DIM = 6  # as the walker's
-
-
-class Step(NamedTuple):
-    """A dm_env style time step."""
-
-    observation: Frames  # (frame_stack * C, H, W)
-    action: NDArray[Any]  # tells the step's number
-    reward: float
-    discount: float
-    begins: bool
-    ends: bool
-
-    def first(self) -> bool:
-        return self.begins
-
-    def last(self) -> bool:
-        return self.ends
 
 
 class EpisodeStream:
@@ -64,7 +47,7 @@ class EpisodeStream:
             **options,
         )
 
-    def steps(self, first_episode: int = 0) -> Iterator[Step]:
+    def steps(self, first_episode: int = 0) -> Iterator[TimeStep]:
         """Endless steps, from the start of an episode on."""
         number = first_episode
         while True:
@@ -101,10 +84,10 @@ class EpisodeStream:
         shift = turn // 2 % self.shifts
         return np.roll(frames, shift, axis=2) if shift else frames
 
-    def _episode(self, frames: Frames, first_number: int) -> Iterator[Step]:
+    def _episode(self, frames: Frames, first_number: int) -> Iterator[TimeStep]:
         window = [frames[0]] * self.recording.frame_stack
         for t, frame in enumerate(frames):
             window = [*window[1:], frame]
             action = np.full(ACTION_DIM, first_number + t, np.float32)
             reward = (first_number + t) % 7
-            yield Step(np.concatenate(window), action, float(reward), 1.0, t == 0, t == len(frames) - 1)
+            yield TimeStep(np.concatenate(window), action, float(reward), 1.0, t == 0, t == len(frames) - 1)

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 import diffreplay
 from benchmarks.common import family_pss, machine, print_table
-from benchmarks.episodes import Step
+from diffreplay.testing import TimeStep
 
 SIDE, STREAMS, STACK, NSTEP, GAMMA = 84, 3, 3, 3, 0.99
 BATCH, CAPACITY, WORKERS = 256, 20_000, 4
@@ -84,15 +84,15 @@ class World:
         back = np.minimum(np.arange(STACK)[::-1], age[:, None])
         return self.frames((number[:, None] - STREAMS * back).reshape(-1)).reshape(len(number), STACK, SIDE, SIDE)
 
-    def next_step(self, stream: int) -> Step:
+    def next_step(self, stream: int) -> TimeStep:
         """The step that a stream goes on with: the same until `added` is called."""
         ends, age = self._ends[stream], self._ages[stream]
         action = np.array([len(ends) * STREAMS + stream, age])
         last = age == self._lengths[stream] - 1
         observation = self.observations(action[:1], action[1:])[0]
-        return Step(observation, action, float(action[0] % 1000), float(not last), age == 0, last)
+        return TimeStep(observation, action, float(action[0] % 1000), float(not last), age == 0, last)
 
-    def added(self, stream: int, step: Step) -> None:
+    def added(self, stream: int, step: TimeStep) -> None:
         """Note that the step is stored."""
         self._ages[stream] = 0 if step.last() else self._ages[stream] + 1
         if step.last():
@@ -290,7 +290,7 @@ def saving(directory: Path, gigabytes: float, seed: int) -> None:
     def add(steps: int) -> None:
         for t in range(steps):
             frame = rng.integers(0, 256, (1, SIDE, SIDE), np.uint8)
-            replay.add(Step(frame, np.zeros(1, np.int64), 0.0, 1.0, t == 0, t == steps - 1))
+            replay.add(TimeStep(frame, np.zeros(1, np.int64), 0.0, 1.0, t == 0, t == steps - 1))
 
     def save() -> tuple[float, int]:
         before = {path.name for path in directory.iterdir()}

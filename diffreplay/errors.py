@@ -18,7 +18,7 @@ class IndexingError(InputError, IndexError):
 
 
 class UnknownCodecError(InputError):
-    """No codec of that name is registered."""
+    """No codec of that name is registered, or what a package registers as one cannot be used."""
 
 
 class EmptyBufferError(ReplayError):
@@ -31,6 +31,10 @@ class ReadOnlyError(ReplayError):
 
 class CorruptDataError(ReplayError):
     """What is stored, in memory or on disk, is damaged or missing."""
+
+
+class CodecError(ReplayError):
+    """A codec breaks its contract; `diffreplay.testing.check_codec` raises it."""
 
 
 class CopyError(ReplayError, TypeError):

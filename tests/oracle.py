@@ -7,29 +7,12 @@ windows there are; only how far eviction by bytes got it has to ask, and checks 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 
 from diffreplay import ReplayBuffer
 from diffreplay.store.layout import Flag
-
-
-class TimeStep(NamedTuple):
-    """A dm_env style step."""
-
-    observation: np.ndarray
-    action: np.ndarray
-    reward: float
-    discount: float
-    is_first: bool
-    is_last: bool
-
-    def first(self):
-        return self.is_first
-
-    def last(self):
-        return self.is_last
+from diffreplay.testing import TimeStep
 
 
 @dataclass(eq=False)

@@ -15,12 +15,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from oracle import Oracle, TimeStep
+from oracle import Oracle
 
 from diffreplay import ReplayBuffer, codecs
 from diffreplay.codecs.base import SetPlanner
 from diffreplay.snapshots.manifest import MANIFEST, read_manifest
 from diffreplay.store.layout import SET_SLOTS, Counter
+from diffreplay.testing import TimeStep
 
 SIDE = 16
 

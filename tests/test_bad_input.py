@@ -7,10 +7,10 @@ import warnings
 
 import numpy as np
 import pytest
-from oracle import TimeStep
 
 from diffreplay import ReplayBuffer, make_replay_loader
 from diffreplay.errors import EmptyBufferError, InputError, ReplayError, SharedMemoryError
+from diffreplay.testing import TimeStep
 
 SHAPE = (3, 12, 12)
 STACK = np.arange(432, dtype=np.uint8).reshape(SHAPE)

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from benchmark_tools import record
-from oracle import TimeStep
 
 from benchmarks import recordings
 from diffreplay import ReplayBuffer, codecs
+from diffreplay.testing import TimeStep
 
 
 def step(stack: np.ndarray, first: bool) -> TimeStep:

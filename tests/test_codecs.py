@@ -1,4 +1,4 @@
-"""Every codec in the registry: round trips, sizes, and what it does with damaged bytes."""
+"""Every codec in the registry: the contract, what is coded at all, and in how many bytes."""
 
 from __future__ import annotations
 
@@ -10,34 +10,14 @@ import pytest
 
 from diffreplay import ReplayBuffer, codecs
 from diffreplay.codecs.sparse import pixel_dtype
-from diffreplay.errors import CorruptDataError, InputError, ReplayError, UnknownCodecError
+from diffreplay.errors import InputError, ReplayError, UnknownCodecError
+from diffreplay.testing import check_codec
+from diffreplay.testing.frames import KINDS, frames_of
 
 SHAPES = [(84, 84, 1), (84, 84, 3), (1, 1, 1), (1, 7, 1), (12, 12, 4), (300, 200, 1), (256, 256, 3), (64, 90, 3)]
 # Either side of where the indices of `sparse` become wider.
 LONG_SHAPES = [(1, 256, 1), (257, 1, 1), (1, 85, 3), (1, 86, 3), (255, 257, 1), (65536, 1, 1), (1, 65536, 1)]
 LONG_SHAPES += [(65537, 1, 1), (1, 65537, 1), (1, 70000, 1), (70000, 1, 3), (2, 21846, 3), (3, 350000, 2)]
-
-
-def frames_of(kind, shape, count, seed=0):
-    """Frames (count, H, W, C) of a kind; the first ones serve as references."""
-    rng = np.random.default_rng([seed, *shape])
-    if kind == "noise":
-        return rng.integers(0, 256, (count, *shape), np.uint8)
-    if kind == "constant":
-        return np.broadcast_to(rng.integers(0, 256, (count, 1, 1, 1), np.uint8), (count, *shape)).copy()
-    if kind == "black":
-        return np.zeros((count, *shape), np.uint8)
-    if kind == "gradient":
-        ramp = np.add.outer(np.arange(shape[0]), np.arange(shape[1]))[..., None] + np.arange(shape[2])
-        return (ramp + np.arange(count).reshape(-1, 1, 1, 1)).astype(np.uint8)
-    frames = np.repeat(rng.integers(0, 256, (1, *shape), np.uint8), count, axis=0)
-    for frame in frames:  # a box moves over a noisy background
-        y, x = rng.integers(0, shape[0]), rng.integers(0, shape[1])
-        frame[y : y + 9, x : x + 9] = rng.integers(0, 256)
-    return frames
-
-
-KINDS = ["noise", "constant", "black", "gradient", "moving"]
 
 
 def open_reference(codec, references):
@@ -58,31 +38,28 @@ def decode(codec, blobs, frames_shape, references):
     return out
 
 
+CHECKED = [codecs.get(name) for name in codecs.REGISTRY] + [codecs.ZstdCodec(level, 5) for level in (1, 3, 19)]
+
+
+@pytest.mark.parametrize("codec", CHECKED, ids=lambda codec: f"{codec.name} {codec.options()}")
+def test_every_codec_holds_the_contract(codec):
+    check_codec(codec)
+
+
 @pytest.mark.parametrize("count", [0, 1, 3])
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("name", codecs.REGISTRY)
-def test_round_trip(name, shape, kind, count):
+def test_what_is_coded(name, shape, kind, count):
+    """What has nothing to gain is left raw; what moves over a background that a reference frame shows is not."""
     codec = codecs.get(name)
     frames = frames_of(kind, shape, 8)
     references, frames = frames[:count], frames[2:]
-    reference = open_reference(codec, references)
-    coded, blobs = [], []
-    for i, frame in enumerate(frames):
-        blob = codec.encode(frame, reference)
-        if blob is not None:
-            assert len(blob) < frame.size
-            coded.append(i)
-            blobs.append(bytes(blob))
-    if coded:
-        np.testing.assert_array_equal(decode(codec, blobs, frames[coded].shape, references), frames[coded])
-        np.testing.assert_array_equal(
-            decode(codec, blobs[-1:], frames[coded[-1:]].shape, references)[0], frames[coded[-1]]
-        )
+    coded = [codec.encode(frame, open_reference(codec, references)) is not None for frame in frames]
     if name == "raw" or (kind == "noise" and count < 3):
-        assert not coded
+        assert not any(coded)
     elif count and kind == "moving" and shape[0] > 60:
-        assert len(coded) == len(frames)
+        assert all(coded)
 
 
 @pytest.mark.parametrize("shape", LONG_SHAPES, ids=str)
@@ -97,48 +74,6 @@ def test_round_trip_of_long_and_wide_frames(name, shape):
     assert all((blob is None) == (name == "raw") for blob in blobs)
     if name != "raw":
         np.testing.assert_array_equal(decode(codec, [bytes(blob) for blob in blobs], (2, *shape), frames), frames[1:])
-
-
-def mutate(blob, rng):
-    """Damaged bytes: flipped, cut, extended, or a part put elsewhere."""
-    damaged = bytearray(blob)
-    how = rng.integers(5)
-    if how == 0:
-        for place in rng.integers(0, len(damaged), rng.integers(1, 5)):
-            damaged[place] ^= 1 << rng.integers(8)
-    elif how == 1:
-        del damaged[rng.integers(len(damaged)) :]
-    elif how == 2:
-        damaged += rng.bytes(rng.integers(1, 40))
-    elif how == 3:
-        begin, end = np.sort(rng.integers(0, len(damaged), 2))
-        damaged[begin:end] = rng.bytes(int(rng.integers(0, 30)))
-    else:
-        damaged = bytearray(rng.bytes(len(damaged)))
-    return bytes(damaged)
-
-
-@pytest.mark.parametrize("shape", [(84, 84, 1), (20, 20, 3), (300, 200, 1), (256, 256, 3)], ids=str)
-@pytest.mark.parametrize("name", codecs.REGISTRY)
-def test_damaged_bytes_raise_or_decode_to_something(name, shape):
-    codec = codecs.get(name)
-    frames = frames_of("moving", shape, 6)
-    references, frames = frames[:3], frames[3:]
-    reference = open_reference(codec, references)
-    blobs = [bytes(codec.encode(frame, reference) or b"any bytes") for frame in frames]
-    rng = np.random.default_rng(1)
-    errors, rounds = 0, 6000 if frames[0].size < 10_000 else 1000
-    for _ in range(rounds):
-        damaged = list(blobs)
-        which = rng.integers(len(blobs))
-        damaged[which] = mutate(blobs[which], rng)
-        try:
-            out = decode(codec, damaged, frames.shape, references)
-        except CorruptDataError:
-            errors += 1
-        else:
-            assert out.shape == frames.shape
-    assert errors > rounds // 20
 
 
 def test_registry_is_complete():

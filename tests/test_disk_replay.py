@@ -1,11 +1,11 @@
 import threading
 import time
-from typing import NamedTuple
 
 import numpy as np
 import pytest
 import torch
 
+from diffreplay.testing import TimeStep
 from drqv2 import disk_replay
 from drqv2.disk_replay import DiskReplay, EpisodeShare
 from drqv2.episodes import EpisodeWriter, list_episodes, load_episode
@@ -14,27 +14,16 @@ from runs.errors import OptionError
 SHAPE, GAMMA = (3, 8, 8), 0.9
 
 
-class Step(NamedTuple):
-    observation: np.ndarray
-    action: np.ndarray
-    reward: float
-    discount: float
-    is_last: bool
-
-    def last(self):
-        return self.is_last
-
-
 def episode(number, length):
     """Steps whose every value tells the episode and the step, and whose discounts differ."""
     rng = np.random.default_rng(number)
     return [
-        Step(
+        TimeStep(
             np.full(SHAPE, 10 * number + t, np.uint8),
             np.array([number, t], np.float32),
             float(rng.uniform()),
             float(rng.choice([1.0, 0.5])),
-            t == length,
+            is_last=t == length,
         )
         for t in range(length + 1)
     ]

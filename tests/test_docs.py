@@ -11,12 +11,16 @@ import pytest
 import diffreplay
 import diffreplay.sb3
 import diffreplay.sb3.contrib
+import diffreplay.testing
 
 ROOT = Path(__file__).resolve().parents[1]
 API = (ROOT / "docs/api.md").read_text()
 
 
-@pytest.mark.parametrize("module", [diffreplay, diffreplay.codecs, diffreplay.sb3, diffreplay.sb3.contrib])
+MODULES = [diffreplay, diffreplay.codecs, diffreplay.sb3, diffreplay.sb3.contrib, diffreplay.testing]
+
+
+@pytest.mark.parametrize("module", MODULES)
 def test_public_names_are_on_the_api_page(module: ModuleType) -> None:
     missing = [name for name in module.__all__ if not re.search(rf"{module.__name__}(\.\w+)?\.{name}\b", API)]
     assert missing == [] or missing == ["codecs", "errors"], "modules, whose contents are tested by themselves"

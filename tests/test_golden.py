@@ -7,7 +7,6 @@ import os
 
 import numpy as np
 import pytest
-from oracle import TimeStep
 
 from diffreplay import ReplayBuffer, codecs
 from diffreplay.store.arena import Arena
@@ -24,6 +23,7 @@ from diffreplay.store.layout import (
     Layout,
     Memory,
 )
+from diffreplay.testing import TimeStep
 
 
 def square(t, height=16, width=16, channels=1):

@@ -10,13 +10,13 @@ from pathlib import Path
 import imageio.v3 as imageio
 import numpy as np
 import pytest
-from oracle import TimeStep
 from snapshot_tools import CODECS, RestlessZstd, Writer, buffer, held, make_directory  # noqa: F401
 
 from diffreplay import ReplayBuffer, codecs
 from diffreplay.__main__ import main
 from diffreplay.cli.report import find_episodes
 from diffreplay.snapshots.manifest import MANIFEST, read_manifest
+from diffreplay.testing import TimeStep
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -9,12 +9,12 @@ import threading
 import numpy as np
 import pytest
 from interrupts import interrupted
-from oracle import TimeStep
 from snapshot_tools import CODECS, SIDE, Writer, buffer, contents, decodable, make_directory
 
 from diffreplay import ReplayBuffer
 from diffreplay.errors import ReplayError
 from diffreplay.store.arena import fence
+from diffreplay.testing import TimeStep
 
 assert make_directory  # a fixture
 

@@ -22,25 +22,17 @@ import torch
 
 import diffreplay
 from diffreplay.loading.loader import ReplayLoader
+from diffreplay.testing import TimeStep
 
 SIDE = 24
 ROOT = Path(__file__).resolve().parent.parent
 
 
-class Step:
-    """A dm_env style step whose frame, action and reward all tell its number."""
-
-    def __init__(self, number: int, age: int, length: int) -> None:
-        self.number, self.age, self.length = number, age, length
-        self.observation = np.concatenate([frame(number - min(k, age)) for k in (2, 1, 0)])
-        self.action = np.array([number, -number], np.float32)
-        self.reward, self.discount = float(number), 1.0
-
-    def first(self) -> bool:
-        return self.age == 0
-
-    def last(self) -> bool:
-        return self.age == self.length - 1
+def step(number: int, age: int, length: int) -> TimeStep:
+    """A step whose frame, action and reward all tell its number."""
+    observation = np.concatenate([frame(number - min(k, age)) for k in (2, 1, 0)])
+    action = np.array([number, -number], np.float32)
+    return TimeStep(observation, action, float(number), 1.0, age == 0, age == length - 1)
 
 
 def frame(number: int) -> np.ndarray:
@@ -68,7 +60,7 @@ def check(batch: diffreplay.ReplayBatch) -> None:
 
 def fill(replay: diffreplay.ReplayBuffer, steps: int, start: int = 0, length: int = 50) -> None:
     for number in range(start, start + steps):
-        replay.add(Step(number, number % length, length))
+        replay.add(step(number, number % length, length))
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import os
 
 import numpy as np
 import pytest
-from oracle import Oracle, TimeStep
+from oracle import Oracle
 
 from diffreplay import ReplayBuffer, codecs
 from diffreplay.errors import CorruptDataError, EmptyBufferError
@@ -14,6 +14,7 @@ from diffreplay.store.invariants import _read_index
 from diffreplay.store.layout import BLOCK_ROWS, HEADER_BYTES, LOG_SEGMENT_BYTES, Counter, Flag
 from diffreplay.store.reader import NO_ROW
 from diffreplay.store.writer import FrameStore
+from diffreplay.testing import TimeStep
 
 CODECS = list(codecs.REGISTRY)
 

@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from oracle import TimeStep
 from snapshot_tools import (
     CODECS,
     RestlessZstd,
@@ -34,6 +33,7 @@ from test_store_properties import Driver
 from diffreplay import ReplayBuffer, codecs
 from diffreplay.errors import CorruptDataError, InputError, ReadOnlyError, UnknownCodecError
 from diffreplay.snapshots.manifest import MANIFEST, PREVIOUS, read_manifest
+from diffreplay.testing import TimeStep
 
 TESTS = Path(__file__).resolve().parent
 

@@ -30,7 +30,7 @@ from snapshot_tools import (
     resumed,
     sizes,
 )
-from test_codecs import decode, frames_of, mutate, open_reference
+from test_codecs import decode, open_reference
 from test_replay_snapshot import PLAN
 from test_store_properties import Driver
 
@@ -38,6 +38,8 @@ from diffreplay import ReplayBuffer, codecs
 from diffreplay.errors import CorruptDataError, InputError, ReplayError
 from diffreplay.snapshots.manifest import MANIFEST, PREVIOUS, read_manifest
 from diffreplay.store.layout import Flag
+from diffreplay.testing.damage import mutate
+from diffreplay.testing.frames import frames_of
 
 MEMORY = 600 << 20  # address space that loading a few kilobytes may take besides what the process has
 

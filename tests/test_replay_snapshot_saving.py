@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from oracle import TimeStep
 from snapshot_tools import (
     RestlessZstd,
     Writer,
@@ -28,6 +27,7 @@ from snapshot_tools import (
 from diffreplay import ReplayBuffer
 from diffreplay.errors import InputError, InUseError, ReplayError
 from diffreplay.snapshots.manifest import MANIFEST, PREVIOUS, read_manifest
+from diffreplay.testing import TimeStep
 
 TESTS = Path(__file__).resolve().parent
 LEFTOVER = "rows-000000000000-0123456789abcdef.bin"

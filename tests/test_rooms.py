@@ -23,6 +23,7 @@ MAY_IMPORT = {
     "snapshots": {"errors", "codecs", "store"},
     "replay": {"errors", "limits", "batch", "checks", "codecs", "store", "loading", "snapshots"},
     "estimate": {"errors", "stats", "codecs", "store", "replay"},
+    "testing": {"errors", "codecs", "replay"},
     "sb3": {"errors", "limits", "stats", "codecs", "store"},
     "cli": {"errors", "codecs", "store", "snapshots", "replay"},
     "__main__": {"errors", "cli"},

@@ -6,12 +6,13 @@ import time
 
 import numpy as np
 import pytest
-from oracle import Oracle, TimeStep
+from oracle import Oracle
 
 from diffreplay import ReplayBuffer
 from diffreplay.errors import EmptyBufferError
 from diffreplay.loading.sampling import Sampler
 from diffreplay.store.reader import FrameReader
+from diffreplay.testing import TimeStep
 
 SIDE = 4
 

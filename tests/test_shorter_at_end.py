@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 import pytest
 from gymnasium import spaces
-from oracle import Oracle, TimeStep
+from oracle import Oracle
 from snapshot_tools import make_directory, reseal
 from stable_baselines3.common.buffers import NStepReplayBuffer
 from test_sampling import SIDE, anew, buffer
@@ -15,6 +15,7 @@ from test_store_properties import Driver
 
 from diffreplay import ReplayBuffer, make_replay_loader
 from diffreplay.errors import EmptyBufferError, InputError
+from diffreplay.testing import TimeStep
 
 assert make_directory  # a fixture
 

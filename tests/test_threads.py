@@ -7,11 +7,11 @@ import time
 
 import numpy as np
 import pytest
-from oracle import TimeStep
 from snapshot_tools import SIDE, make_directory
 from together import run_together
 
 from diffreplay import ReplayBuffer, make_replay_loader
+from diffreplay.testing import TimeStep
 
 assert make_directory  # a fixture
 

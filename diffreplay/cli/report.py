@@ -40,7 +40,7 @@ def inspect(directory: Path) -> Report:
 
     Raises:
         CorruptDataError: there is no snapshot, or its manifest is damaged.
-        InputError: it was saved with a codec that is not in the registry.
+        InputError: it was saved with a codec that is neither in the registry nor of an installed package.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # `verify` names what is left out

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import reprlib
+
 from diffreplay.codecs.base import Buffer, Codec, Frame, SetPlanner
+from diffreplay.codecs.installed import find_installed, installed_names
 from diffreplay.codecs.raw import RawCodec
 from diffreplay.codecs.references import STARTUP_SETS as STARTUP_SETS  # for `estimate`
 from diffreplay.codecs.references import select_references
@@ -18,14 +21,31 @@ def get(codec: str | Codec) -> Codec:
     """The codec of that name with its default options; a codec instance is returned as it is.
 
     Raises:
-        UnknownCodecError: no such name.
+        UnknownCodecError: no such name, or what a package registers by it cannot be used.
     """
     if isinstance(codec, Codec):
         return codec
-    if not isinstance(codec, str) or codec not in REGISTRY:
-        names = ", ".join(repr(name) for name in REGISTRY)
-        raise UnknownCodecError(f"codec: expected one of {names} or a codec instance, got {codec!r}")
-    return REGISTRY[codec]()
+    kind = find(codec)
+    try:
+        return kind()
+    except TypeError as error:
+        raise UnknownCodecError(
+            f"codec: expected {codec!r} to be made without arguments, got {error}; pass an instance"
+        ) from error
+
+
+def find(name: str) -> type[Codec]:
+    """The class of a codec: one of `REGISTRY`, else what an installed package registers by an entry point.
+
+    Raises:
+        UnknownCodecError: no such name, or what a package registers by it cannot be used.
+    """
+    if isinstance(name, str):
+        found = REGISTRY.get(name) or find_installed(name, REGISTRY)
+        if found is not None:
+            return found
+    names = ", ".join(repr(known) for known in (*REGISTRY, *installed_names()))
+    raise UnknownCodecError(f"codec: expected one of {names} or a codec instance, got {reprlib.repr(name)}")
 
 
 __all__ = [
@@ -37,6 +57,7 @@ __all__ = [
     "SetPlanner",
     "SparseCodec",
     "ZstdCodec",
+    "find",
     "get",
     "select_references",
 ]

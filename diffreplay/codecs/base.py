@@ -47,7 +47,7 @@ class Codec(ABC):
 
         Args:
             data: copy of n coded frames, made by `gather`.
-            lengths: (n,) coded size of each, in bytes.
+            lengths: (n,) coded size of each, in bytes. For "frame", 0 leaves a frame as `out` holds it.
             reference: for "set" what `open_set` returned; unused otherwise.
             out: (n, H, W, C) uint8, C-contiguous; for "frame" it already holds the reference frames.
 

@@ -91,11 +91,15 @@ def make(
         codec = codecs.get(codec)
         if codec.name != name:
             raise InputError(f"codec: expected {short(name)}, with which {directory} was saved, got {codec.name!r}")
-    elif name not in codecs.REGISTRY:
-        raise UnknownCodecError(f"codec: expected an instance of codec {short(name)} to load {directory}, got none")
+    else:
+        try:
+            kind = codecs.find(name)
+        except UnknownCodecError as error:
+            message = f"codec: expected an instance of codec {short(name)} to load {directory}, got none"
+            raise UnknownCodecError(f"{message} ({error})") from error
     try:
         _check_limits(*state["arguments"], **state["options"])
-        codec = codec or codecs.REGISTRY[name](**state["codec_options"])
+        codec = codec or kind(**state["codec_options"])
         options, saved = state["options"], state["options"]["max_bytes"]
         if isinstance(cap, int) and saved is not None:
             options = options | {"max_bytes": max(cap, saved)}
