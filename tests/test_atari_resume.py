@@ -100,7 +100,7 @@ def test_a_run_that_was_killed_twice_ends_like_an_undisturbed_one(tmp_path: Path
     calm, killed, rng = tmp_path / "calm", tmp_path / "killed", random.Random(0)
     finish(calm, *options)
     for _ in range(2):
-        kill_after_a_snapshot(killed, rng.uniform(0, 1.5), *options)
+        kill_after_a_snapshot(killed, rng.uniform(0, 0.2), *options)
     output = finish(killed, *options)
     assert "going on from" in output
     states = [torch.load(folder / "snapshot.pt", weights_only=True) for folder in (calm, killed)]

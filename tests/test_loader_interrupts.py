@@ -20,8 +20,8 @@ from test_loader import pids, replay  # noqa: F401
 
 import diffreplay
 
-PACKAGE = Path(diffreplay.__file__).parent
-INTERRUPTED = {"dataset.py", "prefetch.py", "workers.py", "serving.py", "slots.py", "processes.py", "device.py"}
+ROOM = Path(diffreplay.__file__).parent / "loading"
+INTERRUPTED = {"loader.py", "prefetch.py", "workers.py", "serving.py", "slots.py", "processes.py", "ahead.py"}
 KINDS = [
     {"num_workers": 0},
     {"num_workers": 2, "threads": True},
@@ -59,7 +59,7 @@ class AtLine:
 
     def _call(self, frame: FrameType, event: str, argument: Any) -> Any:
         path = Path(frame.f_code.co_filename)
-        return self._line if path.parent == PACKAGE and path.name in INTERRUPTED else None
+        return self._line if path.parent == ROOM and path.name in INTERRUPTED else None
 
     def _line(self, frame: FrameType, event: str, argument: Any) -> Any:
         if event == "line":
@@ -172,7 +172,7 @@ def test_alarms_at_random_moments_lose_no_batch_and_no_slot(
 
     def handle(signum: int, frame: FrameType | None) -> None:
         while frame is not None:  # one that comes when the batch is the caller's already is the caller's
-            if frame.f_code.co_name == "__next__" and Path(frame.f_code.co_filename).parent == PACKAGE:
+            if frame.f_code.co_name == "__next__" and Path(frame.f_code.co_filename).parent == ROOM:
                 raise Interrupt
             frame = frame.f_back
 

@@ -44,7 +44,7 @@ class Listed(NamedTuple):
     head: int
     numbers: Rows  # (L,), ascending
     oldest: Rows  # (L,) the oldest row that each needs
-    runs: Rows  # (n + 1,): [k] the newest step that n - k steps of its episode follow, or NO_ROW
+    runs: Rows  # (n + 1,), or (1,) of NO_ROW: [k] the newest step that n - k steps of its episode follow, or NO_ROW
     unfinished: Rows  # steps that none follows and that are not known to end an episode, ascending
 
 
@@ -65,7 +65,7 @@ class WindowFinder:
         self._kinds = nstep if shorter_at_end else 1
         self._at_once = max(1, LOOK_STEPS // (nstep + 1))
         nothing = np.empty(0, np.int64)
-        self._listed = Listed(0, nothing, nothing, np.full(nstep + 1, NO_ROW), nothing)
+        self._listed = Listed(0, nothing, nothing, np.full(1, NO_ROW), nothing)
         self._empty = False  # as the last draw found
 
     def any(self) -> bool:
