@@ -128,11 +128,7 @@ class CompressedRolloutBuffer(CompressedRollouts, RolloutBuffer):
     Args:
         buffer_size: steps of each environment in a rollout.
         observation_space: a Box of uint8. Observations of other spaces stay uncompressed, with a warning.
-        action_space: as in Stable-Baselines3.
-        device: of the samples.
-        gae_lambda: of the generalised advantage estimate.
-        gamma: discount.
-        n_envs: environments.
+        action_space: as in Stable-Baselines3, and after it device, gae_lambda, gamma and n_envs.
         codec: "raw", "sparse", "zstd" or a codec instance. "zstd" takes a set of reference frames in proportion to
             the rollout, as one for a whole replay buffer would be larger than the rollout.
         max_bytes: cap on `stats().total_bytes`; `add` raises when a rollout does not fit.
