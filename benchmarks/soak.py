@@ -141,6 +141,7 @@ class Soak:
         self.slowest_save = 0.0
         self.most_memory = 0
         self._stopping = threading.Event()
+        self._armed = False  # whether an alarm is to raise
 
     def run(self, seconds: float) -> None:
         """Write, read, save, load, kill and interrupt for so long."""
@@ -176,9 +177,9 @@ class Soak:
                 print(f"{now - start:5.0f} s: {self.world.steps} steps, {self.counts}", file=sys.stderr, flush=True)
                 next_line = now + 30
 
-    @staticmethod
-    def _on_alarm(*_: Any) -> None:
-        raise Alarm
+    def _on_alarm(self, *_: Any) -> None:
+        if self._armed:  # else it comes late, as it was another thread that the system told
+            raise Alarm
 
     def _add_under_alarm(self) -> int:
         """Add the main thread's next step, as often as an alarm cuts it short; how often that was."""
@@ -188,8 +189,10 @@ class Soak:
         row = streams[0].row
         while streams[0].row == row:
             try:
+                self._armed = True
                 signal.setitimer(signal.ITIMER_REAL, self.rng.uniform(1e-5, 1e-3))
                 self.replay.add(step, 0)
+                self._armed = False
                 signal.setitimer(signal.ITIMER_REAL, 0)
             except Alarm:  # out of `add`, or right after it: the stream's row tells
                 interrupted += 1
@@ -199,8 +202,10 @@ class Soak:
         start = time.monotonic()
         while time.monotonic() < start + HANG_SECONDS:
             try:
+                self._armed = True
                 signal.setitimer(signal.ITIMER_REAL, self.rng.uniform(1e-4, 0.2))
                 batch = next(batches)
+                self._armed = False
                 signal.setitimer(signal.ITIMER_REAL, 0)
                 return batch
             except Alarm:
