@@ -9,12 +9,11 @@ Imports `store` and `codecs`, and nothing above. What others use stands here.
 
 from diffreplay.snapshots.damage import verify, verify_files
 from diffreplay.snapshots.files import Lock, make_directory, open_regular, sync_directory, write_durably
-from diffreplay.snapshots.manifest import Manifest, find_manifest
+from diffreplay.snapshots.manifest import find_manifest
 from diffreplay.snapshots.saving import load, save
 
 __all__ = [
     "Lock",
-    "Manifest",
     "find_manifest",
     "load",
     "make_directory",
