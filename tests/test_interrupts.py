@@ -114,7 +114,7 @@ def test_alarms_at_random_moments(codec):
     """Real signals, which come between two instructions wherever Python looks for them."""
     replay, twin = make(codec, "capacity"), make(codec, "capacity")
     writer, other, rng = Writer(replay), Writer(twin), np.random.default_rng(0)
-    alarms = 0
+    alarms, tries = 0, 1
 
     def alarm(*_):
         raise InterruptedError
@@ -125,11 +125,13 @@ def test_alarms_at_random_moments(codec):
             steps = writer.steps
             head = replay.store.head
             try:
-                signal.setitimer(signal.ITIMER_REAL, rng.uniform(1e-5, 4e-4))
+                # Later at each try, so that on a machine however slow the step comes through.
+                signal.setitimer(signal.ITIMER_REAL, tries * rng.uniform(1e-5, 4e-4))
                 writer.add(1)
                 signal.setitimer(signal.ITIMER_REAL, 0)
+                tries = 1
             except InterruptedError:
-                alarms += 1
+                alarms, tries = alarms + 1, tries + 1
                 # Between the addition and the next line here, the step is stored.
                 writer.steps = steps + (replay.store.head > head)
             if writer.steps % 500 == 0:
