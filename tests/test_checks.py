@@ -10,11 +10,11 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
-from test_bad_input import SHAPE, STACK, check_unchanged, contents, half_full, step
 
 from diffreplay import ReplayBuffer
 from diffreplay.errors import InputError
 from diffreplay.testing import TimeStep
+from tests.test_bad_input import SHAPE, STACK, check_unchanged, contents, half_full, step
 
 OTHER = STACK[::-1].copy()
 

@@ -215,7 +215,7 @@ def test_an_assigned_array_may_be_reused(shape: tuple[int, ...], codec: str) -> 
 
 
 def test_a_buffer_saved_by_the_first_version() -> None:
-    folder = Path(__file__).parent / "saved"
+    folder = Path(__file__).parents[1] / "saved"
     buffer: Any = pickle.loads((folder / "sb3_replay_v1.pkl").read_bytes())
     assert type(buffer) is CompressedReplayBuffer and buffer.size() == 12 and buffer.full
     expected = np.load(folder / "sb3_replay_v1.npy")

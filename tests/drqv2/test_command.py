@@ -12,7 +12,7 @@ from training_options import TINY
 
 from runs.options import shortened
 
-TRAIN = Path(__file__).parent.parent / "train.py"
+TRAIN = Path(__file__).resolve().parents[2] / "train.py"
 
 
 def train(folder, *options):

@@ -13,7 +13,7 @@ import pytest
 from diffreplay import codecs
 from diffreplay.errors import UnknownCodecError
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 MODULE = """
 from diffreplay.codecs import RawCodec, ZstdCodec
 from diffreplay.testing import check_codec

@@ -81,7 +81,7 @@ import gc, sys
 from diffreplay import ReplayBuffer
 from diffreplay.store.arena import trim_heap
 sys.path.insert(0, "tests")
-from test_caps import steps, still
+from tests.store.test_caps import steps, still
 
 def memory(field):
     return next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith(field))
@@ -115,7 +115,7 @@ def still(shape: tuple[int, int, int], count: int) -> np.ndarray:
 def test_what_an_add_takes_for_a_moment_stays_within_the_cap(shape: tuple[int, int, int], cap: int) -> None:
     """The most memory that a process ever had, as the system counts it."""
     command = [sys.executable, "-c", PEAK, repr(shape), str(cap)]
-    root = Path(__file__).resolve().parent.parent
+    root = Path(__file__).resolve().parents[2]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True, timeout=120)
     peak, reference_bytes = map(int, done.stdout.split())
     assert reference_bytes > 0

@@ -10,12 +10,12 @@ from gymnasium import spaces
 from oracle import Oracle
 from snapshot_tools import make_directory, reseal
 from stable_baselines3.common.buffers import NStepReplayBuffer
-from test_sampling import SIDE, anew, buffer
-from test_store_properties import Driver
 
 from diffreplay import ReplayBuffer, make_replay_loader
 from diffreplay.errors import EmptyBufferError, InputError
 from diffreplay.testing import TimeStep
+from tests.loading.test_sampling import SIDE, anew, buffer
+from tests.store.test_properties import Driver
 
 assert make_directory  # a fixture
 

@@ -18,7 +18,7 @@ from diffreplay.cli.report import find_episodes
 from diffreplay.snapshots.manifest import MANIFEST, read_manifest
 from diffreplay.testing import TimeStep
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def values(text):

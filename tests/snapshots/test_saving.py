@@ -29,7 +29,7 @@ from diffreplay.errors import InputError, InUseError, ReplayError
 from diffreplay.snapshots.manifest import MANIFEST, PREVIOUS, read_manifest
 from diffreplay.testing import TimeStep
 
-TESTS = Path(__file__).resolve().parent
+ROOT = Path(__file__).resolve().parents[2]
 LEFTOVER = "rows-000000000000-0123456789abcdef.bin"
 
 
@@ -303,7 +303,7 @@ def saver(directory, how, seconds=0.0):
     """A process with a buffer of its own, which saves when it is told to, and lives until its input ends."""
     command = [sys.executable, "-c", SAVER, directory, how, str(seconds)]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "bufsize": 1}
-    with subprocess.Popen(command, cwd=TESTS.parent, **pipes) as process:
+    with subprocess.Popen(command, cwd=ROOT, **pipes) as process:
         assert process.stdout.readline() == "begun\n"
         try:
             yield process

@@ -20,7 +20,6 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.buffers import DictReplayBuffer, NStepReplayBuffer, ReplayBuffer
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.her import HerReplayBuffer
-from test_sb3_training import assert_same_weights
 
 from diffreplay.errors import InputError
 from diffreplay.sb3 import (
@@ -36,6 +35,7 @@ from diffreplay.sb3.contrib import (
     CompressedRecurrentDictRolloutBuffer,
     CompressedRecurrentRolloutBuffer,
 )
+from tests.sb3.test_training import assert_same_weights
 
 pytestmark = pytest.mark.usefixtures(one_thread.__name__)
 OFF_POLICY = {"buffer_size": 80, "learning_starts": 40, "batch_size": 8, "target_update_interval": 20}

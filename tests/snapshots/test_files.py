@@ -16,7 +16,7 @@ import pytest
 from diffreplay.errors import InUseError, ReplayError
 from diffreplay.snapshots.files import Lock, make_directory, open_regular, used_elsewhere
 
-TESTS = Path(__file__).resolve().parent
+ROOT = Path(__file__).resolve().parents[2]
 HOLD = """
 import os, sys, time
 from pathlib import Path
@@ -34,7 +34,7 @@ os._exit(0)
 
 def start(*arguments):
     command = [sys.executable, "-c", HOLD, *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=TESTS.parent)
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
 
 
 def test_one_process_holds_a_lock_until_it_is_killed(tmp_path):

@@ -30,9 +30,6 @@ from snapshot_tools import (
     resumed,
     sizes,
 )
-from test_codecs import decode, open_reference
-from test_replay_snapshot import PLAN
-from test_store_properties import Driver
 
 from diffreplay import ReplayBuffer, codecs
 from diffreplay.errors import CorruptDataError, InputError, ReplayError
@@ -40,6 +37,9 @@ from diffreplay.snapshots.manifest import MANIFEST, PREVIOUS, read_manifest
 from diffreplay.store.layout import Flag
 from diffreplay.testing.damage import mutate
 from diffreplay.testing.frames import frames_of
+from tests.codecs.test_registry import decode, open_reference
+from tests.snapshots.test_round_trips import PLAN
+from tests.store.test_properties import Driver
 
 MEMORY = 600 << 20  # address space that loading a few kilobytes may take besides what the process has
 

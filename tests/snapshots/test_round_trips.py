@@ -28,14 +28,14 @@ from snapshot_tools import (
     resumed,
     sizes,
 )
-from test_store_properties import Driver
 
 from diffreplay import ReplayBuffer, codecs
 from diffreplay.errors import CorruptDataError, InputError, ReadOnlyError, UnknownCodecError
 from diffreplay.snapshots.manifest import MANIFEST, PREVIOUS, read_manifest
 from diffreplay.testing import TimeStep
+from tests.store.test_properties import Driver
 
-TESTS = Path(__file__).resolve().parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def equal(a, b):
@@ -315,8 +315,8 @@ def test_another_process_saves_while_this_one_loads(directory):
 def test_a_killed_save_leaves_a_committed_state(where, rounds, directory, tmp_path):
     """200 times in all."""
     target = directory if where == "memory" else tmp_path
-    command = [sys.executable, TESTS / "kill_saver.py", target, str(rounds), "1"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=TESTS.parent, timeout=120)
+    command = [sys.executable, ROOT / "tests/kill_saver.py", target, str(rounds), "1"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=120)
     assert done.returncode == 0, done.stderr
     seen = json.loads(done.stdout)
     assert seen["kept"] + seen["committed under way"] >= rounds - 3
@@ -341,7 +341,7 @@ def test_loading_takes_no_second_copy(tmp_path):
     noise_steps(replay, 28_000, 0)
     replay.save(tmp_path)
     command = [sys.executable, "-c", PEAK, tmp_path]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=TESTS.parent, timeout=120, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=120, check=True)
     peak, size = map(int, done.stdout.split())
     assert size > 195e6 and size * 0.95 < peak < size * 1.15
 

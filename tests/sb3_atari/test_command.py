@@ -16,7 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from runs.errors import OptionError
 from sb3_atari.config import GAMES, AtariConfig, parse_config
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def options(**changes: object) -> DictConfig:

@@ -17,9 +17,9 @@ from typing import Any
 
 import pytest
 import torch
-from test_loader import pids, replay  # noqa: F401
 
 import diffreplay
+from tests.loading.test_loader import pids, replay  # noqa: F401
 
 ROOM = Path(diffreplay.__file__).parent / "loading"
 INTERRUPTED = {"loader.py", "prefetch.py", "workers.py", "serving.py", "slots.py", "processes.py", "ahead.py"}

@@ -16,13 +16,13 @@ from typing import Any
 
 import pytest
 import torch
-from test_loader import fill, loader, pids, replay  # noqa: F401
 
 import diffreplay
 from diffreplay.codecs import ZstdCodec
 from diffreplay.errors import WorkerError
+from tests.loading.test_loader import fill, loader, pids, replay  # noqa: F401
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 SIDE = 24
 FILLED = """
 import os, sys, time, warnings

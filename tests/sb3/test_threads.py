@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch as th
-from test_sb3_frames import SIDE, make
 from together import run_together
 
 from diffreplay.errors import InputError
+from tests.sb3.test_frames import SIDE, make
 
 
 @pytest.mark.parametrize("codec", ["sparse", "zstd"])

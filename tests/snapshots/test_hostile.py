@@ -13,14 +13,14 @@ from pathlib import Path
 
 import pytest
 from snapshot_tools import RestlessZstd, Writer, buffer, contents, make_directory, reseal, sizes  # noqa: F401
-from test_files import special_files
-from test_replay_snapshot_damage import put
 
 from diffreplay import ReplayBuffer
 from diffreplay.errors import CorruptDataError
 from diffreplay.snapshots.manifest import MANIFEST, PREVIOUS, read_manifest
+from tests.snapshots.test_damage import put
+from tests.snapshots.test_files import special_files
 
-TESTS = Path(__file__).resolve().parent
+ROOT = Path(__file__).resolve().parents[2]
 LOAD = """
 import json, sys, time, warnings
 sys.path.insert(0, "tests")
@@ -54,7 +54,7 @@ for name in sys.argv[2:]:
 def load_in_a_process(*directories, codec="named"):
     """Of each: load it, load what is not damaged, and verify; peak bytes, seconds, and what each said."""
     command = [sys.executable, "-c", LOAD, codec, *directories]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=TESTS.parent, timeout=100)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=100)
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
 
@@ -214,7 +214,7 @@ def test_inspecting_what_is_hostile_gives_one_line(directory, saved):
     (directory / MANIFEST).unlink()
     os.mkfifo(directory / MANIFEST)
     command = [sys.executable, "-m", "diffreplay", "inspect", directory]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=TESTS.parent, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=60)
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and "it is a FIFO, not a file" in done.stderr
 
 

@@ -16,7 +16,7 @@ from training_options import TINY
 
 import diffreplay
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 # Episodes of 20 agent steps: an action lasts 50 frames.
 OPTIONS = [
     *TINY,

@@ -19,7 +19,7 @@ from training_options import TINY
 from benchmarks import figures, learning_curves, recordings
 from benchmarks.recordings import Recording
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 NAMES = ("cartpole_swingup_gray", "atari_Pong")
 FRAMES = 120
 

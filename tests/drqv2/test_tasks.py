@@ -8,7 +8,7 @@ from hydra import compose, initialize_config_dir
 
 from drqv2 import environment
 
-CONFIG_DIR = Path(__file__).resolve().parents[1] / "cfgs"
+CONFIG_DIR = Path(__file__).resolve().parents[2] / "cfgs"
 
 # DrQ-v2's published tasks by difficulty, and what the configs say where they differ from the defaults.
 TASKS = {

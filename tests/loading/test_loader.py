@@ -25,7 +25,7 @@ from diffreplay.loading.loader import ReplayLoader
 from diffreplay.testing import TimeStep
 
 SIDE = 24
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def step(number: int, age: int, length: int) -> TimeStep:
@@ -215,8 +215,8 @@ def test_a_worker_that_cannot_start_says_what_to_do(tmp_path: Path) -> None:
 
 TRAINER = """
 import os, sys, time
-sys.path.insert(0, {tests!r})
-from test_loader import fill, loader, pids
+sys.path.insert(0, {root!r})
+from tests.loading.test_loader import fill, loader, pids
 import diffreplay
 if __name__ == "__main__":
     replay = diffreplay.ReplayBuffer(2000, (3, 24, 24), (2,))
@@ -237,7 +237,7 @@ def test_no_process_outlives_the_trainer(tmp_path: Path, context: str, end: str)
     }
     body = bodies.get(end, "for _ in batches: pass")
     script = tmp_path / "trainer.py"
-    script.write_text(TRAINER.format(tests=str(ROOT / "tests"), context=context, body=body))
+    script.write_text(TRAINER.format(root=str(ROOT), context=context, body=body))
     trainer = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT)
     assert trainer.stdout is not None
     everyone = [int(pid) for pid in trainer.stdout.readline().split()]

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 QRDQN = [
     "alg=qrdqn",
     "env=Breakout",
