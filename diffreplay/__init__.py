@@ -15,7 +15,7 @@ if not hasattr(os, "memfd_create"):
 from diffreplay import codecs, errors
 from diffreplay.batch import ReplayBatch
 from diffreplay.estimate import estimate
-from diffreplay.loading import ReplayDataset, batches_on, make_replay_loader
+from diffreplay.loading import ReplayDataset, ReplayReader, batches_on, make_replay_loader
 from diffreplay.replay import ReplayBuffer
 from diffreplay.stats import ReplayStats
 
@@ -23,6 +23,7 @@ __all__ = [
     "ReplayBatch",
     "ReplayBuffer",
     "ReplayDataset",
+    "ReplayReader",
     "ReplayStats",
     "batches_on",
     "codecs",

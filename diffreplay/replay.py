@@ -12,9 +12,10 @@ from diffreplay import checks, codecs, snapshots
 from diffreplay.batch import ReplayBatch
 from diffreplay.errors import InputError
 from diffreplay.limits import warn_if_too_large
-from diffreplay.loading import Sampler
+from diffreplay.loading import ReplayReader
 from diffreplay.snapshots import Lock, verify
-from diffreplay.store import Column, EpisodeWriter, FrameStore, check_invariants
+from diffreplay.stats import ReplayStats
+from diffreplay.store import Column, EpisodeWriter, FrameStore, check_invariants, refuse_copy
 
 
 class TimeStep(Protocol):
@@ -43,12 +44,12 @@ class TimeStep(Protocol):
         """Whether it ends an episode."""
 
 
-class ReplayBuffer(Sampler):
+class ReplayBuffer:
     """A replay buffer in shared memory that stores every frame once, losslessly coded.
 
     One process writes: the one that made it. Its threads may add, save and sample at the same time; adding and saving
-    take turns. Other processes sample from the same memory, see `make_replay_loader`; adding there raises
-    `ReadOnlyError`.
+    take turns. Other processes sample from the same memory: `make_replay_loader` starts some, and what multiprocessing
+    passes to one of your own is a `ReplayReader`. Adding there raises `ReadOnlyError`.
 
     Args:
         capacity: transitions kept; an episode of T steps holds T - 1. The oldest frames leave first.
@@ -64,6 +65,9 @@ class ReplayBuffer(Sampler):
         codec: "raw", "sparse", "zstd" or a codec instance.
         max_bytes: hard cap on `stats().total_bytes` and what `add` takes for a moment besides; the oldest frames leave.
         seed: of `sample`.
+
+    Attributes:
+        reader: what `len`, `stats`, `can_sample` and `sample` ask; see `ReplayReader`.
 
     Raises:
         InputError: an argument makes no sense.
@@ -132,8 +136,9 @@ class ReplayBuffer(Sampler):
         if isinstance(codec, codecs.RawCodec):
             least = capacity * (self.store.layout.frame_bytes + sum(column.row_bytes for column in columns))
             warn_if_too_large(least if max_bytes is None else min(least, max_bytes), stacklevel=2)
-        super().__init__(self.store, nstep, discount, shorter)
+        self.nstep, self.discount, self.shorter_at_end = nstep, discount, shorter
         self.rng = checks.generator(seed)
+        self.reader = ReplayReader(self.store, nstep, discount, shorter, self.rng)
         self._episodes = EpisodeWriter(self.store, self.capacity, self._check.blank, nstep)
         self.commits: dict[Path, str | None] = {}  # snapshots of this buffer, and which commit holds its last state
         self.commit_locks: dict[Path, Lock] = {}  # on the commits that it saved, as long as these are the present ones
@@ -186,14 +191,38 @@ class ReplayBuffer(Sampler):
         name = checks.stream_name(stream)
         self.store.change(self._episodes.add_transition, name, name, before, after, values, terminated or truncated)
 
-    def sample(self, batch_size: int) -> ReplayBatch:
-        """A batch drawn uniformly from all complete windows, on the CPU, with the buffer's own generator.
+    def __len__(self) -> int:
+        """Transitions held; not all of them begin a complete window, see `can_sample`."""
+        return len(self.reader)
+
+    def stats(self) -> ReplayStats:
+        """Counts and bytes now."""
+        return self.reader.stats()
+
+    def can_sample(self) -> bool:
+        """Whether a batch can be drawn now, as there is a complete window. Cheap enough to ask at each step.
+
+        `len` does not tell: a window takes `nstep` transitions of one episode.
+        """
+        return self.reader.can_sample()
+
+    def sample(self, batch_size: int, rng: np.random.Generator | None = None) -> ReplayBatch:
+        """A batch drawn uniformly from all complete windows, on the CPU and in new memory.
+
+        Args:
+            batch_size: transitions in it.
+            rng: draws it in place of the buffer's own generator.
 
         Raises:
-            InputError: `batch_size` is no positive integer.
+            InputError: `batch_size` is no positive integer, or `rng` no generator.
             EmptyBufferError: there is no complete window yet.
         """
-        return self.draw(batch_size, self.rng)
+        return self.reader.sample(batch_size, rng)
+
+    __copy__ = refuse_copy
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self.reader.__reduce__()  # multiprocessing passes that on; nothing else pickles it
 
     def check_invariants(self) -> None:
         """Recount and decode all that the buffer holds; for tests, as it takes time in proportion to that.

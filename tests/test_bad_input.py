@@ -37,7 +37,7 @@ def step(observation=STACK, action=(0.0, 0.0), reward=0.0, discount=1.0, first=F
 
 def contents(replay):
     """All that can be seen of a buffer; sampling starts from the same state each time."""
-    batch = replay.draw(64, np.random.default_rng(1))
+    batch = replay.sample(64, np.random.default_rng(1))
     return replay.stats(), len(replay), [value.numpy().copy() for value in batch]
 
 
@@ -209,6 +209,6 @@ def test_bad_batch_size(batch_size):
     with pytest.raises(InputError, match=f"batch_size: expected a positive integer, got {batch_size}"):
         half_full().sample(batch_size)
     with pytest.raises(InputError, match=f"batch_size: expected a positive integer, got {batch_size}"):
-        half_full().draw(batch_size, np.random.default_rng(0))
+        half_full().sample(batch_size, np.random.default_rng(0))
     with pytest.raises(InputError, match=f"batch_size: expected a positive integer, got {batch_size}"):
         make_replay_loader(half_full(), batch_size)

@@ -77,7 +77,7 @@ def test_a_batch_is_pickled_and_copied():
 
 
 def _draw(replay, answer):
-    answer.put(replay.draw(8, np.random.default_rng(1)).action.numpy())
+    answer.put(replay.sample(8, np.random.default_rng(1)).action.numpy())
 
 
 def _draw_from(pipe, answer):
@@ -88,7 +88,7 @@ def _draw_from(pipe, answer):
 def test_other_processes_share_it(method):
     """As an argument of a process, and through a pipe and a queue to one that runs."""
     replay, context = filled(), multiprocessing.get_context(method)
-    expected = replay.draw(8, np.random.default_rng(1)).action.numpy()
+    expected = replay.sample(8, np.random.default_rng(1)).action.numpy()
     ours, theirs = context.Pipe()
     answers = context.Queue()
     processes = [

@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "store": {"errors", "limits", "codecs"},
     "loading": {"errors", "limits", "batch", "stats", "checks", "store"},
     "snapshots": {"errors", "codecs", "store"},
-    "replay": {"errors", "limits", "batch", "checks", "codecs", "store", "loading", "snapshots"},
+    "replay": {"errors", "limits", "batch", "stats", "checks", "codecs", "store", "loading", "snapshots"},
     "estimate": {"errors", "stats", "codecs", "store", "replay"},
     "testing": {"errors", "codecs", "replay"},
     "sb3": {"errors", "limits", "stats", "codecs", "store"},

@@ -9,6 +9,6 @@ Imports `store`, and nothing above. What others use stands here.
 
 from diffreplay.loading.ahead import batches_on
 from diffreplay.loading.loader import ReplayDataset, ReplayLoader, make_replay_loader
-from diffreplay.loading.sampling import Sampler
+from diffreplay.loading.sampling import ReplayReader
 
-__all__ = ["ReplayDataset", "ReplayLoader", "Sampler", "batches_on", "make_replay_loader"]
+__all__ = ["ReplayDataset", "ReplayLoader", "ReplayReader", "batches_on", "make_replay_loader"]

@@ -19,8 +19,8 @@ from diffreplay.limits import usable_cores
 from diffreplay.loading.notices import Notice
 from diffreplay.loading.prefetch import KEPT_BATCHES, Prefetcher
 from diffreplay.loading.processes import ProcessWorker, check_start, default_context, why_not_ready
-from diffreplay.loading.sampling import Sampler
-from diffreplay.loading.serving import POLL_SECONDS, Work, draw_when_filled
+from diffreplay.loading.sampling import HasReader, ReplayReader, reader_of
+from diffreplay.loading.serving import POLL_SECONDS, Work, sample_when_filled
 from diffreplay.loading.slots import BatchPlace, BatchSpec, Slots
 from diffreplay.loading.workers import ThreadWorker, Workers
 
@@ -32,14 +32,15 @@ class ReplayDataset(IterableDataset[ReplayBatch]):
     `DataLoader`, worker w of W yields batches w, w + W, ...; `make_replay_loader` is faster.
 
     Args:
-        replay: the buffer, or a handle on it.
+        replay: the buffer, or a reader of it.
         batch_size: transitions in a batch.
         seed: of the draws.
     """
 
-    def __init__(self, replay: Sampler, batch_size: int = 256, seed: int = 0) -> None:
-        self.replay, self.batch_size, self.seed = replay, checks.positive("batch_size", batch_size), seed
-        self._notice = Notice(replay)
+    def __init__(self, replay: HasReader | ReplayReader, batch_size: int = 256, seed: int = 0) -> None:
+        self.reader = reader_of(replay)
+        self.batch_size, self.seed = checks.positive("batch_size", batch_size), seed
+        self._notice = Notice(self.reader)
 
     def __iter__(self) -> Iterator[ReplayBatch]:
         worker = get_worker_info()
@@ -57,15 +58,15 @@ class ReplayDataset(IterableDataset[ReplayBatch]):
             time.sleep(POLL_SECONDS)
             waiting()
 
-        place, length = draw_when_filled(
-            self.replay, spec, self.seed, number, lambda length: BatchPlace(spec, length), pause
+        place, length = sample_when_filled(
+            self.reader, spec, self.seed, number, lambda length: BatchPlace(spec, length), pause
         )
         return place.batch(place.window(length))
 
     @property
     def spec(self) -> BatchSpec:
         """Shapes of a batch."""
-        return BatchSpec.of(self.replay.frames.layout, self.batch_size)
+        return BatchSpec.of(self.reader.frames.layout, self.batch_size)
 
 
 class ReplayLoader(DataLoader[ReplayBatch]):
@@ -99,7 +100,7 @@ class ReplayLoader(DataLoader[ReplayBatch]):
         # fifth of the batches a second (docs/benchmarks.md).
         count = min(self.num_workers, usable_cores())
         slots = Slots(dataset.spec, ahead + KEPT_BATCHES)
-        work = Work(dataset.replay, slots, dataset.seed)
+        work = Work(dataset.reader, slots, dataset.seed)
         if self.threads:
             workers = Workers(count, partial(ThreadWorker, work=work))
         else:
@@ -107,7 +108,7 @@ class ReplayLoader(DataLoader[ReplayBatch]):
             check_start(context)
             start = partial(ProcessWorker, work=work, context=context)
             workers = Workers(count, start, partial(why_not_ready, work, context))
-        return Prefetcher(slots, workers, ahead, Notice(dataset.replay))
+        return Prefetcher(slots, workers, ahead, Notice(dataset.reader))
 
     def state_dict(self) -> dict[str, int]:
         """What `load_state_dict` needs to go on with the batch after the last one delivered."""
@@ -146,7 +147,7 @@ class ReplayIterator(Iterator[ReplayBatch]):
 
 
 def make_replay_loader(
-    replay: Sampler,
+    replay: HasReader | ReplayReader,
     batch_size: int = 256,
     num_workers: int = 4,
     prefetch_factor: int = 2,
@@ -160,7 +161,7 @@ def make_replay_loader(
     """A DataLoader of `ReplayBatch`es, endless and in an order that does not depend on `num_workers`.
 
     Args:
-        replay: the buffer.
+        replay: the buffer, or a reader of it.
         batch_size: transitions in a batch.
         num_workers: workers that prepare batches ahead, of which no more are started than this process may use cores; 0
             draws each batch when it is asked for, in this process.
@@ -175,8 +176,7 @@ def make_replay_loader(
     Raises:
         InputError: an argument makes no sense.
     """
-    if not isinstance(replay, Sampler):
-        raise InputError(f"replay: expected a ReplayBuffer, got {type(replay).__name__}")
+    reader = reader_of(replay)
     num_workers = checks.at_least(0, "num_workers", num_workers)
     if num_workers:
         prefetch_factor = checks.positive("prefetch_factor", prefetch_factor)
@@ -184,7 +184,7 @@ def make_replay_loader(
         known = ", ".join(get_all_start_methods())
         raise InputError(f"multiprocessing_context: expected one of {known}, got {multiprocessing_context!r}")
     return ReplayLoader(
-        ReplayDataset(replay, batch_size, checks.at_least(0, "seed", seed)),
+        ReplayDataset(reader, batch_size, checks.at_least(0, "seed", seed)),
         threads=threads,
         prefetch_factor=prefetch_factor,
         num_workers=num_workers,

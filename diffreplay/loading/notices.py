@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from diffreplay.errors import EmptyBufferError, ReplayError
-from diffreplay.loading.sampling import Sampler
+from diffreplay.loading.sampling import ReplayReader
 
 NOTICE_SECONDS = 5.0
 
@@ -28,8 +28,8 @@ def warn(message: str) -> None:
 class Notice:
     """Says once, after some seconds of waiting for a batch, what the buffer lacks."""
 
-    def __init__(self, replay: Sampler) -> None:
-        self._replay, self._said = replay, False
+    def __init__(self, reader: ReplayReader) -> None:
+        self._reader, self._said = reader, False
 
     def start(self) -> Callable[[], None]:
         """Waiting begins; call what this returns from time to time."""
@@ -43,7 +43,7 @@ class Notice:
 
     def _say(self) -> None:
         try:
-            self._replay.draw(1, np.random.default_rng(0))
+            self._reader.sample(1, np.random.default_rng(0))
         except EmptyBufferError as error:
             self._said = True
             warn(f"the loader waits for a batch: {error}")

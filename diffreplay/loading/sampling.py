@@ -1,17 +1,18 @@
-"""Draws transitions uniformly from shared memory, in any process."""
+"""Samples batches of transitions from shared memory, in any process."""
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from diffreplay import checks
 from diffreplay.batch import ReplayBatch
-from diffreplay.errors import ReplayError
+from diffreplay.errors import InputError, ReadOnlyError, ReplayError
 from diffreplay.loading.slots import BatchPlace, BatchSpec
 from diffreplay.loading.windows import WindowFinder, Windows
 from diffreplay.stats import ReplayStats
@@ -21,15 +22,36 @@ PIECE_BYTES = 1 << 20  # of decoded frames, about what a core's cache holds
 MAX_OVERRUNS = 1000
 
 
-class Sampler:
-    """The readers' half of a replay buffer: everything that does not change it.
+class ReplayReader:
+    """Reads a replay buffer, in the process that made it or in any other: samples and counts, and never writes.
 
-    multiprocessing passes it to other processes as a small handle on the shared memory; nothing else pickles it.
+    It is what other processes get when a `ReplayBuffer` is an argument of `multiprocessing.Process`, or goes through a
+    multiprocessing Queue or Pipe: a small handle on the shared memory. `ReplayBuffer.reader` is one, too. It may be
+    passed on as the buffer may, and like it is neither pickled nor copied otherwise. Only a forked process holds the
+    buffer itself, and samples from that just so.
+
+    `sample` draws with the buffer's generator in the process that made it. In any other it has one of its own, which
+    the system seeds, so that no two processes draw alike; pass `rng` for batches that come again.
+
+    Args:
+        frames: the stored frames.
+        nstep: steps that a sampled transition spans.
+        discount: gamma, for n-step returns.
+        shorter_at_end: as of `ReplayBuffer`.
+        rng: of `sample` in this process; without one, a generator that the system seeds.
     """
 
-    def __init__(self, frames: FrameReader, nstep: int, discount: float, shorter_at_end: bool = False) -> None:
+    def __init__(
+        self,
+        frames: FrameReader,
+        nstep: int,
+        discount: float,
+        shorter_at_end: bool = False,
+        rng: np.random.Generator | None = None,
+    ) -> None:
         self.frames, self.nstep, self.discount, self.shorter_at_end = frames, nstep, discount, shorter_at_end
         self._finder = WindowFinder(frames, nstep, shorter_at_end)
+        self._rng, self._process = rng or np.random.default_rng(), os.getpid()
 
     def __len__(self) -> int:
         """Transitions held; not all of them begin a complete window, see `can_sample`."""
@@ -38,7 +60,7 @@ class Sampler:
     __copy__ = refuse_copy
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Sampler, (self.frames, self.nstep, self.discount, self.shorter_at_end)
+        return ReplayReader, (self.frames, self.nstep, self.discount, self.shorter_at_end)
 
     def stats(self) -> ReplayStats:
         """Counts and bytes now."""
@@ -63,21 +85,42 @@ class Sampler:
         """
         return self._finder.any()
 
-    def draw(self, batch_size: int, rng: np.random.Generator) -> ReplayBatch:
-        """A batch drawn uniformly from all complete windows, in new memory.
+    def sample(self, batch_size: int, rng: np.random.Generator | None = None) -> ReplayBatch:
+        """A batch drawn uniformly from all complete windows, on the CPU and in new memory.
+
+        Args:
+            batch_size: transitions in it.
+            rng: draws it in place of the reader's own generator.
 
         Raises:
-            InputError: `batch_size` is no positive integer.
-            EmptyBufferError: there is no complete window.
+            InputError: `batch_size` is no positive integer, or `rng` no generator.
+            EmptyBufferError: there is no complete window yet.
         """
+        if not isinstance(rng, np.random.Generator | None):
+            raise InputError(f"rng: expected a numpy.random.Generator, as default_rng(seed) makes it, got {rng!r:.200}")
         spec = BatchSpec.of(self.frames.layout, checks.positive("batch_size", batch_size))
-        place, length = self.draw_into(spec, rng, lambda length: BatchPlace(spec, length))
+        place, length = self.sample_into(spec, rng or self._generator(), lambda length: BatchPlace(spec, length))
         return place.batch(place.window(length))
 
-    def draw_into(
+    def _generator(self) -> np.random.Generator:
+        """Our own: not the copy that a forked process has of its parent's."""
+        if self._process != (process := os.getpid()):
+            self._rng, self._process = np.random.default_rng(), process
+        return self._rng
+
+    def _refuse(self, *_: Any, **__: Any) -> NoReturn:
+        """Say that a reader does not write."""
+        raise ReadOnlyError(
+            "expected the ReplayBuffer, in the process that made it, to add to or save, got a ReplayReader, which "
+            "samples from it and never writes: send there what is to be added"
+        )
+
+    add = add_transition = save = _refuse
+
+    def sample_into(
         self, spec: BatchSpec, rng: np.random.Generator, place_for: Callable[[int], BatchPlace]
     ) -> tuple[BatchPlace, int]:
-        """Draw a batch into the place that `place_for` gives for so many frames a transition; return both."""
+        """Sample into the place that `place_for` gives for so many frames a transition; return both."""
         for _ in range(MAX_OVERRUNS):
             try:
                 windows = self._finder.draw(spec.size, rng)
@@ -133,3 +176,23 @@ class Sampler:
         product = np.cumprod(factor, axis=1)
         reward[:, 1:] *= product[:, :-1]
         return reward.sum(axis=1, keepdims=True).astype(np.float32), product[:, -1:].astype(np.float32)
+
+
+class HasReader(Protocol):
+    """What can be read: `diffreplay.ReplayBuffer`."""
+
+    @property
+    def reader(self) -> ReplayReader:
+        """Reads it."""
+
+
+def reader_of(replay: ReplayReader | HasReader) -> ReplayReader:
+    """The reader of a buffer; a reader is its own.
+
+    Raises:
+        InputError: `replay` is neither.
+    """
+    reader = replay if isinstance(replay, ReplayReader) else getattr(replay, "reader", None)
+    if not isinstance(reader, ReplayReader):
+        raise InputError(f"replay: expected a ReplayBuffer or a ReplayReader, got {type(replay).__name__}")
+    return reader

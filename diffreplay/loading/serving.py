@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from diffreplay.errors import EmptyBufferError, WorkerError
-from diffreplay.loading.sampling import Sampler
+from diffreplay.loading.sampling import ReplayReader
 from diffreplay.loading.slots import BatchPlace, BatchSpec, Slots, Task
 
 POLL_SECONDS = 0.01
@@ -32,23 +32,23 @@ class Stopped(Exception):
 class Work(NamedTuple):
     """What all workers of a loader share."""
 
-    replay: Sampler
+    reader: ReplayReader
     slots: Slots
     seed: int
 
 
-def draw_when_filled(
-    replay: Sampler,
+def sample_when_filled(
+    reader: ReplayReader,
     spec: BatchSpec,
     seed: int,
     number: int,
     place_for: Callable[[int], BatchPlace],
     pause: Callable[[], None],
 ) -> tuple[BatchPlace, int]:
-    """Draw batch `number`, waiting with `pause` while the buffer holds no complete window."""
+    """Sample batch `number`, waiting with `pause` while the buffer holds no complete window."""
     while True:
         try:
-            return replay.draw_into(spec, np.random.default_rng([seed, number]), place_for)
+            return reader.sample_into(spec, np.random.default_rng([seed, number]), place_for)
         except EmptyBufferError:
             pause()
 
@@ -101,7 +101,9 @@ def _perform(task: Task, work: Work, pause: Callable[[], None]) -> int:
     """Do a task; for `Slots.finish`."""
     place = work.slots.place(task.slot)
     try:
-        _, length = draw_when_filled(work.replay, work.slots.spec, work.seed, task.number, lambda length: place, pause)
+        _, length = sample_when_filled(
+            work.reader, work.slots.spec, work.seed, task.number, lambda length: place, pause
+        )
     except Stopped:
         raise
     except BaseException as error:  # whatever it is, SystemExit included, it is raised where the batch is asked for

@@ -72,7 +72,7 @@ class WindowFinder:
         """Whether there is a complete window. While there is none, no row is looked at twice, but for the newest."""
         tail, head = self.frames.bounds()
         newest = np.arange(max(tail, head - NEWEST_ROWS) * self._kinds, head * self._kinds)
-        return len(self._look(newest, tail).places) > 0 or len(self._list(tail, head).numbers) > 0
+        return len(self._look(newest, tail).places) > 0 or len(self.listed(tail, head).numbers) > 0
 
     def draw(self, count: int, rng: np.random.Generator) -> Windows:
         """`count` windows, drawn uniformly from all complete ones.
@@ -88,7 +88,7 @@ class WindowFinder:
         kept, missing, drawn, found, more = [], count, 0, 0, count + count // 8 + 8
         more = min(more * kinds, max(more, at_once))
         while head > tail and not self._empty and drawn <= SPARSE * kinds * (found + 16):
-            steps = self._steps(rng.integers(tail * kinds, head * kinds, more), tail)
+            steps = self.steps(rng.integers(tail * kinds, head * kinds, more), tail)
             kept.append(steps[:missing])
             missing -= len(kept[-1])
             if not missing:
@@ -97,18 +97,18 @@ class WindowFinder:
             more = min(missing * drawn // max(found, 1) * 9 // 8 + 8 * kinds, 4 * drawn, at_once)
             if more > (head - tail) * kinds:
                 break
-        numbers = self._list(tail, head).numbers
+        numbers = self.listed(tail, head).numbers
         self._empty = not len(numbers)
         if self._empty:
             if not self.frames.intact(tail):
                 raise OverrunError
             raise EmptyBufferError(self._what_is_missing(tail, head))
-        kept.append(self._steps(numbers[rng.integers(0, len(numbers), missing)], tail))
+        kept.append(self.steps(numbers[rng.integers(0, len(numbers), missing)], tail))
         if len(kept[-1]) < missing:
             raise OverrunError
         return self._windows(np.concatenate(kept), tail)
 
-    def _steps(self, numbers: Rows, tail: int) -> Rows:
+    def steps(self, numbers: Rows, tail: int) -> Rows:
         """Steps (N', n + 1) of windows, as in `Windows`, leaving out the incomplete ones."""
         look = self._look(numbers, tail)
         steps = look.steps[look.places]
@@ -116,6 +116,37 @@ class WindowFinder:
             return steps
         shorter = look.numbers[look.places] % self._kinds
         return np.take_along_axis(steps, np.minimum(np.arange(self.nstep + 1) + shorter[:, None], self.nstep), axis=1)
+
+    def listed(self, tail: int, head: int) -> Listed:
+        """All complete windows in rows [tail, head)."""
+        before, kinds = self._listed, self._kinds
+        held = before.oldest >= tail
+        numbers, oldest = [before.numbers[held]], [before.oldest[held]]
+        runs, unfinished = before.runs, before.unfinished[before.unfinished >= tail]
+
+        def look_at(some: Rows) -> Look:
+            look = self._look(some, tail)
+            numbers.append(look.numbers[look.places])
+            oldest.append(look.oldest)
+            return look
+
+        for first in range(max(before.head, tail), head, self._at_once):
+            look = look_at(np.arange(first, min(first + self._at_once, head)) * kinds)
+            runs = np.maximum(runs, look.steps.max(axis=0, initial=NO_ROW))
+            if kinds > 1:
+                unfinished = np.setdiff1d(np.append(unfinished, look.steps[:, -1]), look.steps[:, -2])
+        # That an episode has ended may become known long after its last step.
+        ended = (self.frames.column("flags", unfinished) & Flag.LAST) != 0
+        shorter = np.add.outer(unfinished[ended] * kinds, np.arange(1, kinds)).reshape(-1)
+        for first in range(0, len(shorter), self._at_once):
+            look_at(shorter[first : first + self._at_once])
+        every = np.concatenate(numbers)
+        order = np.argsort(every, kind="stable")  # quick where they are in order
+        # Replaced as a whole: where two threads are at it, either one's is right.
+        self._listed = Listed(
+            max(before.head, head), every[order], np.concatenate(oldest)[order], runs, unfinished[~ended]
+        )
+        return self._listed
 
     def _look(self, numbers: Rows, tail: int) -> Look:
         """Follow the steps back from the last ones, as far as they go."""
@@ -151,37 +182,6 @@ class WindowFinder:
         oldest = self.frames.oldest_needed(window.reshape(-1))
         oldest = oldest[oldest >= 0]
         return Windows(steps, window, int(oldest.min()) if len(oldest) else tail)
-
-    def _list(self, tail: int, head: int) -> Listed:
-        """All complete windows in rows [tail, head)."""
-        before, kinds = self._listed, self._kinds
-        held = before.oldest >= tail
-        numbers, oldest = [before.numbers[held]], [before.oldest[held]]
-        runs, unfinished = before.runs, before.unfinished[before.unfinished >= tail]
-
-        def look_at(some: Rows) -> Look:
-            look = self._look(some, tail)
-            numbers.append(look.numbers[look.places])
-            oldest.append(look.oldest)
-            return look
-
-        for first in range(max(before.head, tail), head, self._at_once):
-            look = look_at(np.arange(first, min(first + self._at_once, head)) * kinds)
-            runs = np.maximum(runs, look.steps.max(axis=0, initial=NO_ROW))
-            if kinds > 1:
-                unfinished = np.setdiff1d(np.append(unfinished, look.steps[:, -1]), look.steps[:, -2])
-        # That an episode has ended may become known long after its last step.
-        ended = (self.frames.column("flags", unfinished) & Flag.LAST) != 0
-        shorter = np.add.outer(unfinished[ended] * kinds, np.arange(1, kinds)).reshape(-1)
-        for first in range(0, len(shorter), self._at_once):
-            look_at(shorter[first : first + self._at_once])
-        every = np.concatenate(numbers)
-        order = np.argsort(every, kind="stable")  # quick where they are in order
-        # Replaced as a whole: where two threads are at it, either one's is right.
-        self._listed = Listed(
-            max(before.head, head), every[order], np.concatenate(oldest)[order], runs, unfinished[~ended]
-        )
-        return self._listed
 
     def _what_is_missing(self, tail: int, head: int) -> str:
         wanted = f"one complete window of {self.nstep + 1} steps of one episode"

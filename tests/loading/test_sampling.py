@@ -10,7 +10,7 @@ from oracle import Oracle
 
 from diffreplay import ReplayBuffer
 from diffreplay.errors import EmptyBufferError
-from diffreplay.loading.sampling import Sampler
+from diffreplay.loading.sampling import ReplayReader
 from diffreplay.store.reader import FrameReader
 from diffreplay.testing import TimeStep
 
@@ -56,15 +56,15 @@ def fill(replay, rows, length, overlap=True):
 
 
 def anew(replay):
-    """A sampler of the same memory that has not drawn yet, as in a process of its own."""
+    """A reader of the same memory that has not sampled yet, as in a process of its own."""
     store = replay.store
-    reader = FrameReader(store.layout, store.arena, store.codec)
-    return Sampler(reader, replay.nstep, replay.discount, replay.shorter_at_end)
+    frames = FrameReader(store.layout, store.arena, store.codec)
+    return ReplayReader(frames, replay.nstep, replay.discount, replay.shorter_at_end)
 
 
-def drawn(sampler, count, seed=0):
+def drawn(replay, count, seed=0):
     """Numbers of the actions of a batch."""
-    return sampler.draw(count, np.random.default_rng(seed)).action[:, 0].tolist()
+    return replay.sample(count, np.random.default_rng(seed)).action[:, 0].tolist()
 
 
 @pytest.mark.parametrize(
@@ -136,12 +136,12 @@ def test_what_was_drawn_before_does_not_matter(case, codec):
             continue
         assert follower.can_sample() == anew(replay).can_sample() == bool(oracle.windows())
         if oracle.windows():
-            batch = follower.draw(40, np.random.default_rng(episode))
+            batch = follower.sample(40, np.random.default_rng(episode))
             oracle.check_batch(batch)
             assert batch.action[:, 0].tolist() == drawn(anew(replay), 40, episode) == drawn(replay, 40, episode)
         else:
             with pytest.raises(EmptyBufferError):
-                follower.draw(40, rng)
+                follower.sample(40, rng)
 
 
 @pytest.mark.parametrize("case", LENGTHS)

@@ -13,6 +13,7 @@ from stable_baselines3.common.buffers import NStepReplayBuffer
 
 from diffreplay import ReplayBuffer, make_replay_loader
 from diffreplay.errors import EmptyBufferError, InputError
+from diffreplay.loading.windows import WindowFinder
 from diffreplay.testing import TimeStep
 from tests.loading.test_sampling import SIDE, anew, buffer
 from tests.store.test_properties import Driver
@@ -35,9 +36,14 @@ def add_episode(replay, numbers, last=True, stream=0):
         replay.add(step(number, k == 0, last and k == len(numbers) - 1), stream)
 
 
+def finder(replay):
+    """Finds the windows of a buffer, and has looked at nothing yet."""
+    return WindowFinder(replay.store, replay.nstep, replay.shorter_at_end)
+
+
 def starts(replay):
     """First actions of all transitions that are sampled, and how many steps each of them spans."""
-    batch = replay.draw(400, np.random.default_rng(0))
+    batch = replay.sample(400, np.random.default_rng(0))
     spans = batch.next_obs[:, 0, 0, 0].int() - batch.obs[:, 0, 0, 0].int()
     return dict(zip(batch.action[:, 0].tolist(), spans.tolist(), strict=True))
 
@@ -118,7 +124,7 @@ def test_a_stream_that_pauses_too_long_ends_there_and_begins_anew():
     assert not replay.can_sample()
     for number in range(3, 5):
         replay.add(TimeStep(observation + number, np.array([number]), 0.0, 1.0, False, False), stream=1)
-    batch = replay.draw(100, np.random.default_rng(0))
+    batch = replay.sample(100, np.random.default_rng(0))
     assert set(batch.action[:, 0].tolist()) == {1, 2}  # from the step where it goes on, three more are needed
     assert set(batch.next_obs.flatten().tolist()) == {2}
 
@@ -129,7 +135,7 @@ def test_a_stream_that_pauses_too_long_ends_there_and_begins_anew():
 def test_a_list_that_follows_is_what_looking_at_all_rows_gives(codec, shorter):
     """Of all windows, and the same as the oracle's, after each of many random episodes of several streams."""
     replay = buffer(60, frame_stack=3, codec=codec, nstep=3, shorter_at_end=shorter)
-    driver, follower, rng = Driver(replay, (1, SIDE, SIDE), seed=5), anew(replay), np.random.default_rng(5)
+    driver, follower, rng = Driver(replay, (1, SIDE, SIDE), seed=5), finder(replay), np.random.default_rng(5)
     store = replay.store
     for _ in range(60):
         driver.run(
@@ -144,11 +150,11 @@ def test_a_list_that_follows_is_what_looking_at_all_rows_gives(codec, shorter):
                 "others": 0.5,
             }
         )
-        listed, fresh = (sampler._finder._list(*store.bounds()) for sampler in (follower, anew(replay)))
+        listed, fresh = (windows.listed(*store.bounds()) for windows in (follower, finder(replay)))
         for name in ("head", "numbers", "oldest", "unfinished"):
             assert np.array_equal(getattr(listed, name), getattr(fresh, name)), name
         assert len(fresh.numbers) == len(driver.oracle.windows())
-        steps = follower._finder._steps(fresh.numbers, store.tail)
+        steps = follower.steps(fresh.numbers, store.tail)
         actions = store.column("action", steps[:, 1])[:, 0].tolist()
         assert sorted(actions) == sorted(driver.oracle.windows())
     assert (replay.store.tail > 100) and len(fresh.numbers) > 20

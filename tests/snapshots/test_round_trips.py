@@ -272,7 +272,7 @@ def test_sampling_goes_on_while_saving(directory):
 
     def sample():
         while not stop.is_set():
-            drawn.append(replay.draw(32, np.random.default_rng(len(drawn))))
+            drawn.append(replay.sample(32, np.random.default_rng(len(drawn))))
 
     thread = threading.Thread(target=sample)
     thread.start()

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from diffreplay import ReplayBuffer
+from diffreplay.loading.sampling import reader_of
 from diffreplay.store.layout import Counter
 from diffreplay.testing import TimeStep
 from tests.store.test_properties import RestlessZstd
@@ -68,10 +69,11 @@ class Writer:
         return self.replay.store.counter(Counter.LOG_HEAD) / self.replay.store.layout.log_bytes
 
 
-def check_batch(sampler, rng, size=24):
+def check_batch(replay, rng, size=24):
     """Draw a batch and check every value of it."""
-    oldest = sampler.frames.counter(Counter.TAIL)
-    obs, action, reward, discount, next_obs = (value.numpy() for value in sampler.draw(size, rng))
+    reader = reader_of(replay)
+    oldest = reader.frames.counter(Counter.TAIL)
+    obs, action, reward, discount, next_obs = (value.numpy() for value in reader.sample(size, rng))
     step = action[:, 0]
     assert step.min() > oldest, "the window was evicted before it was drawn"
     assert (step % EPISODE >= 1).all() and ((step - 1) // EPISODE == (step - 1 + NSTEP) // EPISODE).all()
@@ -82,12 +84,12 @@ def check_batch(sampler, rng, size=24):
     assert (discount == 0.25).all()
 
 
-def read_until_told(sampler, seed, connection):
+def read_until_told(replay, seed, connection):
     """Check batches until something comes through the connection, then send how many."""
     rng, count = np.random.default_rng(seed), 0
     try:
         while not connection.poll():
-            check_batch(sampler, rng)
+            check_batch(replay, rng)
             count += 1
             if count == 1:
                 connection.send("reading")
@@ -100,10 +102,10 @@ def read_until_told(sampler, seed, connection):
 class Reader:
     """A reader process, and our end of its pipe: there is no lock that a killed one could keep."""
 
-    def __init__(self, method, sampler, seed):
+    def __init__(self, method, replay, seed):
         context = multiprocessing.get_context(method)
         self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=read_until_told, args=(sampler, seed, theirs), daemon=True)
+        self.process = context.Process(target=read_until_told, args=(replay, seed, theirs), daemon=True)
         self.process.start()
         theirs.close()
 
@@ -194,12 +196,12 @@ def test_a_reader_outlives_the_writer():
     ours, theirs = context.Pipe()
     go = context.RawValue("i", 0)
 
-    def read_after_death(sampler, parent, connection):
+    def read_after_death(replay, parent, connection):
         rng = np.random.default_rng(0)
         while os.getppid() == parent:
-            check_batch(sampler, rng)
+            check_batch(replay, rng)
         for _ in range(50):
-            check_batch(sampler, rng)
+            check_batch(replay, rng)
         connection.send("read on")
 
     def write_until_killed():
