@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from diffreplay import codecs
+from diffreplay import checks, codecs
 from diffreplay.codecs import STARTUP_SETS, select_references
 from diffreplay.errors import InputError
 from diffreplay.replay import ReplayBuffer
@@ -38,11 +38,13 @@ def estimate(
         action_dtype: dtype of actions.
         frame_stack: frames in an observation.
         codec: as for `ReplayBuffer`.
-        episode_length: steps in an episode; each has one frame more than transitions.
+        episode_length: steps in an episode, at least 2; each has one frame more than transitions.
 
     Raises:
-        InputError: `frames` has another dtype or shape, or is too few.
+        InputError: `frames` has another dtype or shape, or is too few; or another argument makes no sense.
     """
+    capacity, frame_stack = checks.positive("capacity", capacity), checks.positive("frame_stack", frame_stack)
+    episode_length = checks.at_least(2, "episode_length", episode_length)
     frames = np.asarray(frames)
     if frames.ndim == 3:
         frames = frames[:, None]
@@ -62,7 +64,7 @@ def estimate(
     )
     layout, opened = replay.store.layout, replay.store.codec
     frame_bytes = layout.frame_bytes
-    rows = capacity + -(-capacity // max(episode_length - 1, 1))
+    rows = capacity + -(-capacity // (episode_length - 1))
     payload = round(rows * _coded_bytes(opened, frames, frame_stack))
     set_bytes = opened.set_frames(frame_bytes) * frame_bytes
     sets = min(STARTUP_SETS, rows) if set_bytes else 0

@@ -59,3 +59,25 @@ def test_noise_is_predicted_to_be_raw() -> None:
 def test_frames_that_make_no_sense_are_refused(frames: np.ndarray) -> None:
     with pytest.raises(diffreplay.errors.InputError, match="uint8 frames"):
         diffreplay.estimate(frames, 1000)
+
+
+FRAMES = np.random.default_rng(0).integers(0, 256, (60, 20, 20), np.uint8)
+
+
+@pytest.mark.parametrize("episode_length", [0, -5, 1, 2.5, None, "1000", True])
+def test_an_episode_that_holds_no_transition_is_refused(episode_length: object) -> None:
+    with pytest.raises(diffreplay.errors.InputError, match=r"^episode_length: expected an integer from 2 on, got "):
+        diffreplay.estimate(FRAMES, 1000, episode_length=episode_length)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("capacity", "many"), ("capacity", 0), ("frame_stack", None), ("frame_stack", 0)]
+)
+def test_arguments_of_the_buffer_are_refused_as_there(name: str, value: object) -> None:
+    with pytest.raises(diffreplay.errors.InputError, match=rf"^{name}: expected a positive integer, got {value!r}"):
+        diffreplay.estimate(FRAMES, **{"capacity": 1000, name: value})
+
+
+def test_short_episodes_take_more_frames() -> None:
+    assert diffreplay.estimate(FRAMES, np.int64(1000), episode_length=np.int32(2)).frames == 2000
+    assert diffreplay.estimate(FRAMES, 1000, episode_length=11).frames == 1100

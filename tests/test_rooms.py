@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "loading": {"errors", "limits", "batch", "stats", "checks", "store"},
     "snapshots": {"errors", "codecs", "store"},
     "replay": {"errors", "limits", "batch", "stats", "checks", "codecs", "store", "loading", "snapshots"},
-    "estimate": {"errors", "stats", "codecs", "store", "replay"},
+    "estimate": {"errors", "stats", "checks", "codecs", "store", "replay"},
     "testing": {"errors", "codecs", "replay"},
     "sb3": {"errors", "limits", "stats", "codecs", "store"},
     "cli": {"errors", "codecs", "store", "snapshots", "replay"},

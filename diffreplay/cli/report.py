@@ -83,7 +83,7 @@ def _describe(replay: ReplayBuffer, episodes: list[Rows]) -> list[str]:
     height, width, channels = layout.frame_shape
     steps = [len(episode) for episode in episodes]
     options = ", ".join(f"{key}={value}" for key, value in store.codec.options().items())
-    lost = stats.frames - len(store.present(np.arange(store.tail, store.head)))
+    frames, lost = _count_frames(replay)
     sets = store.counter(Counter.SET_HEAD) - store.counter(Counter.SET_TAIL)
     open_steps = {stream.row for stream in store.streams.values() if stream.is_open} - {NO_ROW}
     unfinished = sum(int(episode[-1]) in open_steps for episode in episodes)
@@ -92,9 +92,7 @@ def _describe(replay: ReplayBuffer, episodes: list[Rows]) -> list[str]:
     return [
         _line("observation", f"{layout.frame_stack} frames of {height} x {width} x {channels}, uint8"),
         _line("transitions", f"{stats.transitions} of at most {replay.capacity}, n-step {replay.nstep}" + shorter),
-        _line(
-            "frames", f"{stats.frames}" + (f", {lost} of them lost with damaged files or after such" if lost else "")
-        ),
+        _line("frames", f"{frames}" + (f", {lost} of them lost with damaged files or after such" if lost else "")),
         _line("steps", f"{sum(steps)}{lengths}"),
         _line("episodes", f"{len(episodes)}, {unfinished} of them unfinished, in {len(store.streams)} stream(s)"),
         _line("codec", f"{store.codec.name}" + (f" ({options})" if options else "") + f", {sets} reference set(s)"),
@@ -107,6 +105,16 @@ def _describe(replay: ReplayBuffer, episodes: list[Rows]) -> list[str]:
         _line("memory", f"{_size(stats.total_bytes)} in all"),
         _line("ratio", f"{stats.compression_ratio:.1f} to stacks of {_size(stats.stacked_bytes)}"),
     ]
+
+
+def _count_frames(replay: ReplayBuffer) -> tuple[int, int]:
+    """Frames that were stored, and how many of them are lost."""
+    store = replay.store
+    rows = np.arange(store.tail, store.head)
+    empty = np.setdiff1d(rows, store.present(rows))
+    # A row in place of a frame that is stored elsewhere leads on to another; of a file's lost rows nothing is known.
+    elsewhere = (store.lengths(empty) == 0) & (store.column("link", empty) > 0) & (store.oldest_needed(empty) == empty)
+    return len(rows) - int(elsewhere.sum()), int((~elsewhere).sum())
 
 
 def _size(nbytes: int) -> str:

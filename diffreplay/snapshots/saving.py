@@ -103,29 +103,18 @@ def load(
         SharedMemoryError: there is too little memory for it.
     """
     try:
-        return _load(cls, directory, name, codec, skip_damaged, cap)
+        while True:
+            manifest = find_manifest(directory, name)
+            replay = make(cls, directory, manifest.buffer, codec, cap)
+            damage = restore(replay.store, directory, manifest, skip_damaged)
+            if not damage or find_manifest(directory, name).commit == manifest.commit:
+                break  # else another process saved meanwhile, and deleted what was being read
+        if damage and not skip_damaged:
+            others = f" (and {len(damage) - 1} more)" if len(damage) > 1 else ""
+            raise CorruptDataError(f"{damage[0]}{others}; load with skip_damaged=True to keep the rest")
+        for problem in damage:
+            warnings.warn(f"left out: {problem}", RuntimeWarning, stacklevel=3)
+        resume(replay, directory, manifest)
     except (MemoryError, SharedMemoryError) as error:
         raise SharedMemoryError(f"{directory}: expected memory for what its manifest describes: {error}") from error
-
-
-def _load(
-    cls: Callable[..., B],
-    directory: Path,
-    name: str | None,
-    codec: str | codecs.Codec | None,
-    skip_damaged: bool,
-    cap: int | str | None,
-) -> tuple[B, str | None]:
-    while True:
-        manifest = find_manifest(directory, name)
-        replay = make(cls, directory, manifest.buffer, codec, cap)
-        damage = restore(replay.store, directory, manifest, skip_damaged)
-        if not damage or find_manifest(directory, name).commit == manifest.commit:
-            break  # else another process saved meanwhile, and deleted what was being read
-    if damage and not skip_damaged:
-        others = f" (and {len(damage) - 1} more)" if len(damage) > 1 else ""
-        raise CorruptDataError(f"{damage[0]}{others}; load with skip_damaged=True to keep the rest")
-    for problem in damage:
-        warnings.warn(f"left out: {problem}", RuntimeWarning, stacklevel=4)
-    resume(replay, directory, manifest)
     return replay, None if damage else manifest.commit

@@ -68,6 +68,35 @@ def test_damage_is_named_and_gives_status_1(directory, capsys):
     assert "20 to" not in found["frames"] and "of them lost with damaged files or after such" in found["frames"]
 
 
+@pytest.mark.filterwarnings("ignore:10 transitions in a row", "ignore:left out")
+@pytest.mark.parametrize("codec", ["raw", "sparse", "zstd"])
+def test_rows_in_place_of_frames_that_are_stored_elsewhere_are_not_lost(directory, codec, capsys):
+    """Transitions over two steps leave such rows. Their frames are counted where they are, damaged or not."""
+    replay, rng = ReplayBuffer(300, (3, 16, 16), (1,), codec=codec), np.random.default_rng(0)
+    frames = rng.integers(0, 256, (103, 16, 16), np.uint8)
+    for t in range(100):
+        stacks = (frames[t : t + 3], frames[t + 2 : t + 5] if t < 99 else frames[t + 1 : t + 4])
+        replay.add_transition(stacks[0], [t], 0.0, stacks[1], False, False)
+        if t % 20 == 19:
+            replay.save(directory)
+    rows = np.arange(replay.store.tail, replay.store.head)
+    stands_in = np.setdiff1d(rows, replay.store.present(rows))
+    assert len(stands_in) > 100
+    assert main(["inspect", str(directory)]) == 0
+    assert values(capsys.readouterr().out)["frames"] == str(replay.stats().frames) == str(len(rows) - len(stands_in))
+
+    gone = read_manifest(directory).segments[2]
+    (directory / gone.name).unlink()
+    assert main(["inspect", str(directory)]) == 1
+    found = values(capsys.readouterr().out)["frames"]
+    store = ReplayBuffer.load(directory, skip_damaged=True).store
+    empty = np.setdiff1d(rows, store.present(rows))
+    elsewhere = [row for row in stands_in if not gone.first <= row < gone.end]
+    lost = len(empty) - len(np.intersect1d(empty, elsewhere))
+    assert gone.end - gone.first <= lost < len(empty)
+    assert found == f"{len(rows) - len(elsewhere)}, {lost} of them lost with damaged files or after such"
+
+
 def test_an_empty_buffer(directory, capsys):
     saved(directory, steps=0)
     assert main(["inspect", str(directory)]) == 0
