@@ -1,6 +1,6 @@
 """Options of the zstd codec, one at a time around the defaults: size against the time to add and to sample.
 
-Columns are those of `benchmarks.recorded`. `refresh_interval` acts only in long runs, so its table comes from
+Columns are those of `benchmarks.codec`. `refresh_interval` acts only in long runs, so its table comes from
 `--refresh` frames: the recording, mirrored and moved by a row more and more, which ages a reference set.
 """
 
@@ -12,9 +12,9 @@ from functools import partial
 from itertools import islice
 from typing import Any
 
+from benchmarks.codec import HEADER, NAMES, measure
 from benchmarks.common import BATCH, chosen, machine, parser, print_table, process_ms
-from benchmarks.episodes import EpisodeStream
-from benchmarks.recorded import HEADER, NAMES, measure
+from benchmarks.playback import Playback
 from benchmarks.recordings import Recording
 from diffreplay.codecs import ZstdCodec
 
@@ -36,15 +36,15 @@ def sweep(recording: Recording, levels: list[int], set_frames: list[int]) -> Ite
 
 def refresh(recording: Recording, frames: int, intervals: list[int]) -> Iterator[tuple[Any, ...]]:
     """A row for each interval between two checks for new reference frames, over all `frames`."""
-    stream = EpisodeStream(recording, SHIFTS)
+    playback = Playback(recording, SHIFTS)
     for interval in intervals:
-        replay = stream.buffer(frames, ZstdCodec(refresh_interval=interval))
+        replay = playback.buffer(frames, ZstdCodec(refresh_interval=interval))
         spent = 0.0
-        for step in islice(stream.steps(), frames):
+        for step in islice(playback.steps(), frames):
             start = time.process_time()
             replay.add(step)
             spent += time.process_time() - start
-        stream.check(replay.sample(BATCH))
+        playback.check(replay.sample(BATCH))
         stats = replay.stats()
         size, references = stats.observation_bytes / stats.frames, stats.reference_bytes / stats.frames
         (batch,) = process_ms([partial(replay.sample, BATCH)])

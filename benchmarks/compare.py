@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from benchmarks import loader, recordings
 from benchmarks.common import BATCH, load_pyplot, machine, print_table
-from benchmarks.compare_chart import draw
+from benchmarks.compare_chart import plot
 from benchmarks.compare_modes import MILLION, MODES, fill, memory, rates, renderings, stages
 from benchmarks.compare_train import ROOT, train
 from benchmarks.memory import in_new_process
@@ -115,8 +115,8 @@ def record(name: str, frames: int) -> None:
     recordings.load(name, frames=frames)
 
 
-def episodes(args: argparse.Namespace) -> dict[str, Recording]:
-    """The episodes of each mode; both renderings are recorded at once, in a process each."""
+def recordings_by_mode(args: argparse.Namespace) -> dict[str, Recording]:
+    """The recording that each mode plays; both renderings are recorded at once, in a process each."""
     names = (f"{args.task}_rgb", f"{args.task}_gray")
     if args.folder is None:
         with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
@@ -133,24 +133,24 @@ def measure(args: argparse.Namespace, bar: Any) -> dict[str, Any]:
         bar.update()
 
     advance("recording")
-    taped = episodes(args)
+    played = recordings_by_mode(args)
     most = max(args.workers)
     with tempfile.TemporaryDirectory(prefix="diffreplay-") as temporary:
         filled = []
         for mode in MODES:
             advance(f"{mode.title}: adding")
-            filled.append(fill(mode, taped[mode.name], Path(temporary), 0, most))
+            filled.append(fill(mode, played[mode.name], Path(temporary), 0, most))
         loader.prepare()
         rate = rates(filled, args.workers, args.batches, args.turns, advance)
     sizes = {f.mode.name: f.size["bytes_a_transition"] for f in filled}
-    stacked = taped["disk"].stacked_bytes
+    stacked = played["disk"].stacked_bytes
     compression = stages(sizes, stacked, stacked // 3)
     modes: dict[str, dict[str, Any]] = {}
     for f in filled:
         name = f.mode.name
         advance(f"{f.mode.title}: memory")
         with tempfile.TemporaryDirectory(prefix="diffreplay-") as temporary:
-            held = in_new_process(memory, f.mode, taped[name], Path(temporary), args.transitions, most)
+            held = in_new_process(memory, f.mode, played[name], Path(temporary), args.transitions, most)
         modes[name] = {
             "title": f.mode.title,
             "images": f.mode.images,
@@ -168,8 +168,8 @@ def measure(args: argparse.Namespace, bar: Any) -> dict[str, Any]:
         "date": str(date.today()),
         "machine": machine(),
         "cores": usable_cores(),
-        "frames": taped["disk"].frames,
-        "episodes": len(taped["disk"].episodes),
+        "frames": played["disk"].frames,
+        "episodes": len(played["disk"].episodes),
         "settings": {"batch": BATCH, "nstep": 1, "batches": args.batches, "turns": args.turns, "workers": args.workers},
         "train_options": args.train_options if args.train else None,
         "modes": modes,
@@ -252,7 +252,7 @@ def main(argv: list[str] | None = None) -> None:
     for path in (args.json, args.chart):
         path.parent.mkdir(parents=True, exist_ok=True)
     args.json.write_text(json.dumps(results, indent=1) + "\n")
-    draw(results, args.chart, pyplot)
+    plot(results, args.chart, pyplot)
     here = Path.cwd()
     json_file, chart = (p.relative_to(here) if p.is_relative_to(here) else p for p in (args.json, args.chart))
     print(f"Results: {json_file}; chart: {chart}")

@@ -10,7 +10,7 @@ import numpy as np
 COLORS = {"disk": "#7a7a7a", "half": "#e08a1e", "sparse": "#3a7ebf", "zstd": "#1d8a5a"}
 
 
-def draw(results: dict[str, Any], path: Path, pyplot: Any) -> None:
+def plot(results: dict[str, Any], path: Path, pyplot: Any) -> None:
     """One PNG on white: memory at 10^6 transitions, memory measured, time to add, and below batches a second."""
     names, modes, paper = list(results["modes"]), list(results["modes"].values()), results["paper"]
     titles, colors = [mode["title"] for mode in modes], [COLORS[name] for name in names]

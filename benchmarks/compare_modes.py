@@ -20,8 +20,8 @@ import torch
 
 from benchmarks import loader
 from benchmarks.common import family_pss
-from benchmarks.episodes import EpisodeStream
 from benchmarks.memory import warm
+from benchmarks.playback import Playback
 from benchmarks.recordings import Recording
 from diffreplay.testing import TimeStep
 from drqv2.appearance import to_grayscale
@@ -81,7 +81,7 @@ class Filled:
     """
 
     mode: Mode
-    stream: EpisodeStream
+    playback: Playback
     folder: Path
     replay: Any
     size: dict[str, Any] = field(default_factory=dict)
@@ -89,29 +89,29 @@ class Filled:
     def open(self, workers: int) -> loader.Batches:
         """An endless iterator of batches."""
         if self.mode.codec is None:
-            return loader.open_disk(self.stream, self.folder, workers).batches(torch.device("cpu"))
+            return loader.open_disk(self.playback, self.folder, workers).batches(torch.device("cpu"))
         return loader.open_ours(self.replay, "forkserver", workers)
 
     def held(self) -> tuple[int, int]:
         """Transitions, and bytes of all that is held for their observations, index and references included."""
         if isinstance(self.replay, DiskReplay):
             # DrQ-v2's cost is counted as the paper does, a stack a transition; an episode's last one comes on top.
-            return len(self.replay), len(self.replay) * self.stream.recording.stacked_bytes
+            return len(self.replay), len(self.replay) * self.playback.recording.stacked_bytes
         stats = self.replay.stats()
         return stats.transitions, stats.observation_bytes
 
 
 def fill(mode: Mode, recording: Recording, folder: Path, transitions: int, workers: int) -> Filled:
     """Play the recording into a new replay and measure the first pass; then more, as `passes` says."""
-    stream = EpisodeStream(recording)
+    playback = Playback(recording)
     times = passes(recording, transitions, workers)
     replay: Any
     if mode.codec is None:
-        replay = loader.open_disk(stream, folder, 0)
+        replay = loader.open_disk(playback, folder, 0)
     else:
-        replay = stream.buffer(times * recording.frames, mode.codec)
-    filled = Filled(mode, stream, folder, replay)
-    steps = stream.steps()
+        replay = playback.buffer(times * recording.frames, mode.codec)
+    filled = Filled(mode, playback, folder, replay)
+    steps = playback.steps()
     half = recording.frames // 2
     early = _add(replay, islice(steps, half))
     before = filled.held()
@@ -158,7 +158,7 @@ def rates(
 
     measured = loader.measure(
         {kind: partial(opening, kind) for kind in sources},
-        lambda kind, batch: sources[kind][0].stream.check(batch),
+        lambda kind, batch: sources[kind][0].playback.check(batch),
         count,
         turns,
         lambda: advance("batches a second"),
@@ -177,15 +177,15 @@ def memory(mode: Mode, recording: Recording, folder: Path, transitions: int, wor
     before and do not count.
     """
     loader.prepare()
-    stream = EpisodeStream(recording)
-    warm(stream, 2 * recording.frames)
+    playback = Playback(recording)
+    warm(playback, 2 * recording.frames)
     before = family_pss()
     filled = fill(mode, recording, folder, transitions, workers)
     batches = filled.open(workers)
     for number in range(10 * max(1, workers) * loader.PREFETCH):  # so that every place for a batch has been used
         batch = next(batches)
         if number < loader.CHECKED:
-            stream.check(batch)
+            playback.check(batch)
     del batch
     gc.collect()
     return {"workers": workers, "transitions": len(filled.replay), "pss_growth_mb": (family_pss() - before) / 1e6}

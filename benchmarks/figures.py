@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from benchmarks import learning_curves, recordings
 from benchmarks.common import BATCH, load_pyplot, machine, print_table
-from benchmarks.episodes import EpisodeStream
+from benchmarks.playback import Playback
 from benchmarks.recordings import Frames, Recording
 
 IMAGES = Path(__file__).resolve().parent.parent / "docs" / "images"
@@ -106,11 +106,11 @@ def place(recording: Recording) -> Placed:
         times = np.arange(len(episode))
         differ = np.mean(episode != episode[times - times % f], axis=(1, 2, 3))
         shares.append(differ[times % f != 0])
-    stream = EpisodeStream(recording)
-    replay = stream.buffer(recording.frames, "sparse")
-    for step in islice(stream.steps(), recording.frames):
+    playback = Playback(recording)
+    replay = playback.buffer(recording.frames, "sparse")
+    for step in islice(playback.steps(), recording.frames):
         replay.add(step)
-    stream.check(replay.sample(BATCH))
+    playback.check(replay.sample(BATCH))
     stats = replay.stats()
     stacked = stats.frames * f * recording.episodes[0][0].nbytes
     return Placed(recording.name, f, float(np.mean(np.concatenate(shares))), stacked / stats.observation_bytes)
@@ -150,14 +150,14 @@ def title(recording: Recording) -> str:
 def learning_figure(number: int, patterns: list[str], pyplot: Any) -> Any:
     """Learning curves from run folders."""
     runs = learning_curves.load_runs(patterns, KINDS[number])
-    drawn = learning_curves.curves(runs)
-    if not drawn:
+    curves = learning_curves.curves(runs)
+    if not curves:
         raise SystemExit("expected evaluations at the same frames in all runs of a mode, got none; compare fewer runs")
-    rows = ((f"{c.task}: {c.mode}", c.runs, len(c.x), c.x[-1], c.mean[-1], c.deviation[-1]) for c in drawn)
+    rows = ((f"{c.task}: {c.mode}", c.runs, len(c.x), c.x[-1], c.mean[-1], c.deviation[-1]) for c in curves)
     print_table(("task: mode", "runs", "evaluations", "the last at", "mean return", "standard deviation"), rows)
     for sentence in learning_curves.differences(runs):
         print(f"Note: {sentence}")
-    return learning_curves.draw(drawn, KINDS[number], pyplot)
+    return learning_curves.plot(curves, KINDS[number], pyplot)
 
 
 def command_line() -> argparse.ArgumentParser:

@@ -175,16 +175,16 @@ def differences(runs: Iterable[Run]) -> list[str]:
     return found
 
 
-def draw(drawn: Sequence[Curve], kind: Kind, pyplot: Any) -> Any:
+def plot(shown: Sequence[Curve], kind: Kind, pyplot: Any) -> Any:
     """A figure with a panel for each task, two in a row."""
-    tasks = sorted({curve.task for curve in drawn})
+    tasks = sorted({curve.task for curve in shown})
     columns = min(len(tasks), 2)
     rows = -(-len(tasks) // columns)
     size = (5.6, 3.9) if columns == 1 else (7.2, 3.2 * rows)
     figure, grid = pyplot.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
-    modes = sorted({curve.mode for curve in drawn})
+    modes = sorted({curve.mode for curve in shown})
     for axes, task in zip(grid.flat, tasks, strict=False):
-        for curve in (curve for curve in drawn if curve.task == task):
+        for curve in (curve for curve in shown if curve.task == task):
             color, label = COLORS[modes.index(curve.mode) % len(COLORS)], f"{curve.mode}; {curve.runs} runs"
             axes.plot(curve.x, curve.mean, color=color, label=label, marker="o" if len(curve.x) < 3 else None)
             low, high = curve.mean - curve.deviation, curve.mean + curve.deviation

@@ -38,7 +38,7 @@ from benchmarks.common import (
     print_table,
     processor_seconds,
 )
-from benchmarks.episodes import EpisodeStream
+from benchmarks.playback import Playback
 from benchmarks.recordings import Recording
 from drqv2.disk_replay import DiskReplay
 
@@ -68,12 +68,12 @@ def prepare() -> None:
     idle.join()
 
 
-def open_disk(stream: EpisodeStream, folder: Path, workers: int) -> DiskReplay:
+def open_disk(playback: Playback, folder: Path, workers: int) -> DiskReplay:
     """DrQ-v2's replay over the episode files in `folder`."""
     return DiskReplay(
         folder,
-        stream.observation_shape,
-        capacity=100 * stream.recording.frames,
+        playback.observation_shape,
+        capacity=100 * playback.recording.frames,
         batch_size=BATCH,
         nstep=1,
         discount=0.99,
@@ -139,22 +139,22 @@ def settle(pids: set[int]) -> None:
 
 def compare(recording: Recording, kinds: list[str], count: int, repeats: int) -> list[tuple[Any, ...]]:
     """A row for each kind of loader: median, lowest and highest rate, processor time, and both against BASELINE's."""
-    stream = EpisodeStream(recording)
+    playback = Playback(recording)
     with tempfile.TemporaryDirectory(prefix="diffreplay-") as temporary:
         folder = Path(temporary)
-        writer, replay = open_disk(stream, folder, 0), stream.buffer(recording.frames)
-        for step in islice(stream.steps(), recording.frames):
+        writer, replay = open_disk(playback, folder, 0), playback.buffer(recording.frames)
+        for step in islice(playback.steps(), recording.frames):
             writer.add(step)
             replay.add(step)
         opening: dict[str, Callable[[], Batches]] = {}
         for kind in kinds:
             start, _, workers = kind.partition(" ")
             if start == "disk":
-                disk = open_disk(stream, folder, int(workers))
+                disk = open_disk(playback, folder, int(workers))
                 opening[kind] = partial(disk.batches, torch.device("cpu"))
             else:
                 opening[kind] = partial(open_ours, replay, start, int(workers))
-        measured = measure(opening, lambda _, batch: stream.check(batch), count, repeats)
+        measured = measure(opening, lambda _, batch: playback.check(batch), count, repeats)
     # The quotient of each turn, as the machine's other load is much the same for both.
     base = kinds.index(BASELINE) if BASELINE in kinds else 0
     passed, processor = measured
@@ -169,15 +169,15 @@ def compare(recording: Recording, kinds: list[str], count: int, repeats: int) ->
 
 def memory(recording: Recording, transitions: int, batches: int, workers: int) -> Iterator[tuple[str, Any]]:
     """Growth of the PSS of all processes while a buffer fills, and while batches are drawn after that."""
-    stream = EpisodeStream(recording)
-    replay = stream.buffer(transitions)
-    steps = stream.steps()
+    playback = Playback(recording)
+    replay = playback.buffer(transitions)
+    steps = playback.steps()
     start = recording.frames // 2
     for step in islice(steps, start):
         replay.add(step)
     loader = open_ours(replay, "forkserver", workers)
     for _ in range(200):  # so that every slot has been used
-        stream.check(next(loader))
+        playback.check(next(loader))
     gc.collect()
     before, total_before = family_pss(), replay.stats().total_bytes
     yield f"{workers} workers, {len(replay)} transitions: PSS of all processes, MB", before / MB
@@ -198,7 +198,7 @@ def memory(recording: Recording, transitions: int, batches: int, workers: int) -
         for _ in range(goal - drawn):
             next(loader)
         drawn = goal
-        stream.check(next(loader))
+        playback.check(next(loader))
         gc.collect()
         yield f"{drawn} batches later: further PSS growth, MB", (family_pss() - full) / MB
 

@@ -21,7 +21,7 @@ import numpy as np
 
 import diffreplay
 from benchmarks.common import BATCH, chosen, machine, mapped_pss, parser, print_table, process_ms, pss
-from benchmarks.episodes import EpisodeStream
+from benchmarks.playback import Playback
 from benchmarks.recordings import Recording
 
 MB = 1e6
@@ -39,9 +39,9 @@ def in_new_process(call: Callable[..., Any], *args: Any) -> Any:
         return pool.submit(call, *args).result()
 
 
-def warm(stream: EpisodeStream, steps: int) -> int:
+def warm(playback: Playback, steps: int) -> int:
     """Let the source of steps take the memory that it needs; the PSS of the process then."""
-    for _ in islice(stream.steps(), steps):
+    for _ in islice(playback.steps(), steps):
         pass
     gc.collect()
     return pss()
@@ -49,17 +49,17 @@ def warm(stream: EpisodeStream, steps: int) -> int:
 
 def fill(recording: Recording, codec: str, transitions: int) -> tuple[Any, ...]:
     """The values of HEADER, sizes in MB; parts as shares of total_bytes."""
-    stream = EpisodeStream(recording)
-    before = warm(stream, 2 * recording.frames)
-    replay = stream.buffer(transitions, codec)
-    for step in islice(stream.steps(), transitions):
+    playback = Playback(recording)
+    before = warm(playback, 2 * recording.frames)
+    replay = playback.buffer(transitions, codec)
+    for step in islice(playback.steps(), transitions):
         replay.add(step)
     gc.collect()
     grown = pss() - before
     for _ in range(200):
         replay.sample(BATCH)
     sampled = pss() - before
-    stream.check(replay.sample(BATCH))
+    playback.check(replay.sample(BATCH))
     stats = replay.stats()
     parts = [stats.payload_bytes, stats.reference_bytes, stats.index_bytes, stats.scalar_bytes]
     parts.append(stats.total_bytes - sum(parts))
@@ -71,17 +71,17 @@ def fill(recording: Recording, codec: str, transitions: int) -> tuple[Any, ...]:
 
 def lap(recording: Recording, codec: str, capacity: int) -> tuple[float, ...]:
     """PSS growth and total_bytes in MB when full for the first time, and the largest later, up to 10 x capacity."""
-    stream = EpisodeStream(recording)
-    before = warm(stream, 2 * recording.frames)
-    replay = stream.buffer(capacity, codec)
+    playback = Playback(recording)
+    before = warm(playback, 2 * recording.frames)
+    replay = playback.buffer(capacity, codec)
     sizes = []
-    steps = stream.steps()
+    steps = playback.steps()
     for _ in range(10):
         for step in islice(steps, capacity):
             replay.add(step)
         gc.collect()
         sizes.append(((pss() - before) / MB, replay.stats().total_bytes / MB))
-    stream.check(replay.sample(BATCH))
+    playback.check(replay.sample(BATCH))
     (grown, total), later = sizes[0], np.max(sizes[1:], axis=0)
     return grown, float(later[0]), total, float(later[1])
 
@@ -90,23 +90,23 @@ def noise(channels: int, codec: str) -> tuple[float, float]:
     """Bytes that frames of noise take, as multiples of their raw bytes: coded, and all that the buffer allocated."""
     rng = np.random.default_rng(0)
     frames = rng.integers(0, 256, (NOISE_FRAMES, channels, 84, 84), np.uint8)
-    stream = EpisodeStream(Recording("noise_gray", [frames]))
-    replay = stream.buffer(NOISE_FRAMES, codec)
-    for step in islice(stream.steps(), NOISE_FRAMES):
+    playback = Playback(Recording("noise_gray", [frames]))
+    replay = playback.buffer(NOISE_FRAMES, codec)
+    for step in islice(playback.steps(), NOISE_FRAMES):
         replay.add(step)
-    stream.check(replay.sample(BATCH))
+    playback.check(replay.sample(BATCH))
     stats = replay.stats()
     return stats.payload_bytes / frames.nbytes, stats.total_bytes / frames.nbytes
 
 
 def million(recording: Recording, transitions: int, shifts: int) -> Iterator[tuple[str, Any]]:
     """What filling and sampling a large buffer costs."""
-    stream = EpisodeStream(recording, shifts)
+    playback = Playback(recording, shifts)
     costs = np.zeros(transitions + transitions // 10)
-    before = warm(stream, 2 * recording.frames)
-    replay = stream.buffer(transitions)
+    before = warm(playback, 2 * recording.frames)
+    replay = playback.buffer(transitions)
     added = 0
-    for step in stream.steps():
+    for step in playback.steps():
         start = time.process_time()
         replay.add(step)
         costs[added] = time.process_time() - start
@@ -129,12 +129,12 @@ def million(recording: Recording, transitions: int, shifts: int) -> Iterator[tup
     yield "add ms, largest", 1e3 * float(costs[:added].max())
     # A buffer that is full of the same last steps, sampled in turns with the large one.
     few = min(SMALL, transitions)
-    small = stream.buffer(few)
-    for step in islice(stream.steps(), 2 * few):
+    small = playback.buffer(few)
+    for step in islice(playback.steps(), 2 * few):
         small.add(step)
     large_ms, small_ms = process_ms([lambda: replay.sample(BATCH), lambda: small.sample(BATCH)], repeats=100)
     for _ in range(4):
-        stream.check(replay.sample(BATCH))
+        playback.check(replay.sample(BATCH))
     yield f"batch ms at {transitions} transitions", large_ms
     yield f"batch ms at {few} transitions", small_ms
     yield "their quotient", f"{large_ms / small_ms:.2f}"

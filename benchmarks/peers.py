@@ -32,8 +32,8 @@ from gymnasium import spaces
 from stable_baselines3.common.buffers import ReplayBuffer
 
 from benchmarks.common import BATCH, chosen, machine, parser, print_table, process_ms, pss
-from benchmarks.episodes import ACTION_DIM, EpisodeStream
 from benchmarks.memory import in_new_process
+from benchmarks.playback import ACTION_DIM, Playback
 from benchmarks.recordings import Frames, Recording
 from diffreplay.sb3 import CompressedReplayBuffer
 
@@ -185,21 +185,21 @@ CONTENDERS = {
 }
 
 
-def transitions(stream: EpisodeStream) -> Iterator[Transition]:
-    """Endless transitions of the recorded episodes."""
+def transitions(playback: Playback) -> Iterator[Transition]:
+    """Endless transitions of a recording."""
     obs = None
-    for step in stream.steps():
+    for step in playback.steps():
         if obs is not None:
             yield Transition(obs, step.action, step.reward, step.observation, step.last())
         obs = None if step.last() else step.observation
 
 
-def wrong(stream: EpisodeStream, batch: Batch) -> int:
+def wrong(playback: Playback, batch: Batch) -> int:
     """Transitions of a batch that differ from the recording."""
     found = 0
     for k, number in enumerate(batch.action[:, 0].astype(int).tolist()):
-        right = np.array_equal(batch.obs[k], stream.observation(number - 1))
-        right &= np.array_equal(batch.next_obs[k], stream.observation(number))
+        right = np.array_equal(batch.obs[k], playback.observation(number - 1))
+        right &= np.array_equal(batch.next_obs[k], playback.observation(number))
         found += not right or float(batch.reward[k].item()) != number % 7
     return found
 
@@ -207,18 +207,18 @@ def wrong(stream: EpisodeStream, batch: Batch) -> int:
 def measure(recording: Recording, name: str, capacity: int) -> tuple[Any, ...]:
     """The values of HEADER for one contender; call it in a new process."""
     torch.set_num_threads(1)
-    stream = EpisodeStream(recording)
+    playback = Playback(recording)
     make = CONTENDERS[name].make
-    first = make(stream.observation_shape, BATCH)  # imports and one-time work do not count
-    for transition in islice(transitions(stream), 2 * BATCH):
+    first = make(playback.observation_shape, BATCH)  # imports and one-time work do not count
+    for transition in islice(transitions(playback), 2 * BATCH):
         first.add(transition)
     first.sample()
     del first
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)  # or the buffer would fill what earlier steps left free, and count as less
     before = pss()
-    buffer, added, spent = make(stream.observation_shape, capacity), capacity * 3 // 2, 0.0
-    for transition in islice(transitions(stream), added):
+    buffer, added, spent = make(playback.observation_shape, capacity), capacity * 3 // 2, 0.0
+    for transition in islice(transitions(playback), added):
         start = time.process_time()
         buffer.add(transition)
         spent += time.process_time() - start
@@ -227,7 +227,7 @@ def measure(recording: Recording, name: str, capacity: int) -> tuple[Any, ...]:
     held, errors = 0, 0
     for batch in buffer.contents():
         held += len(batch.obs)
-        errors += wrong(stream, batch)
+        errors += wrong(playback, batch)
     (sample_ms,) = process_ms([buffer.sample], repeats=15)
     size = buffer.image_bytes() / capacity
     stacks = 2 * recording.stacked_bytes

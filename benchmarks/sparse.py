@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks.common import BATCH, chosen, machine, parser, print_table, process_ms
-from benchmarks.episodes import EpisodeStream
+from benchmarks.playback import Playback
 from benchmarks.recordings import Frames, Recording
 from diffreplay.codecs import SparseCodec, pixel_dtype
 
@@ -85,11 +85,11 @@ def model_bytes(recording: Recording) -> int:
 
 def measure(recording: Recording) -> tuple[Any, ...]:
     """The values of HEADER."""
-    stream = EpisodeStream(recording)
-    replay = stream.buffer(recording.frames, "sparse")
-    for _, step in zip(range(recording.frames), stream.steps(), strict=False):
+    playback = Playback(recording)
+    replay = playback.buffer(recording.frames, "sparse")
+    for _, step in zip(range(recording.frames), playback.steps(), strict=False):
         replay.add(step)
-    stream.check(replay.sample(BATCH))
+    playback.check(replay.sample(BATCH))
     stats = replay.stats()
     stacked = recording.stacked_bytes * stats.frames
     ratio, model = stacked / stats.observation_bytes, stacked / model_bytes(recording)

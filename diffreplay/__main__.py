@@ -28,9 +28,9 @@ def main(argv: list[str] | None = None) -> int:
         report = inspect(args.directory)
         print("\n".join(report.lines))
         if args.frames is not None:
-            print(pictures.draw_frames(report.replay, args.frames))
+            print(pictures.write_picture(report.replay, args.frames))
         if args.mp4 is not None:
-            print(pictures.render_episode(report.replay, report.episodes, args.episode, args.mp4))
+            print(pictures.write_video(report.replay, report.episodes, args.episode, args.mp4))
     except (ReplayError, OSError) as error:
         print(f"diffreplay: {error}", file=sys.stderr)
         return FAILED

@@ -115,7 +115,7 @@ class Workspace:
             if self._is_update_due():
                 self._update()
             time_step = self.train_env.step(action)
-            self._record(time_step)
+            self._add(time_step)
             self.step += 1
             self.throughput.count(frames=self.config.action_repeat)
             self.logger.progress(self.config.action_repeat)
@@ -133,7 +133,7 @@ class Workspace:
         self._train_video.init(self.train_env, enabled=self.config.save_train_video)
         return time_step
 
-    def _record(self, time_step: Any) -> None:
+    def _add(self, time_step: Any) -> None:
         self.replay.add(time_step)
         self._train_video.record(self.train_env)
         self._episode_reward += float(time_step.reward)

@@ -8,15 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from diffreplay.codecs import Frame
 from diffreplay.errors import InputError, ReplayError
 from diffreplay.replay import ReplayBuffer
-from diffreplay.store import SET_SLOTS, Counter
+from diffreplay.store import SET_SLOTS, Counter, Rows
 
-Rows = NDArray[np.int64]
-SAMPLES = 8
+SHOWN = 8
 TILE = 168  # pixels of the longer side of a frame, at least
 LABEL, GAP, MARGIN = 14, 6, 78  # pixels: a line of text, between tiles, and left of them
 VIDEO_SIDE = 252  # pixels, at least
@@ -24,8 +22,8 @@ FRAMES_PER_SECOND = 20
 INSTALL = "pip install 'imageio[ffmpeg]'"
 
 
-def draw_frames(replay: ReplayBuffer, path: Path) -> str:
-    """Draw sample frames, what each is coded against, and where they differ; say what was drawn.
+def write_picture(replay: ReplayBuffer, path: Path) -> str:
+    """Write a picture of some frames, what each is coded against, and where they differ; say what was written.
 
     Args:
         replay: the buffer.
@@ -37,7 +35,7 @@ def draw_frames(replay: ReplayBuffer, path: Path) -> str:
         OSError: the file cannot be written.
     """
     image, draw = _need("PIL.Image", "Pillow"), _need("PIL.ImageDraw", "Pillow")
-    rows = _sample_rows(replay)
+    rows = _rows_to_show(replay)
     if not len(rows):
         raise InputError("expected a snapshot that holds frames to draw, got one without any")
     frames = replay.store.read(rows)
@@ -62,12 +60,12 @@ def draw_frames(replay: ReplayBuffer, path: Path) -> str:
     return f"drew {len(rows)} frames to {path}"
 
 
-def _sample_rows(replay: ReplayBuffer) -> Rows:
-    """Rows to draw, evenly spread; coded ones if there are any."""
+def _rows_to_show(replay: ReplayBuffer) -> Rows:
+    """A few rows, evenly spread; coded ones if there are any."""
     rows = _decodable(replay)
     coded = rows[replay.store.lengths(rows) < replay.store.layout.frame_bytes]
     rows = coded if len(coded) else rows
-    return rows[np.unique(np.linspace(0, max(len(rows) - 1, 0), min(SAMPLES, len(rows))).astype(int))]
+    return rows[np.unique(np.linspace(0, max(len(rows) - 1, 0), min(SHOWN, len(rows))).astype(int))]
 
 
 def _column(replay: ReplayBuffer, row: int, frame: Frame) -> list[tuple[str, Frame | None]]:
@@ -81,7 +79,7 @@ def _column(replay: ReplayBuffer, row: int, frame: Frame) -> list[tuple[str, Fra
     return column
 
 
-def render_episode(replay: ReplayBuffer, episodes: Sequence[Rows], number: int | None, path: Path) -> str:
+def write_video(replay: ReplayBuffer, episodes: Sequence[Rows], number: int | None, path: Path) -> str:
     """Write the newest frame of each step of an episode as a video; say what was written.
 
     Args:

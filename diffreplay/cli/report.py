@@ -7,13 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from diffreplay.replay import ReplayBuffer
 from diffreplay.snapshots import find_manifest
-from diffreplay.store import NO_ROW, Counter, Flag
-
-Rows = NDArray[np.int64]
+from diffreplay.store import NO_ROW, Counter, Flag, Rows
 
 
 @dataclass(frozen=True)

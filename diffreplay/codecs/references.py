@@ -16,15 +16,18 @@ from diffreplay.codecs.base import FrameSource, SetPlanner
 
 FIRST_CHECK_BYTES = 1 << 18  # raw bytes stored at the first check
 GROWTH = 5  # each of the next checks comes after so many times as many frames
-STARTUP_BYTES = 1 << 23  # raw bytes stored up to which a set need not pay for itself, as early sets are poor
-STARTUP_GAIN = 0.02  # but makes coded frames at least so much smaller, which those of noise never do
-STARTUP_SETS = 2  # full sets that this makes, roughly: one small, one middling and one full
-CANDIDATES = 512
-CANDIDATE_BYTES = 1 << 23
-TRIAL_FRAMES = 64
-CAPPED_INTERVAL = 1 << 13
-TRIAL_BYTES = 1 << 24  # of raw frames; but eight frames at least
-LARGEST_WORK = 0.75  # of the room for frames: more is not evicted for what may not pay
+# The first sets are chosen from few frames, so that better ones soon follow, and no newer frames are there yet to tell
+# what they save. While fewer raw bytes than STARTUP_BYTES are stored, it is enough that a set makes coded frames
+# smaller by the part STARTUP_GAIN, which none does where frames are noise.
+STARTUP_BYTES = 1 << 23
+STARTUP_GAIN = 0.02
+STARTUP_SETS = 2  # what the sets of that time take in all, in full sets: they are a small, a middling and a full one
+CANDIDATES = 512  # frames that a set is chosen from, at most,
+CANDIDATE_BYTES = 1 << 23  # and in raw bytes
+TRIAL_FRAMES = 64  # that are coded against it to see what it saves, at most,
+TRIAL_BYTES = 1 << 24  # and in raw bytes; but eight frames at least
+CAPPED_INTERVAL = 1 << 13  # frames between two checks under a cap, at most: there a check takes memory from frames
+LARGEST_WORK = 0.75  # part of the room for frames that a check may take: more is not evicted for what may not pay
 PIECE_BYTES = 1 << 18  # of frames that are looked at at once
 BUCKETS_LOG2 = 20
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # multiplier of Fibonacci hashing (Knuth, TAOCP 3, section 6.4)
@@ -86,8 +89,8 @@ class PayingPlanner(SetPlanner):
 
     The first checks come when FIRST_CHECK_BYTES of raw frames are stored, then GROWTH times as many, and so on,
     later every `interval` frames. A set is built only after a trial: until STARTUP_BYTES are stored, if it makes
-    frames smaller at all; then only if, by newer frames than it was chosen from, it will save more bytes until the
-    next check than it takes.
+    frames smaller by STARTUP_GAIN; then only if, by newer frames than it was chosen from, it will save more bytes until
+    the next check than it takes.
 
     Under a cap a set is built only if more frames are held with it, and of several sizes the one with which the most
     are held. Later checks then come after CAPPED_INTERVAL frames, or when all that is held has changed.

@@ -16,12 +16,12 @@ from diffreplay import checks
 from diffreplay.batch import ReplayBatch
 from diffreplay.errors import InputError
 from diffreplay.limits import usable_cores
-from diffreplay.loading.notices import Notice
 from diffreplay.loading.prefetch import KEPT_BATCHES, Prefetcher
 from diffreplay.loading.processes import ProcessWorker, check_start, default_context, why_not_ready
 from diffreplay.loading.sampling import HasReader, ReplayReader, reader_of
 from diffreplay.loading.serving import POLL_SECONDS, Work, sample_when_filled
 from diffreplay.loading.slots import BatchPlace, BatchSpec, Slots
+from diffreplay.loading.warn import Notice
 from diffreplay.loading.workers import ThreadWorker, Workers
 
 
@@ -76,10 +76,12 @@ class ReplayLoader(DataLoader[ReplayBatch]):
     exception. A `WorkerError` says where workers cannot start or keep dying.
     """
 
+    dataset: ReplayDataset
+
     def __init__(self, dataset: ReplayDataset, *, threads: bool, prefetch_factor: int, **options: Any) -> None:
         workers = options["num_workers"]
         super().__init__(dataset, batch_size=None, prefetch_factor=prefetch_factor if workers else None, **options)
-        self.batches, self.threads = dataset, threads
+        self.threads = threads
         self._progress = {"delivered": 0}
         self._kept: Prefetcher | None = None
 
@@ -95,7 +97,7 @@ class ReplayLoader(DataLoader[ReplayBatch]):
         return kept
 
     def _start(self) -> Prefetcher:
-        dataset, ahead = self.batches, self.num_workers * (self.prefetch_factor or 1)
+        dataset, ahead = self.dataset, self.num_workers * (self.prefetch_factor or 1)
         # More workers than cores would take turns, and each find its references out of the cache: that costs up to a
         # fifth of the batches a second (docs/benchmarks.md).
         count = min(self.num_workers, usable_cores())
@@ -139,7 +141,7 @@ class ReplayIterator(Iterator[ReplayBatch]):
         loader = self._loader
         progress = loader._progress
         number = progress["delivered"]
-        batch = self._prefetcher.batch(number) if self._prefetcher else loader.batches.batch(number)
+        batch = self._prefetcher.batch(number) if self._prefetcher else loader.dataset.batch(number)
         if loader.pin_memory and torch.cuda.is_available():
             batch = batch.pin_memory()
         # No interrupt comes between what no call separates: it is delivered when the caller gets it, and only then.

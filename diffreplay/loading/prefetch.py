@@ -10,10 +10,10 @@ from typing import Any
 
 from diffreplay.batch import ReplayBatch
 from diffreplay.errors import WorkerError
-from diffreplay.loading.notices import Notice
 from diffreplay.loading.processes import INSTEAD
 from diffreplay.loading.serving import read_report
 from diffreplay.loading.slots import WORKER_BITS, Slots, Task
+from diffreplay.loading.warn import Notice
 from diffreplay.loading.workers import Workers
 
 KEPT_BATCHES = 2  # that a trainer may hold, as views of their slots, without a copy

@@ -22,7 +22,7 @@ from diffreplay.loading.slots import BatchPlace, BatchSpec, Slots, Task
 
 POLL_SECONDS = 0.01
 CHECK_SECONDS = 1.0  # after which a worker that hears nothing looks for itself
-READY, DRAWN, TASK, STOP = b"r", b"d", b"t", b"s"  # bytes that only wake up whoever waits
+READY, DONE, TASK, STOP = b"r", b"d", b"t", b"s"  # bytes that only wake up whoever waits
 
 
 class Stopped(Exception):
@@ -69,7 +69,7 @@ def serve(worker: int, pipe: Connection, work: Work, check: Callable[[], None]) 
                 elif STOP in hear(pipe):
                     return
             work.slots.finish(task, _perform(task, work, pause))
-            ring(pipe, DRAWN)
+            ring(pipe, DONE)
 
 
 def ring(pipe: Connection, sound: bytes) -> None:

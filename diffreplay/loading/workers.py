@@ -14,10 +14,10 @@ from multiprocessing.connection import Connection, wait
 from typing import Protocol
 
 from diffreplay.errors import WorkerError
-from diffreplay.loading.notices import warn
 from diffreplay.loading.processes import INSTEAD
-from diffreplay.loading.serving import DRAWN, READY, STOP, TASK, Stopped, Work, hear, ring, serve
+from diffreplay.loading.serving import DONE, READY, STOP, TASK, Stopped, Work, hear, ring, serve
 from diffreplay.loading.slots import WORKER_MASK
+from diffreplay.loading.warn import warn
 
 END_SECONDS = 2.0
 DEATHS = 3  # for each worker, in a row and without a batch between, after which no more are started
@@ -165,7 +165,7 @@ class Workers:
                 dead.append(worker)
                 continue
             self._were_ready = True
-            if DRAWN in heard:
+            if DONE in heard:
                 self._deaths = 0
         if not ready:  # a pipe does not tell where a process that was forked at the wrong moment holds its other end
             dead = [worker for worker in self._workers if not worker.is_alive()]

@@ -1,16 +1,17 @@
 """Buffers on disk: saved in parts that never change, under a manifest that is replaced in one step.
 
-`saving` saves and loads; `commits` makes a state the present one, `manifest` is what names it, `segments` are its files
-of rows, which `merging` keeps few; `restore` fills a store from them, `state` holds all that is not a frame. `damage`
-finds what is damaged, and `files` is the file system: durable, locked, nothing but regular files.
+`saving` saves: `segments` are the files of rows, which `merging` keeps few; `commits` makes a state the present one, and
+its `manifest` names the files. `loading` loads: `restore` fills a store from the files, `state` brings back all that is
+not a frame. `damage` finds what is damaged. `files` is the file system: durable, locked, nothing but regular files.
 
 Imports `store` and `codecs`, and nothing above. What others use stands here.
 """
 
 from diffreplay.snapshots.damage import verify, verify_files
 from diffreplay.snapshots.files import Lock, make_directory, open_regular, sync_directory, write_durably
+from diffreplay.snapshots.loading import load
 from diffreplay.snapshots.manifest import find_manifest
-from diffreplay.snapshots.saving import load, save
+from diffreplay.snapshots.saving import save
 
 __all__ = [
     "Lock",

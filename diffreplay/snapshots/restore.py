@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from diffreplay.errors import CorruptDataError
 from diffreplay.snapshots.manifest import FileEntry, Manifest
-from diffreplay.snapshots.segments import Rows, check_segment, check_set, read_file, read_segment
+from diffreplay.snapshots.segments import CodedRows, check_segment, check_set, read_file, read_segment
 from diffreplay.store import (
     BLOCK_ROWS,
     LOG_SEGMENT_BYTES,
@@ -127,7 +127,7 @@ def _begin(store: FrameStore, manifest: Manifest) -> None:
         store.memory.base[row // BLOCK_ROWS % store.layout.blocks] = log_tail
 
 
-def _append_rows(store: FrameStore, rows: Rows) -> None:
+def _append_rows(store: FrameStore, rows: CodedRows) -> None:
     """Write rows that are coded already, leaving out those that were evicted."""
     skip = max(store.head - rows.first, 0)
     lengths = rows.lengths[skip:].astype(np.int64)
@@ -167,9 +167,9 @@ def _place_payload(store: FrameStore, lengths: NDArray[np.int64], payload: memor
     return ends
 
 
-def _no_rows(entry: FileEntry) -> Rows:
+def _no_rows(entry: FileEntry) -> CodedRows:
     """Rows in the place of a segment that is damaged: all that is stored for them is that they end where they begin."""
-    return Rows(entry.first, {}, np.zeros(entry.end - entry.first, np.uint32), memoryview(b""))
+    return CodedRows(entry.first, {}, np.zeros(entry.end - entry.first, np.uint32), memoryview(b""))
 
 
 def _gone(store: FrameStore, lost_rows: list[tuple[int, int]], lost_sets: list[tuple[int, int]]) -> Mask:

@@ -9,21 +9,16 @@ go back to the state that fits them. Frames stay coded throughout.
 from __future__ import annotations
 
 import secrets
-import warnings
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from diffreplay import codecs
-from diffreplay.errors import CorruptDataError, SharedMemoryError
 from diffreplay.snapshots.commits import abandon, check_alone, commit, delete_leftovers
 from diffreplay.snapshots.files import Lock, make_directory
-from diffreplay.snapshots.manifest import SEGMENT_ROWS, FileEntry, Manifest, find_manifest, kept_manifests
+from diffreplay.snapshots.manifest import SEGMENT_ROWS, FileEntry, Manifest, kept_manifests
 from diffreplay.snapshots.merging import files_to_merge
-from diffreplay.snapshots.restore import restore
 from diffreplay.snapshots.segments import is_there, row_bytes, segment_end, write_segment, write_set
-from diffreplay.snapshots.state import B, Buffer, describe, make, resume
+from diffreplay.snapshots.state import Buffer, describe
 from diffreplay.store import Counter, FrameStore
 
 PATIENCE = 10.0  # seconds; most saves take less, and one that is refused only looks
@@ -84,37 +79,3 @@ def _save_sets(store: FrameStore, directory: Path, name: str, saved: list[FileEn
     kept = {entry.first: entry for entry in saved if is_there(directory, entry)}
     numbers = range(store.counter(Counter.SET_TAIL), store.counter(Counter.SET_HEAD))
     return [kept.get(number) or write_set(directory, name, store, number) for number in numbers]
-
-
-def load(
-    cls: Callable[..., B],
-    directory: Path,
-    name: str | None,
-    codec: str | codecs.Codec | None,
-    skip_damaged: bool,
-    cap: int | str | None,
-) -> tuple[B, str | None]:
-    """The buffer that was saved as commit `name`, and the commit that it may add to: None if some of it is left out.
-
-    Its cap is still the saved one or, as what is made for a cap has no place for more, `cap` where that is higher.
-
-    Raises:
-        CorruptDataError: there is no snapshot, or a file of it is damaged or missing.
-        SharedMemoryError: there is too little memory for it.
-    """
-    try:
-        while True:
-            manifest = find_manifest(directory, name)
-            replay = make(cls, directory, manifest.buffer, codec, cap)
-            damage = restore(replay.store, directory, manifest, skip_damaged)
-            if not damage or find_manifest(directory, name).commit == manifest.commit:
-                break  # else another process saved meanwhile, and deleted what was being read
-        if damage and not skip_damaged:
-            others = f" (and {len(damage) - 1} more)" if len(damage) > 1 else ""
-            raise CorruptDataError(f"{damage[0]}{others}; load with skip_damaged=True to keep the rest")
-        for problem in damage:
-            warnings.warn(f"left out: {problem}", RuntimeWarning, stacklevel=3)
-        resume(replay, directory, manifest)
-    except (MemoryError, SharedMemoryError) as error:
-        raise SharedMemoryError(f"{directory}: expected memory for what its manifest describes: {error}") from error
-    return replay, None if damage else manifest.commit

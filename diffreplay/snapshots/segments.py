@@ -41,8 +41,8 @@ SEGMENT_MAGIC = b"dfrsegmt"
 LENGTH = Column("length", "<u4")
 
 
-class Rows(NamedTuple):
-    """Rows of a segment in memory."""
+class CodedRows(NamedTuple):
+    """Rows of a segment in memory, coded."""
 
     first: int
     columns: dict[str, NDArray[Any]]
@@ -180,7 +180,7 @@ def _expected(directory: Path, entry: FileEntry) -> str:
     return f"{directory / entry.name}: expected {entry.end - entry.first} rows from row {entry.first} on"
 
 
-def read_segment(directory: Path, entry: FileEntry, layout: Layout) -> Rows:
+def read_segment(directory: Path, entry: FileEntry, layout: Layout) -> CodedRows:
     """The rows of a segment file that `check_segment` has let pass.
 
     Raises:
@@ -202,4 +202,4 @@ def read_segment(directory: Path, entry: FileEntry, layout: Layout) -> Rows:
         raise CorruptDataError(
             f"{_expected(directory, entry)}, got coded frames of {len(data) - place} bytes that do not add up"
         )
-    return Rows(entry.first, values, lengths, data[place:])
+    return CodedRows(entry.first, values, lengths, data[place:])

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from benchmark_tools import record, rows
 
-from benchmarks import codec_sweep, common, loader, memory, recorded, recordings, short_episodes, sparse
-from benchmarks.episodes import EpisodeStream
+from benchmarks import codec, codec_sweep, common, loader, memory, recordings, short_episodes, sparse
+from benchmarks.playback import Playback
 
 FRAMES = 120
 
@@ -47,20 +47,20 @@ def test_a_missing_recording_is_one_clear_sentence(folder: Path) -> None:
 
 @pytest.mark.parametrize("field", ["obs", "next_obs", "reward"])
 def test_the_check_finds_one_wrong_value(folder: Path, field: str) -> None:
-    stream = EpisodeStream(recordings.load("atari_Pong", folder), shifts=2)
-    replay = stream.buffer(5 * FRAMES)  # the recording, mirrored, and both moved by a row
-    for _, step in zip(range(5 * FRAMES), stream.steps(), strict=False):
+    playback = Playback(recordings.load("atari_Pong", folder), shifts=2)
+    replay = playback.buffer(5 * FRAMES)  # the recording, mirrored, and both moved by a row
+    for _, step in zip(range(5 * FRAMES), playback.steps(), strict=False):
         replay.add(step)
     batch = replay.sample(64)
     assert batch.action.max() > 4 * FRAMES
-    stream.check(batch)
+    playback.check(batch)
     getattr(batch, field)[63].view(-1)[-1] += 1
     with pytest.raises(RuntimeError, match="came back wrong"):
-        stream.check(batch)
+        playback.check(batch)
 
 
-def test_recorded_reads_a_folder(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    recorded.main(["--folder", str(folder), "--codec", "raw"])
+def test_recordings_of_a_folder_are_measured(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    codec.main(["--folder", str(folder), "--codec", "raw"])
     table = rows(capsys.readouterr().out)
     ratios = {
         name.split()[0]: float(cells[0]) for name, cells in table.items() if "(" in name and cells[0][0].isdigit()

@@ -131,12 +131,12 @@ def test_both_renderings_show_the_same_episodes() -> None:
 
 def test_half_sees_the_baselines_frames_in_gray(folder: Path) -> None:
     rgb, gray = (recordings.load(f"{TASK}_{colors}", folder) for colors in ("rgb", "gray"))
-    taped = renderings(rgb, gray)
-    floor = taped["half"].episodes[0]
+    played = renderings(rgb, gray)
+    floor = played["half"].episodes[0]
     luma = np.tensordot((0.299, 0.587, 0.114), rgb.episodes[0], axes=(0, 1))
     assert floor.shape == (FRAMES, 1, 84, 84)
     assert np.abs(floor[:, 0] - luma).max() < 0.51
-    assert taped["zstd"] is taped["sparse"] and not np.array_equal(taped["zstd"].episodes[0], floor)
+    assert played["zstd"] is played["sparse"] and not np.array_equal(played["zstd"].episodes[0], floor)
 
 
 def test_recordings_of_other_episodes_are_one_clear_sentence(folder: Path) -> None:

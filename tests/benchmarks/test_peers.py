@@ -10,7 +10,7 @@ import pytest
 from benchmark_tools import record, rows
 
 from benchmarks import peers, recordings
-from benchmarks.episodes import EpisodeStream
+from benchmarks.playback import Playback
 from benchmarks.recordings import Recording
 
 FRAMES = 300
@@ -53,19 +53,19 @@ def test_table(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_wrong_pixels_are_counted(recording: Recording) -> None:
-    stream = EpisodeStream(recording)
-    buffer = peers.CONTENDERS["SB3"].make(stream.observation_shape, 64)
-    for transition, _ in zip(peers.transitions(stream), range(100), strict=False):
+    playback = Playback(recording)
+    buffer = peers.CONTENDERS["SB3"].make(playback.observation_shape, 64)
+    for transition, _ in zip(peers.transitions(playback), range(100), strict=False):
         buffer.add(transition)
     batches = list(buffer.contents())
     assert sum(len(batch.obs) for batch in batches) == 64
-    assert sum(peers.wrong(stream, batch) for batch in batches) == 0
+    assert sum(peers.wrong(playback, batch) for batch in batches) == 0
     numbers = np.concatenate([batch.action[:, 0] for batch in batches]).astype(int)
     np.testing.assert_array_equal(np.sort(numbers), np.arange(37, 101))  # the newest 64; step 0 begins no transition
     for name in ("obs", "next_obs", "reward"):
         damaged = batches[0]._replace(**{name: getattr(batches[0], name).copy()})
         getattr(damaged, name)[1].reshape(-1)[-1] += 1
-        assert peers.wrong(stream, damaged) == 1, name
+        assert peers.wrong(playback, damaged) == 1, name
 
 
 def test_a_buffer_smaller_than_a_batch_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import diffreplay
-from diffreplay.loading.ahead import batches_on
+from diffreplay.loading.to_device import batches_on
 
 
 @pytest.fixture

@@ -334,7 +334,7 @@ def test_a_replacement_that_is_killed_early_is_replaced_too(moody: diffreplay.Re
 def test_a_loader_that_waits_says_once_what_is_missing(
     options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("diffreplay.loading.notices.NOTICE_SECONDS", 0.3)
+    monkeypatch.setattr("diffreplay.loading.warn.NOTICE_SECONDS", 0.3)
     buffer = diffreplay.ReplayBuffer(2000, (3, SIDE, SIDE), (2,), nstep=20)
     fill(buffer, 500, length=10)
     batches = iter(loader(buffer, **options))

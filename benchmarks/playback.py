@@ -1,4 +1,4 @@
-"""Recorded episodes as an endless stream of steps for a replay buffer, and a check of what comes back.
+"""Plays a recording into a replay buffer, step by step and over and over, and checks what comes back.
 
 Each step's action holds the step's number, so that every sampled transition says where it came from.
 """
@@ -17,11 +17,11 @@ from diffreplay.testing import TimeStep
 ACTION_DIM = 6  # as the walker's
 
 
-class EpisodeStream:
-    """The recorded episodes, then the same mirrored; then both again, moved down by one row more, and so on.
+class Playback:
+    """The episodes of a recording, then the same mirrored; then both again, moved down by one row more, and so on.
 
     Args:
-        recording: the episodes.
+        recording: what is played.
         shifts: how many different row shifts there are; 1 moves nothing.
     """
 

@@ -1,4 +1,4 @@
-"""Size and speed of a codec on recorded episodes, beside plain arrays of the same frames.
+"""Size and speed of a codec on recordings, beside plain arrays of the same frames.
 
 The ratio is marginal: what the second half of the episodes added, so that a short recording is not charged with what
 a buffer costs once. It is against stacks as DrQ-v2 (RGB) and Stable-Baselines3 (gray) store them. `add` is processor
@@ -17,7 +17,7 @@ import numpy as np
 
 import diffreplay
 from benchmarks.common import BATCH, chosen, machine, parser, print_table, process_ms
-from benchmarks.episodes import EpisodeStream
+from benchmarks.playback import Playback
 from benchmarks.recordings import Frames, Recording
 
 NAMES = (
@@ -34,9 +34,9 @@ GATHERED_BYTES = 400_000_000  # raw frames to gather from: more than caches hold
 
 def measure(recording: Recording, codec: str | diffreplay.codecs.Codec) -> tuple[float, ...]:
     """The values of HEADER."""
-    stream = EpisodeStream(recording)
-    replay = stream.buffer(recording.frames, codec)
-    steps = islice(stream.steps(), recording.frames)
+    playback = Playback(recording)
+    replay = playback.buffer(recording.frames, codec)
+    steps = islice(playback.steps(), recording.frames)
     for step in islice(steps, recording.frames // 2):
         replay.add(step)
     before = replay.stats()
@@ -47,7 +47,7 @@ def measure(recording: Recording, codec: str | diffreplay.codecs.Codec) -> tuple
         costs.append(time.process_time() - start)
     after = replay.stats()
     for _ in range(4):
-        stream.check(replay.sample(BATCH))
+        playback.check(replay.sample(BATCH))
     frame_bytes = (after.observation_bytes - before.observation_bytes) / (after.frames - before.frames)
     batch, gather = process_ms([lambda: replay.sample(BATCH), raw_gather(recording)])
     mean, tail = 1e6 * float(np.mean(costs)), 1e6 * float(np.percentile(costs, 99))
