@@ -125,7 +125,7 @@ class ReplayBuffer:
         self.store = FrameStore(
             (shape[1], shape[2], shape[0] // frame_stack),
             frame_stack,
-            2 * frame_stack * (capacity + 1),  # every transition in an episode of its own, no stack shifted by one
+            2 * frame_stack * (capacity + 1),  # two whole stacks a transition, where no two observations share a frame
             codec,
             columns,
             max_bytes,

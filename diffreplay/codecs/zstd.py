@@ -31,9 +31,9 @@ BLOCK_HEADER_BYTES = 3
 ROW_STRATEGIES = range(zstandard.STRATEGY_GREEDY, zstandard.STRATEGY_LAZY2 + 1)  # which have tags in place of chains
 TABLES_BYTES = 1 << 16  # of an opened set, besides its tables
 ATTACHED_BYTES = 1 << 15  # larger frames are coded with a copy of the set's tables
-SMALL_SHARE = 12  # of a cap: a set that takes less is no smaller than without a cap
-LARGE_SHARE = 6  # a set of several frames takes no more
-LARGEST_SHARE = 2  # neither does any other
+SMALL_SHARE = 12  # a set that takes less than this part of a cap, 1/12, is as large as without one
+LARGE_SHARE = 6  # a set of several frames takes 1/6 of a cap at most,
+LARGEST_SHARE = 2  # one of a single frame 1/2
 HEADER_OPTIONS = {"write_content_size": True, "write_dict_id": False, "write_checksum": False}
 
 

@@ -144,7 +144,7 @@ class ReplayIterator(Iterator[ReplayBatch]):
         batch = self._prefetcher.batch(number) if self._prefetcher else loader.dataset.batch(number)
         if loader.pin_memory and torch.cuda.is_available():
             batch = batch.pin_memory()
-        # No interrupt comes between what no call separates: it is delivered when the caller gets it, and only then.
+        # Python lets an interrupt in at a call, and none is here: it counts as delivered only where the caller gets it.
         progress["delivered"] = number + 1; return batch  # noqa: E702  # fmt: skip
 
 

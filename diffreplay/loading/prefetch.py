@@ -38,7 +38,7 @@ class Prefetcher:
         self._tasks: list[Task | None] = [None] * slots.count
         self._windows: list[weakref.ref[Any] | None] = [None] * slots.count  # that the trainer got
         self._serials = itertools.count(1)
-        self._failure = 0  # a ticket as high as those given before the last failure that was raised
+        self._failure = 0  # tickets up to this one were given before the last failure that was raised
         self._owner, self._unsettled = os.getpid(), False
         weakref.finalize(self, workers.stop)
         workers.ensure()

@@ -58,8 +58,8 @@ class ProcessWorker:
         return self.process.exitcode
 
 
-# At the end of a process that was forked without multiprocessing, that would end all daemons it finds in its list:
-# the workers of the process it comes from.
+# When a process ends, multiprocessing ends the daemons in its list. One that was forked without multiprocessing, as by
+# os.fork, has a copy of that list, with the workers of the process it comes from. So they are taken out of it there.
 _started: weakref.WeakSet[BaseProcess] = weakref.WeakSet()
 os.register_at_fork(after_in_child=lambda: multiprocessing.process._children.difference_update(_started))  # type: ignore[attr-defined]
 
@@ -128,7 +128,7 @@ def _run(number: int, pipe: Connection, work: Work) -> None:
     """Until the pipe is closed, or the process that started this one is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the trainer, which then ends its workers
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    gc.freeze()  # a collector that visits what was there before the fork makes a private copy of it
+    gc.freeze()  # else the collector writes to what was there before the fork, and so copies it
     trainer, parent = multiprocessing.parent_process(), os.getppid()
 
     def check_parent() -> None:

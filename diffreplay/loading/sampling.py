@@ -102,21 +102,6 @@ class ReplayReader:
         place, length = self.sample_into(spec, rng or self._generator(), lambda length: BatchPlace(spec, length))
         return place.batch(place.window(length))
 
-    def _generator(self) -> np.random.Generator:
-        """Our own: not the copy that a forked process has of its parent's."""
-        if self._process != (process := os.getpid()):
-            self._rng, self._process = np.random.default_rng(), process
-        return self._rng
-
-    def _refuse(self, *_: Any, **__: Any) -> NoReturn:
-        """Say that a reader does not write."""
-        raise ReadOnlyError(
-            "expected the ReplayBuffer, in the process that made it, to add to or save, got a ReplayReader, which "
-            "samples from it and never writes: send there what is to be added"
-        )
-
-    add = add_transition = save = _refuse
-
     def sample_into(
         self, spec: BatchSpec, rng: np.random.Generator, place_for: Callable[[int], BatchPlace]
     ) -> tuple[BatchPlace, int]:
@@ -134,6 +119,21 @@ class ReplayReader:
             f"{MAX_OVERRUNS} batches in a row were evicted while they were read: expected a capacity well above what "
             "is written during one batch; raise it or write more slowly"
         )
+
+    def _generator(self) -> np.random.Generator:
+        """Our own: not the copy that a forked process has of its parent's."""
+        if self._process != (process := os.getpid()):
+            self._rng, self._process = np.random.default_rng(), process
+        return self._rng
+
+    def _refuse(self, *_: Any, **__: Any) -> NoReturn:
+        """Say that a reader does not write."""
+        raise ReadOnlyError(
+            "expected the ReplayBuffer, in the process that made it, to add to or save, got a ReplayReader, which "
+            "samples from it and never writes: send there what is to be added"
+        )
+
+    add = add_transition = save = _refuse
 
     def _read(self, windows: Windows, place: BatchPlace) -> bool:
         """Copy and decode windows into `place`; False when some of it was evicted meanwhile."""

@@ -66,7 +66,7 @@ class WindowFinder:
         self._at_once = max(1, LOOK_STEPS // (nstep + 1))
         nothing = np.empty(0, np.int64)
         self._listed = Listed(0, nothing, nothing, np.full(1, NO_ROW), nothing)
-        self._empty = False  # as the last draw found
+        self._empty = False  # whether the last draw found no window
 
     def any(self) -> bool:
         """Whether there is a complete window. While there is none, no row is looked at twice, but for the newest."""
@@ -141,7 +141,7 @@ class WindowFinder:
         for first in range(0, len(shorter), self._at_once):
             look_at(shorter[first : first + self._at_once])
         every = np.concatenate(numbers)
-        order = np.argsort(every, kind="stable")  # quick where they are in order
+        order = np.argsort(every, kind="stable")  # which takes little where most are in order already
         # Replaced as a whole: where two threads are at it, either one's is right.
         self._listed = Listed(
             max(before.head, head), every[order], np.concatenate(oldest)[order], runs, unfinished[~ended]

@@ -21,7 +21,7 @@ from diffreplay.snapshots.segments import is_there, row_bytes, segment_end, writ
 from diffreplay.snapshots.state import Buffer, describe
 from diffreplay.store import Counter, FrameStore
 
-PATIENCE = 10.0  # seconds; most saves take less, and one that is refused only looks
+PATIENCE = 10.0  # seconds to wait while another save into the directory goes on; most take less
 
 
 def save(replay: Buffer, directory: Path, base: str | None) -> str:

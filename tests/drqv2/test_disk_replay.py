@@ -7,8 +7,9 @@ import torch
 
 from diffreplay.testing import TimeStep
 from drqv2 import disk_replay
-from drqv2.disk_replay import DiskReplay, EpisodeShare
-from drqv2.episodes import EpisodeWriter, list_episodes, load_episode
+from drqv2.disk_replay import DiskReplay
+from drqv2.episode_files import EpisodeWriter, list_episodes, load_episode
+from drqv2.episode_share import EpisodeShare
 from runs.errors import OptionError
 
 SHAPE, GAMMA = (3, 8, 8), 0.9
