@@ -16,7 +16,7 @@ from diffreplay import ReplayBuffer, ReplayDataset, ReplayReader, make_replay_lo
 from diffreplay.errors import EmptyBufferError, InputError, ReadOnlyError
 
 METHODS = ["fork", "spawn", "forkserver"]
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs/own-code.md").read_text()
 STEPS = """
     import numpy as np
