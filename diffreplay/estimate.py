@@ -10,7 +10,7 @@ from diffreplay.codecs import STARTUP_SETS, select_references
 from diffreplay.errors import InputError
 from diffreplay.replay import ReplayBuffer
 from diffreplay.stats import ReplayStats
-from diffreplay.store import BLOCK_ROWS, HEADER_BYTES, LOG_SEGMENT_BYTES, PAGE, Counter, FrameStore
+from diffreplay.store import BLOCK_ROWS, HEADER_BYTES, LOG_EXTENT_BYTES, PAGE, Counter, FrameStore, append
 
 FOLDS = 5
 
@@ -72,8 +72,8 @@ def estimate(
     tables = opened.private_bytes(opened.open_set(bytes(set_bytes), layout.frame_shape)) if set_bytes else 0
     blocks = (-(-rows // BLOCK_ROWS) + 1) * layout.block_bytes
     stack = frame_stack * frame_bytes
-    stream = stack + (frame_bytes if opened.reference == "frame" else 0)
-    total = HEADER_BYTES + blocks + payload + LOG_SEGMENT_BYTES + stream + sets * (PAGE + 2 * set_bytes) + tables
+    stream = replay.store.budget.stream_bytes
+    total = HEADER_BYTES + blocks + payload + LOG_EXTENT_BYTES + stream + sets * (PAGE + 2 * set_bytes) + tables
     return ReplayStats(
         transitions=capacity,
         frames=rows,
@@ -90,11 +90,11 @@ def _coded_bytes(codec: codecs.Codec, frames: NDArray[np.uint8], frame_stack: in
     """Mean coded size of frames (N, C, H, W)."""
     pixels = np.ascontiguousarray(frames.transpose(0, 2, 3, 1))
     shape, frame_bytes = pixels.shape[1:], pixels[0].size
-    if codec.reference != "set":
+    if not codec.set_frames(frame_bytes):
         store = FrameStore(shape, frame_stack, len(frames) + frame_stack, codec)
         for t in range(len(frames)):
             stack = frames[np.maximum(np.arange(t - frame_stack + 1, t + 1), 0)]
-            store.append(stack, first=t == 0)
+            append(store, stack, first=t == 0)
         return store.counter(Counter.PAYLOAD_BYTES) / len(frames)
     sizes = []
     for part in np.array_split(np.arange(len(frames)), FOLDS):

@@ -15,7 +15,7 @@ from diffreplay.limits import warn_if_too_large
 from diffreplay.loading import ReplayReader
 from diffreplay.snapshots import Lock, verify
 from diffreplay.stats import ReplayStats
-from diffreplay.store import Column, EpisodeWriter, FrameStore, check_invariants, refuse_copy
+from diffreplay.store import Column, EpisodeWriter, FrameStore, check_invariants, frames_before, refuse_copy
 
 
 class TimeStep(Protocol):
@@ -93,8 +93,8 @@ class ReplayBuffer:
         self.capacity = checks.positive("capacity", capacity)
         frame_stack, nstep = checks.positive("frame_stack", frame_stack), checks.positive("nstep", nstep)
         codec = codecs.get(codec)
-        # What one window needs: its frames, and with them the group of the oldest one's reference frame.
-        window_frames = nstep + frame_stack + (frame_stack - 1 if codec.reference == "frame" else 0)
+        # What one window needs: its frames, and what the oldest one is coded against.
+        window_frames = nstep + frame_stack + frames_before(codec, frame_stack)
         if capacity < window_frames - 1:
             raise InputError(
                 f"capacity: expected at least {window_frames - 1} transitions, which a window of nstep {nstep} and "

@@ -10,9 +10,10 @@ from oracle import Oracle
 
 from diffreplay import ReplayBuffer, codecs
 from diffreplay.errors import CorruptDataError, EmptyBufferError
+from diffreplay.store.index import NO_ROW
 from diffreplay.store.invariants import _read_index
-from diffreplay.store.layout import BLOCK_ROWS, HEADER_BYTES, LOG_SEGMENT_BYTES, Counter, Flag
-from diffreplay.store.reader import NO_ROW
+from diffreplay.store.layout import BLOCK_ROWS, HEADER_BYTES, LOG_EXTENT_BYTES, Counter, Flag
+from diffreplay.store.observations import append
 from diffreplay.store.writer import FrameStore
 from diffreplay.testing import TimeStep
 
@@ -152,7 +153,7 @@ def test_memory_is_reused(codec, frame):
         sizes.append((replay.stats().total_bytes, resident(replay)))
     assert all(taken <= total for total, taken in sizes)
     # Sets of reference frames and partly filled segments come and go.
-    slack = 2 * replay.store.layout.block_bytes + 2 * LOG_SEGMENT_BYTES + 2 * replay.store.layout.set_slot
+    slack = 2 * replay.store.layout.block_bytes + 2 * LOG_EXTENT_BYTES + 2 * replay.store.layout.set_slot
     assert max(total for total, _ in sizes[1:]) <= sizes[0][0] + slack
     assert max(taken for _, taken in sizes[1:]) <= sizes[0][1] + slack
     replay.check_invariants()
@@ -353,6 +354,6 @@ def test_zeros_are_read_at_every_fill_of_the_ring() -> None:
     stack = np.zeros((4, 1, 4, 4), np.uint8)
     for k in range(2 * store.layout.blocks * BLOCK_ROWS):
         stack[-1] = 1 + k % 250
-        row = store.append(stack, first=True)
-        store.decode(store.fetch(np.array([NO_ROW, row]), out), out)
+        row = append(store, stack, first=True)
+        assert store.read_into(np.array([NO_ROW, row]), row, out)
         assert not out[0].any() and (out[1] == 1 + k % 250).all()

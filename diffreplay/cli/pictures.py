@@ -12,7 +12,7 @@ import numpy as np
 from diffreplay.codecs import Frame
 from diffreplay.errors import InputError, ReplayError
 from diffreplay.replay import ReplayBuffer
-from diffreplay.store import SET_SLOTS, Counter, Rows
+from diffreplay.store import NO_ROW, Rows
 
 SHOWN = 8
 TILE = 168  # pixels of the longer side of a frame, at least
@@ -136,17 +136,11 @@ def _reference(replay: ReplayBuffer, row: int, frame: Frame) -> tuple[str, Frame
     store = replay.store
     if int(store.lengths(np.array([row]))[0]) == store.layout.frame_bytes:
         return "none: stored raw", None
-    if store.codec.reference == "frame":
-        number = row - int(store.column("reference", np.array([row]))[0])
-        return f"row {number}", store.read(np.array([number]))[0]
-    numbers = np.arange(store.counter(Counter.SET_TAIL), store.counter(Counter.SET_HEAD))
-    served = store.memory.set_table["first_row"][numbers % SET_SLOTS].astype(np.int64) <= row
-    if store.codec.reference != "set" or not served.any():
-        return "none: coded alone", None
-    number = int(numbers[served][-1])
-    slot = number % SET_SLOTS
-    begin, nbytes = slot * store.layout.set_slot, int(store.memory.set_table["nbytes"][slot])
-    frames = np.frombuffer(store.memory.sets[begin : begin + nbytes], np.uint8).reshape(-1, *frame.shape)
+    reference = int(store.oldest_needed(np.array([row]))[0])
+    if reference != row:
+        return f"row {reference}", store.read(np.array([reference]))[0]
+    number = store.sets.serving(row)
+    frames = np.frombuffer(store.sets.frames(number) if number != NO_ROW else b"", np.uint8).reshape(-1, *frame.shape)
     if not len(frames):
         return "none: coded alone", None
     best = int(np.argmin([np.count_nonzero(reference != frame) for reference in frames]))

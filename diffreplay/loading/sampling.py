@@ -69,7 +69,7 @@ class ReplayReader:
         transitions = counter(Counter.TRANSITIONS)
         return ReplayStats(
             transitions=transitions,
-            frames=head - tail - self.frames.stand_ins(tail, head),
+            frames=head - tail - self.frames.frames_elsewhere(tail, head),
             payload_bytes=counter(Counter.PAYLOAD_BYTES),
             index_bytes=(head - tail) * sum(column.row_bytes for column in layout.index),
             reference_bytes=counter(Counter.REFERENCE_BYTES),
@@ -143,22 +143,14 @@ class ReplayReader:
         place.action[:] = frames.column("action", windows.steps[:, 1])
         place.reward[:], place.discount[:] = self._returns(windows.steps)
         if channels == 1:  # frames are stored (H, W, C), so these can be decoded in place
-            return self._decode(windows.frames, windows.oldest, images.reshape(-1, height, width, 1))
+            return frames.read_into(windows.frames.reshape(-1), windows.oldest, images.reshape(-1, height, width, 1))
         # A piece of near windows at a time: they use the same references.
         order, at_once = np.argsort(windows.frames[:, -1]), max(1, PIECE_BYTES // images[0].nbytes)
         for piece in np.split(order, range(at_once, count, at_once)):
             pixels = frames.scratch("pixels", len(piece) * length)
-            if not self._decode(windows.frames[piece], windows.oldest, pixels):
+            if not frames.read_into(windows.frames[piece].reshape(-1), windows.oldest, pixels):
                 return False
             images[piece] = pixels.reshape(-1, length, height, width, channels).transpose(0, 1, 4, 2, 3)
-        return True
-
-    def _decode(self, rows: Rows, oldest: int, out: NDArray[np.uint8]) -> bool:
-        """Decode frames (N, L) into `out` (N * L, H, W, C); False when some of them were evicted meanwhile."""
-        coded = self.frames.fetch(rows.reshape(-1), out)
-        if not self.frames.intact(oldest):
-            return False
-        self.frames.decode(coded, out)
         return True
 
     def _returns(self, steps: Rows) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

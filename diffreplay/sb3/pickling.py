@@ -1,7 +1,8 @@
 """The whole state of a FrameStore for pickle, without a second copy of it in memory.
 
-Coded frames are pickled as they lie in the arena, as buffers (PEP 574): nothing is copied or decoded. On loading,
-each piece goes to its place in a fresh arena as soon as it is read, and its memory is freed.
+It leaves in parts: reference sets, and runs of rows with their coded frames as they lie in memory, as buffers
+(PEP 574). Nothing is decoded. On loading, each part goes to its place in a fresh store as soon as it is read and its
+checksum is found to be right, and its memory is freed.
 """
 
 from __future__ import annotations
@@ -9,37 +10,38 @@ from __future__ import annotations
 import dataclasses
 import pickle
 import sys
+import zlib
 from collections.abc import Iterator
 from typing import Any
 
-from diffreplay.errors import CorruptDataError, InputError
-from diffreplay.store import HEADER_BYTES, LOG_SEGMENT_BYTES, MAGIC, SET_SLOTS, VERSION, Counter, FrameStore, Ring
+import numpy as np
 
-PIECE_BYTES = 1 << 20
+from diffreplay.codecs import Buffer
+from diffreplay.errors import CorruptDataError, InputError
+from diffreplay.store import (
+    MAGIC,
+    VERSION,
+    Counter,
+    FrameStore,
+    OverrunError,
+    StoredRows,
+    StoreState,
+    adopt_pages,
+    adopt_rows,
+    adopt_set,
+    begin,
+    export_rows,
+    export_state,
+    finish,
+    reopen_streams,
+)
+
+PART_BYTES = 1 << 20
+PART_ROWS = 1 << 14
+CHANGED = "expected no add while the buffer is being saved, got one from another thread; save again"
 
 # Under this name, pickles of the first version look for `Stream`.
 sys.modules.setdefault("diffreplay.frames", sys.modules[FrameStore.__module__])
-
-
-class Piece:
-    """Bytes [begin, end) of a store's arena; unpickling writes them there and gives None.
-
-    Args:
-        owner: what holds the store as its `frames`; pickled before its pieces.
-    """
-
-    def __init__(self, owner: Any, begin: int, end: int) -> None:
-        self.owner, self.begin, self.end = owner, begin, end
-
-    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
-        view = self.owner.frames.arena.bytes[self.begin : self.end]
-        return _write_piece, (self.owner, self.begin, pickle.PickleBuffer(view) if protocol >= 5 else bytearray(view))
-
-
-def _write_piece(owner: Any, begin: int, data: bytearray) -> None:
-    owner.frames.arena.bytes[begin : begin + len(data)] = data
-    if isinstance(data, bytearray):
-        data.clear()  # the unpickler holds on to everything it has read
 
 
 class Unchanged:
@@ -54,73 +56,144 @@ class Unchanged:
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         if self.buffer.changes != self.changes:
-            raise InputError("expected no add while the buffer is being saved, got one from another thread; save again")
+            raise InputError(CHANGED)
         return bool, (True,)
 
 
+class Beginning:
+    """All of a store but its reference sets and rows; unpickling readies the owner's store for them."""
+
+    def __init__(self, owner: Any) -> None:
+        self.owner = owner
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        store: FrameStore = self.owner.frames
+        return _begin, (self.owner, VERSION, dataclasses.asdict(store.layout), tuple(export_state(store)))
+
+
+class SetPart:
+    """A reference set; unpickling puts it into the owner's store."""
+
+    def __init__(self, owner: Any, number: int) -> None:
+        self.owner, self.number = owner, number
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        sets = self.owner.frames.sets
+        frames = sets.frames(self.number)
+        return _adopt_set, (self.owner, sets.first_row(self.number), _buffer(frames, protocol), zlib.crc32(frames))
+
+
+class RowsPart:
+    """Rows [first, end); unpickling puts them into the owner's store."""
+
+    def __init__(self, owner: Any, first: int, end: int) -> None:
+        self.owner, self.first, self.end = owner, first, end
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        try:
+            rows = export_rows(self.owner.frames, self.first, self.end)
+        except OverrunError:
+            raise InputError(CHANGED) from None
+        columns = {name: (values.dtype.str, values.tobytes()) for name, values in rows.columns.items()}
+        arguments = rows.first, columns, rows.lengths.astype("<u4").tobytes()
+        coded = [_buffer(part, protocol) for part in rows.coded]
+        return _adopt_rows, (self.owner, *arguments, coded, _checksum(*arguments, rows.coded))
+
+
 def store_state(owner: Any) -> dict[str, Any]:
-    """What `restore_store` needs to make a store of the same arguments into a copy of `owner.frames`."""
-    store: FrameStore = owner.frames
-    return {
-        "version": VERSION,
-        "layout": dataclasses.asdict(store.layout),
-        "pieces": [Piece(owner, begin, end) for begin, end in _pieces(store)],
-        "rings": [(ring.first, ring.end) for ring in (store._sets, store._blocks, store._log)],
-        "log_tail": store._log_tail,
-        "streams": store.streams,
-        "next_check": store.planner.next_check,
-    }
+    """What `restore_store` needs to make a store of the same arguments into a copy of `owner.frames`.
+
+    Args:
+        owner: what holds the store as its `frames`; pickled before its state.
+    """
+    sets = [SetPart(owner, number) for number in owner.frames.sets.numbers()]
+    return {"parts": [Beginning(owner), *sets, *(RowsPart(owner, a, b) for a, b in _runs(owner.frames))]}
 
 
 def restore_store(store: FrameStore, state: dict[str, Any]) -> None:
-    """Take over the state of a saved store; its pieces are in place already.
+    """Take over the state of a saved store; its parts are in place already.
 
     Raises:
         CorruptDataError: it was saved in another format.
     """
-    layout, saved = dataclasses.asdict(store.layout), {"log_limit": None} | state["layout"]
-    if state["version"] != VERSION or saved != layout or store.counter(Counter.MAGIC) != MAGIC:
+    if "pieces" in state:  # of an earlier version, whose pieces are pages of memory
+        _check_format(store, state["version"] if store.counter(Counter.MAGIC) == MAGIC else None, state["layout"])
+        adopt_pages(store, state["rings"], state["log_tail"], state["streams"], state["next_check"])
+        return
+    saved = state["parts"][0]
+    finish(store)
+    reopen_streams(store, saved)
+
+
+def _runs(store: FrameStore) -> Iterator[tuple[int, int]]:
+    """All rows in runs [first, end) of about PART_BYTES coded bytes at most."""
+    first = store.tail
+    while first < store.head:
+        sizes = np.cumsum(store.lengths(np.arange(first, min(first + PART_ROWS, store.head))))
+        end = first + max(1, int(np.searchsorted(sizes, PART_BYTES, side="right")))
+        yield first, end
+        first = end
+
+
+def _buffer(part: Buffer, protocol: Any) -> Any:
+    return pickle.PickleBuffer(part) if protocol >= 5 else bytearray(part)
+
+
+def _checksum(first: int, columns: dict[str, tuple[str, bytes]], lengths: bytes, coded: list[Buffer]) -> int:
+    value = zlib.crc32(f"{first} {sorted(columns)}".encode())
+    for part in (*(columns[name][1] for name in sorted(columns)), lengths, *coded):
+        value = zlib.crc32(part, value)
+    return value
+
+
+# What unpickling calls. Their names stand in the pickles.
+
+
+def _begin(owner: Any, version: int, layout: dict[str, Any], state: tuple[Any, ...]) -> StoreState:
+    _check_format(owner.frames, version, layout)
+    begin(owner.frames, saved := StoreState(*state))
+    return saved
+
+
+def _adopt_set(owner: Any, first_row: int, frames: bytearray, checksum: int) -> None:
+    _check(f"a reference set for the rows from {first_row} on", zlib.crc32(frames), checksum)
+    adopt_set(owner.frames, frames, first_row)
+    _free([frames])
+
+
+def _adopt_rows(
+    owner: Any, first: int, columns: dict[str, tuple[str, bytes]], lengths: bytes, coded: list[Any], checksum: int
+) -> None:
+    _check(f"rows from row {first} on", _checksum(first, columns, lengths, coded), checksum)
+    layout = owner.frames.layout
+    shapes = {column.name: column.shape for column in layout.index + layout.scalars}
+    values = {name: np.frombuffer(data, dtype).reshape(-1, *shapes[name]) for name, (dtype, data) in columns.items()}
+    adopt_rows(owner.frames, StoredRows(first, values, np.frombuffer(lengths, "<u4"), coded))
+    _free(coded)
+
+
+def _write_piece(owner: Any, begin: int, data: bytearray) -> None:
+    """Of pickles of an earlier version: bytes of the store's memory from `begin` on."""
+    owner.frames.arena.bytes[begin : begin + len(data)] = data
+    _free([data])
+
+
+def _free(parts: list[Any]) -> None:
+    """Free what was read: the unpickler holds on to all of it."""
+    for part in parts:
+        if isinstance(part, bytearray):
+            part.clear()
+
+
+def _check(what: str, found: int, expected: int) -> None:
+    if found != expected:
+        raise CorruptDataError(f"expected {what} with checksum {expected}, got {found}: the pickle is damaged")
+
+
+def _check_format(store: FrameStore, version: int | None, layout: dict[str, Any]) -> None:
+    ours = dataclasses.asdict(store.layout)
+    if version != VERSION or {"log_limit": None} | layout != ours:
         raise CorruptDataError(
-            f"expected frames saved in format {VERSION} and layout {layout}, got {state['version']} and "
-            f"{state['layout']}; load them with the version of diffreplay that saved them"
+            f"expected frames saved in format {VERSION} and layout {ours}, got {version} and {layout}; load them with "
+            "the version of diffreplay that saved them"
         )
-    for ring, (first, end) in zip((store._sets, store._blocks, store._log), state["rings"], strict=True):
-        ring.first, ring.end = first, end
-    store._log_tail, store.streams = state["log_tail"], state["streams"]
-    store._next = store.head
-    store.planner.next_check = state["next_check"]
-    number = store.counter(Counter.SET_HEAD) - 1
-    if number >= 0:
-        begin, nbytes = _set_place(store, number)
-        store.code_against(bytes(store.arena.bytes[begin : begin + nbytes]))
-
-
-def _pieces(store: FrameStore) -> Iterator[tuple[int, int]]:
-    """Everything in use in the arena, in short pieces (begin, end)."""
-    yield 0, HEADER_BYTES
-    for number in range(store._sets.first, store._sets.end):
-        begin, nbytes = _set_place(store, number)
-        yield from _cut(begin, begin + nbytes)
-    blocks, log = store._blocks, store._log
-    yield from _ring_pieces(blocks, blocks.first * blocks.segment_bytes, blocks.end * blocks.segment_bytes)
-    yield from _ring_pieces(log, log.first * LOG_SEGMENT_BYTES, store.counter(Counter.LOG_HEAD))
-
-
-def _set_place(store: FrameStore, number: int) -> tuple[int, int]:
-    """Where in the arena a reference set begins, and its bytes."""
-    slot = number % SET_SLOTS
-    return HEADER_BYTES + slot * store.layout.set_slot, int(store.memory.set_table["nbytes"][slot])
-
-
-def _ring_pieces(ring: Ring, begin: int, end: int) -> Iterator[tuple[int, int]]:
-    """Bytes [begin, end) of a ring, numbered for ever, as pieces of the arena."""
-    while begin < end:
-        place = begin % ring.nbytes
-        size = min(end - begin, ring.nbytes - place)
-        yield from _cut(ring.offset + place, ring.offset + place + size)
-        begin += size
-
-
-def _cut(begin: int, end: int) -> Iterator[tuple[int, int]]:
-    for piece in range(begin, end, PIECE_BYTES):
-        yield piece, min(piece + PIECE_BYTES, end)

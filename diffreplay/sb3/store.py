@@ -11,7 +11,7 @@ from diffreplay.codecs import Codec
 from diffreplay.sb3.pickling import restore_store, store_state
 from diffreplay.sb3.spaces import FrameCut
 from diffreplay.sb3.watch import FrameWatch
-from diffreplay.store import NO_ROW, FrameStore, Rows
+from diffreplay.store import NO_ROW, FrameStore, Rows, append
 
 
 class ImageStore:
@@ -65,14 +65,14 @@ class ImageStore:
     def _put(self, stack: NDArray[np.uint8], env: int) -> int:
         newest = self.frames.streams.get(env)
         if newest is None or newest.row < self.frames.tail:
-            return self.frames.append(stack, (), env, first=True)
+            return append(self.frames, stack, (), env, first=True)
         before = newest.stack
         if np.array_equal(stack, before):
             return newest.row
         if self.watch is not None:
             self.watch.see(*(frames.reshape(-1, *frames.shape[2:]) for frames in (before, stack)))
         # What does not continue the stack before begins an episode.
-        return self.frames.append(stack, (), env, first=not np.array_equal(stack[:-1], before[1:]))
+        return append(self.frames, stack, (), env, first=not np.array_equal(stack[:-1], before[1:]))
 
     def better_cut(self) -> FrameCut | None:
         """How the observations so far show that they are to be cut, once that is known and another than `cut`."""
@@ -135,6 +135,6 @@ class ImageStore:
         zeros = int(np.searchsorted(unique, NO_ROW, side="right"))
         frames[:zeros] = 0
         if zeros < len(unique):
-            self.frames.decode(self.frames.fetch(unique[zeros:], frames[zeros:]), frames[zeros:])
+            frames[zeros:] = self.frames.read(unique[zeros:])
         stacked = frames[places.reshape(stacks.shape)]
         return self.cut.observations(stacked).reshape(*rows.shape, *self.cut.shape)

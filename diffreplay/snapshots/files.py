@@ -12,6 +12,7 @@ from errno import EINVAL
 from pathlib import Path
 from typing import BinaryIO
 
+from diffreplay.codecs import Buffer
 from diffreplay.errors import InUseError
 
 KINDS = {
@@ -111,7 +112,7 @@ def _drop_inherited() -> None:
 os.register_at_fork(after_in_child=_drop_inherited)
 
 
-def checksum(*parts: bytes | memoryview) -> str:
+def checksum(*parts: Buffer) -> str:
     """BLAKE2b of the parts, end to end: 16 bytes as 32 hexadecimal digits."""
     digest = hashlib.blake2b(digest_size=16)
     for part in parts:
@@ -140,7 +141,7 @@ def _check_regular(found: os.stat_result) -> None:
         raise OSError(EINVAL, f"it is {KINDS.get(stat.S_IFMT(found.st_mode), 'something else')}, not a file")
 
 
-def write_durably(path: Path, *parts: bytes | memoryview) -> None:
+def write_durably(path: Path, *parts: Buffer) -> None:
     """Write a file; its bytes are on disk when this returns, its name once the directory is synced."""
     with open(path, "wb") as file:
         file.writelines(parts)

@@ -19,7 +19,7 @@ from diffreplay.snapshots.manifest import SEGMENT_ROWS, FileEntry, Manifest, kep
 from diffreplay.snapshots.merging import files_to_merge
 from diffreplay.snapshots.segments import is_there, row_bytes, segment_end, write_segment, write_set
 from diffreplay.snapshots.state import Buffer, describe
-from diffreplay.store import Counter, FrameStore
+from diffreplay.store import FrameStore, export_state
 
 PATIENCE = 10.0  # seconds to wait while another save into the directory goes on; most take less
 
@@ -44,7 +44,7 @@ def save(replay: Buffer, directory: Path, base: str | None) -> str:
                 name,
                 store.tail,
                 store.head,
-                store._log_tail % store.layout.log_bytes,
+                export_state(store).log_tail,
                 _save_rows(store, directory, name, before.segments if before else []),
                 _save_sets(store, directory, name, before.sets if before else []),
                 state,
@@ -77,5 +77,4 @@ def _save_rows(store: FrameStore, directory: Path, name: str, saved: list[FileEn
 
 def _save_sets(store: FrameStore, directory: Path, name: str, saved: list[FileEntry]) -> list[FileEntry]:
     kept = {entry.first: entry for entry in saved if is_there(directory, entry)}
-    numbers = range(store.counter(Counter.SET_TAIL), store.counter(Counter.SET_HEAD))
-    return [kept.get(number) or write_set(directory, name, store, number) for number in numbers]
+    return [kept.get(number) or write_set(directory, name, store, number) for number in store.sets.numbers()]

@@ -15,15 +15,15 @@ from __future__ import annotations
 import os
 import stat
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import BinaryIO
 
 import numpy as np
-from numpy.typing import NDArray
 
+from diffreplay.codecs import Buffer
 from diffreplay.errors import CorruptDataError
 from diffreplay.snapshots.files import checksum, open_regular, write_durably
 from diffreplay.snapshots.manifest import SEGMENT_ROWS, FileEntry
-from diffreplay.store import END, SET_SLOTS, VERSION, Column, FrameStore, Layout
+from diffreplay.store import END, VERSION, Column, FrameStore, Layout, StoredRows, export_rows
 
 SEGMENT_BYTES = 1 << 23  # that a file of several rows has at most, besides its header
 LARGEST_FILE = 1 << 32
@@ -39,15 +39,6 @@ SEGMENT_HEADER = np.dtype(
 )
 SEGMENT_MAGIC = b"dfrsegmt"
 LENGTH = Column("length", "<u4")
-
-
-class CodedRows(NamedTuple):
-    """Rows of a segment in memory, coded."""
-
-    first: int
-    columns: dict[str, NDArray[Any]]
-    lengths: NDArray[np.uint32]
-    payload: memoryview
 
 
 def segment_columns(layout: Layout) -> tuple[Column, ...]:
@@ -75,25 +66,20 @@ def segment_end(store: FrameStore, first: int, most: int) -> int:
 
 def write_segment(directory: Path, commit: str, store: FrameStore, first: int, end: int) -> FileEntry:
     """Write rows [first, end) of a store to a new file, straight from its memory."""
-    rows = np.arange(first, end)
-    start, length = store.locate(rows)
-    parts: list[bytes | memoryview] = [segment_header(store.layout, first, end), length.astype("<u4").tobytes()]
-    parts += [store.column(column.name, rows).tobytes() for column in segment_columns(store.layout)[1:]]
-    log = store.memory.log
-    parts += [log[a:b] for a, b in zip(start.tolist(), (start + length).tolist(), strict=True)]
+    rows = export_rows(store, first, end)
+    parts: list[Buffer] = [segment_header(store.layout, first, end), rows.lengths.astype(LENGTH.dtype).tobytes()]
+    parts += [rows.columns[column.name].tobytes() for column in segment_columns(store.layout)[1:]]
+    parts += rows.coded
     return _write(directory, f"rows-{first:012d}-{commit}.bin", parts, first, end)
 
 
 def write_set(directory: Path, commit: str, store: FrameStore, number: int) -> FileEntry:
     """Write a reference set of a store to a new file."""
-    slot = number % SET_SLOTS
-    first_row, nbytes = store.memory.set_table[slot].tolist()
-    begin = slot * store.layout.set_slot
-    parts: list[bytes | memoryview] = [store.memory.sets[begin : begin + nbytes]]
-    return _write(directory, f"set-{number:06d}-{commit}.bin", parts, number, first_row)
+    parts: list[Buffer] = [store.sets.frames(number)]
+    return _write(directory, f"set-{number:06d}-{commit}.bin", parts, number, store.sets.first_row(number))
 
 
-def _write(directory: Path, name: str, parts: list[bytes | memoryview], first: int, end: int) -> FileEntry:
+def _write(directory: Path, name: str, parts: list[Buffer], first: int, end: int) -> FileEntry:
     write_durably(directory / name, *parts)
     return FileEntry(name, sum(map(len, parts)), checksum(*parts), first, end)
 
@@ -180,7 +166,7 @@ def _expected(directory: Path, entry: FileEntry) -> str:
     return f"{directory / entry.name}: expected {entry.end - entry.first} rows from row {entry.first} on"
 
 
-def read_segment(directory: Path, entry: FileEntry, layout: Layout) -> CodedRows:
+def read_segment(directory: Path, entry: FileEntry, layout: Layout) -> StoredRows:
     """The rows of a segment file that `check_segment` has let pass.
 
     Raises:
@@ -202,4 +188,4 @@ def read_segment(directory: Path, entry: FileEntry, layout: Layout) -> CodedRows
         raise CorruptDataError(
             f"{_expected(directory, entry)}, got coded frames of {len(data) - place} bytes that do not add up"
         )
-    return CodedRows(entry.first, values, lengths, data[place:])
+    return StoredRows(entry.first, values, lengths, [data[place:]])

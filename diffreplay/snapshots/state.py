@@ -12,7 +12,7 @@ from diffreplay import codecs
 from diffreplay.errors import CorruptDataError, InputError, UnknownCodecError
 from diffreplay.snapshots.files import Lock
 from diffreplay.snapshots.manifest import MANIFEST, MANIFEST_BYTES, Manifest, encode, short, whole_number
-from diffreplay.store import NO_ROW, FrameStore, OverrunError
+from diffreplay.store import NO_ROW, FrameStore, OverrunError, export_state, reopen_streams
 
 LARGEST_CAPACITY = 1 << 32
 LARGEST_ACTION = 1 << 24
@@ -44,7 +44,7 @@ B = TypeVar("B", bound=Buffer)
 
 def describe(replay: Buffer) -> dict[str, Any]:
     """Everything but the frames, as JSON can hold it."""
-    store = replay.store
+    store, stored = replay.store, export_state(replay.store)
     state: dict[str, Any] = {
         "arguments": [replay.capacity, replay.observation_shape, replay.action_shape],
         "options": {
@@ -58,11 +58,8 @@ def describe(replay: Buffer) -> dict[str, Any]:
         "codec": store.codec.name,
         "codec_options": store.codec.options(),
         "random_state": replay.rng.bit_generator.state,
-        "next_check": store.planner.next_check,
-        "streams": [
-            [name, stream.row, stream.is_open, stream.reference_row, stream.group_size]
-            for name, stream in store.streams.items()
-        ],
+        "next_check": stored.next_check,
+        "streams": [list(stream) for stream in stored.streams],
     }
     try:
         _check_limits(*state["arguments"], **state["options"])
@@ -158,8 +155,7 @@ def resume(replay: Buffer, directory: Path, manifest: Manifest) -> None:
 def _resume(replay: Buffer, manifest: Manifest) -> None:
     state, store = manifest.buffer, replay.store
     replay.rng.bit_generator.state = state["random_state"]
-    store.planner.next_check = whole_number("next_check", state["next_check"])
-    rows = set()
+    next_check, rows, streams = whole_number("next_check", state["next_check"]), set(), []
     for name, row, is_open, reference_row, group_size in state["streams"]:
         if isinstance(name, float | list | dict):
             raise TypeError(f"streams: expected integers or strings as names, got {short(name)}")
@@ -170,5 +166,5 @@ def _resume(replay: Buffer, manifest: Manifest) -> None:
             raise ValueError(f"streams: expected each to end at a row of its own, got row {row} twice")
         if row >= store.tail:
             rows.add(row)
-        store.reopen_stream(name, row, bool(is_open), reference_row, group_size)
-    store.find_ends()
+        streams.append((name, row, bool(is_open), reference_row, group_size))
+    reopen_streams(store, export_state(store)._replace(next_check=next_check, streams=streams))

@@ -1,20 +1,24 @@
 """Frames in shared memory: one writer puts them in, any number of readers take them out.
 
-`layout` is the stored format, `arena` the memory under it. `reader` finds and decodes frames in any process; `writer`
-adds and evicts them in one, a thread at a time (`turns`); `episodes` says what follows what, with `recent` where that
-is not plain. `recount` and `invariants` say what must hold.
+`layout` is the stored format, `arena` the memory under it. Of the parts, `index` and `log` hold rows, `sets` reference
+frames, `coding` says what frames are coded against. `reader` puts them together in any process; `writer` in the one
+that adds, a thread at a time (`turns`), with `rows`, `streams`, `budget` and `eviction`. `observations` and `episodes`
+say what is stored of a step, with `recent` where that is not plain. `state` is a store on its way into another;
+`recount` and `invariants` say what must hold.
 
 Imports `codecs`, and nothing above. What others use stands here.
 """
 
-from diffreplay.store.arena import PAGE, Arena, Ring, fence, refuse_copy, round_up
+from diffreplay.store.arena import PAGE, Arena, fence, refuse_copy, round_up
+from diffreplay.store.coding import frames_before
 from diffreplay.store.episodes import EpisodeWriter
+from diffreplay.store.index import NO_ROW, OverrunError, Rows
 from diffreplay.store.invariants import check_invariants
 from diffreplay.store.layout import (
     BLOCK_ROWS,
     END,
     HEADER_BYTES,
-    LOG_SEGMENT_BYTES,
+    LOG_EXTENT_BYTES,
     MAGIC,
     SET_SLOTS,
     VERSION,
@@ -23,15 +27,28 @@ from diffreplay.store.layout import (
     Flag,
     Layout,
 )
-from diffreplay.store.reader import NO_ROW, FrameReader, OverrunError, Rows
-from diffreplay.store.recount import count_transitions, set_flags
+from diffreplay.store.observations import append
+from diffreplay.store.reader import FrameReader
+from diffreplay.store.state import (
+    StoredRows,
+    StoreState,
+    adopt_pages,
+    adopt_rows,
+    adopt_set,
+    begin,
+    export_rows,
+    export_state,
+    finish,
+    reopen_streams,
+)
+from diffreplay.store.streams import Stream
 from diffreplay.store.writer import FrameStore
 
 __all__ = [
     "BLOCK_ROWS",
     "END",
     "HEADER_BYTES",
-    "LOG_SEGMENT_BYTES",
+    "LOG_EXTENT_BYTES",
     "MAGIC",
     "NO_ROW",
     "PAGE",
@@ -46,12 +63,22 @@ __all__ = [
     "FrameStore",
     "Layout",
     "OverrunError",
-    "Ring",
     "Rows",
+    "StoreState",
+    "StoredRows",
+    "Stream",
+    "adopt_pages",
+    "adopt_rows",
+    "adopt_set",
+    "append",
+    "begin",
     "check_invariants",
-    "count_transitions",
+    "export_rows",
+    "export_state",
     "fence",
+    "finish",
+    "frames_before",
     "refuse_copy",
+    "reopen_streams",
     "round_up",
-    "set_flags",
 ]

@@ -1,4 +1,4 @@
-"""Shared memory that is not limited by /dev/shm, and rings of recycled segments inside it.
+"""Shared memory that is not limited by /dev/shm, and rings of recycled extents inside it.
 
 An `Arena` is one anonymous memory file (memfd) that the writer and every reader map as a whole. It is as
 large as its worst case from the start, but a page takes memory only once it is written, and a page that is
@@ -112,32 +112,32 @@ reduction.ForkingPickler.register(Arena, _reduce)  # the pickler of multiprocess
 
 
 class Ring:
-    """The writer's account of a ring of equal segments inside an arena.
+    """The writer's account of a ring of equal extents inside an arena.
 
-    Segments are numbered for ever; number i lies at `offset + i % segments * segment_bytes`. Those in
+    Extents are numbered for ever; number i lies at `offset + i % extents * extent_bytes`. Those in
     [first, end) take memory.
     """
 
-    def __init__(self, arena: Arena, offset: int, segment_bytes: int, segments: int) -> None:
+    def __init__(self, arena: Arena, offset: int, extent_bytes: int, extents: int) -> None:
         self.arena, self.offset = arena, offset
-        self.segment_bytes, self.segments = segment_bytes, segments
+        self.extent_bytes, self.extents = extent_bytes, extents
         self.first = self.end = 0
 
     @property
     def nbytes(self) -> int:
         """Bytes that the ring may take at most."""
-        return self.segment_bytes * self.segments
+        return self.extent_bytes * self.extents
 
     @property
     def allocated(self) -> int:
         """Bytes that the ring takes now."""
-        return (self.end - self.first) * self.segment_bytes
+        return (self.end - self.first) * self.extent_bytes
 
     def release(self, first: int) -> None:
-        """Give back the memory of all segments before number `first`."""
+        """Give back the memory of all extents before number `first`."""
         while self.first < first:
-            place = self.first % self.segments
-            count = min(first - self.first, self.segments - place)
-            self.arena.release(self.offset + place * self.segment_bytes, count * self.segment_bytes)
+            place = self.first % self.extents
+            count = min(first - self.first, self.extents - place)
+            self.arena.release(self.offset + place * self.extent_bytes, count * self.extent_bytes)
             self.first += count
         self.end = max(self.end, self.first)

@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffreplay.errors import InputError
+from diffreplay.store.index import NO_ROW
 from diffreplay.store.layout import Counter
-from diffreplay.store.reader import NO_ROW
+from diffreplay.store.observations import add_observation, go_back_to, same
 from diffreplay.store.recent import KEPT, Recent
-from diffreplay.store.writer import FrameStore, same
+from diffreplay.store.writer import FrameStore
 
 FEW_STRAYS = 2
 MANY_STRAYS = 10
@@ -47,13 +48,13 @@ class EpisodeWriter:
 
     def add_step(self, stream: Any, stack: NDArray[np.uint8], values: tuple[Any, ...], first: bool, last: bool) -> None:
         """Append a step of an episode."""
-        is_open = self._store.is_open(stream)
+        is_open = self._store.streams.is_open(stream)
         if first and is_open:
             warnings.warn("a first step came in mid-episode: the episode before counts as truncated", stacklevel=4)
         if not first and not is_open:
             raise InputError("time_step: expected a first step at an episode's start, got one that is not")
         self._append(stack, values, stream, first=first)
-        self._store.set_open(stream, not last)
+        self._store.note_end(stream, last)
 
     def add_transition(
         self, stream: Any, before: NDArray[np.uint8], after: NDArray[np.uint8], values: tuple[Any, ...], ended: bool
@@ -67,7 +68,7 @@ class EpisodeWriter:
             if not follows:
                 self._append(before, self._blank, stream, first=True)
             self._append(after, values, stream, first=False)
-        self._store.set_open(stream, not ended)
+        self._store.note_end(stream, ended)
 
     def _append_found(
         self,
@@ -86,13 +87,13 @@ class EpisodeWriter:
         if not follows or state.row < store.tail:
             row = recent.step(before)
             if row != NO_ROW:
-                store.go_back_to(row, before, stream)
+                go_back_to(store, row, before, stream)
                 recent.idle = 0
             else:
-                store.add_observation(before, self._blank, stream, True, recent.older_at(before))
+                add_observation(store, before, self._blank, stream, True, recent.older_at(before))
                 recent.note(before, state.row, False)
         shifted = same(after[:-1], before[1:])
-        store.add_observation(after, values, stream, False, NO_ROW if shifted else recent.older_at(after, state.row))
+        add_observation(store, after, values, stream, False, NO_ROW if shifted else recent.older_at(after, state.row))
         recent.note(after, state.row, not ended)
         recent.idle += 1
         if recent.idle > KEPT:
@@ -102,12 +103,12 @@ class EpisodeWriter:
     def _append(self, stack: NDArray[np.uint8], values: tuple[Any, ...], stream: Any, *, first: bool) -> None:
         if not first:
             self._make_room()
-        self._store.add_observation(stack, values, stream, first)
+        add_observation(self._store, stack, values, stream, first)
 
     def _make_room(self) -> None:
         """Evict until one more transition may be held."""
         while self._store.counter(Counter.TRANSITIONS) >= self._capacity:
-            self._store.evict()
+            self._store.eviction.evict()
 
     def _goes_on(self, stream: Any, obs: NDArray[np.uint8]) -> bool:
         """Whether a transition from `obs` follows the one before; warns once of what is probably a mistake."""

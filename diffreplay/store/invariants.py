@@ -8,17 +8,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffreplay.errors import CorruptDataError
+from diffreplay.store.index import NO_ROW, OverrunError, Rows
 from diffreplay.store.layout import (
     BLOCK_ROWS,
     HEADER_BYTES,
-    LOG_SEGMENT_BYTES,
+    LOG_EXTENT_BYTES,
     MAGIC,
+    REFERENCE,
     SET_SLOTS,
     VERSION,
     Counter,
     Flag,
 )
-from diffreplay.store.reader import NO_ROW, OverrunError, Rows
 from diffreplay.store.writer import FrameStore
 
 CHUNK_ROWS = 256
@@ -95,29 +96,23 @@ def _check_bounds(store: FrameStore, capacity: int | None) -> None:
 
 def _read_index(store: FrameStore) -> _Index:
     rows = np.arange(store.tail, store.head)
-    block, row = np.divmod(rows, BLOCK_ROWS)
-    block %= store.layout.blocks
-    base, ends = store.memory.base[block].astype(np.int64), store.memory.columns["end"]
-    end = base + ends[block, row]
-    before = base + np.where(row > 0, ends[block, row - 1], 0)
-    ring = store.layout.log_bytes
-    start = np.maximum(before, (end - 1) // ring * ring)
+    start, end = store.index.spans(rows)
     return _Index(rows, start, end, store.column("flags", rows), store.column("link", rows).astype(np.int64))
 
 
 def _check_memory(store: FrameStore) -> None:
     """The rings hold exactly what the rows need, and the byte counters say so."""
-    sets, blocks, log = store._sets, store._blocks, store._log
-    log_head, log_tail = store.counter(Counter.LOG_HEAD), store._log_tail
+    sets, blocks, log = store.sets.ring, store.rows.blocks, store.rows.log.ring
+    log_head, log_tail = store.counter(Counter.LOG_HEAD), store.rows.log.tail
     for name, ring in (("sets", sets), ("row blocks", blocks), ("log", log)):
         taken = ring.end - ring.first
-        _require(0 <= taken <= ring.segments, f"0 to {ring.segments} segments of the ring of {name}", taken)
+        _require(0 <= taken <= ring.extents, f"0 to {ring.extents} extents of the ring of {name}", taken)
     _require(blocks.first == store.tail // BLOCK_ROWS, "no row block from before the oldest row", blocks.first)
     _require(blocks.end * BLOCK_ROWS >= store.head, "row blocks up to the newest row", blocks.end)
-    _require(log.first == log_tail // LOG_SEGMENT_BYTES, "no log segment from before the oldest frame", log.first)
-    _require(log.end * LOG_SEGMENT_BYTES >= log_head, "log segments up to the newest frame", log.end)
-    # With this slack no segment holds both the oldest and the newest bytes of the ring.
-    room = store.layout.log_bytes - LOG_SEGMENT_BYTES
+    _require(log.first == log_tail // LOG_EXTENT_BYTES, "no log extent from before the oldest frame", log.first)
+    _require(log.end * LOG_EXTENT_BYTES >= log_head, "log extents up to the newest frame", log.end)
+    # With this slack no extent holds both the oldest and the newest bytes of the ring.
+    room = store.layout.log_bytes - LOG_EXTENT_BYTES
     _require(log_tail <= log_head <= log_tail + room, f"at most {room} live log bytes", log_head - log_tail)
     allocated, published = store.allocated_bytes(), store.counter(Counter.ALLOCATED_BYTES)
     rings = HEADER_BYTES + store.counter(Counter.REFERENCE_BYTES) + blocks.allocated + log.allocated
@@ -129,7 +124,7 @@ def _check_memory(store: FrameStore) -> None:
 def _check_sets(store: FrameStore) -> None:
     set_tail, set_head = store.counter(Counter.SET_TAIL), store.counter(Counter.SET_HEAD)
     _require(0 <= set_head - set_tail <= SET_SLOTS, f"0 to {SET_SLOTS} live sets", (set_tail, set_head))
-    _require(store._sets.first == set_tail, "memory for live sets alone", (store._sets.first, set_tail))
+    _require(store.sets.ring.first == set_tail, "memory for live sets alone", (store.sets.ring.first, set_tail))
     table = store.memory.set_table[np.arange(set_tail, set_head) % SET_SLOTS]
     first_row, nbytes = table["first_row"].astype(np.int64), table["nbytes"].astype(np.int64)
     _require(np.all(np.diff(first_row) > 0), "each set to serve later rows than the one before", first_row.tolist())
@@ -145,14 +140,16 @@ def _check_spans(store: FrameStore, index: _Index) -> None:
     """Coded frames lie in the live log, in the rows' order, without overlap."""
     rows, length, ring = index.rows, index.end - index.start, store.layout.log_bytes
     _require_all((length >= 0) & (length <= store.layout.frame_bytes), rows, "0 to frame_bytes coded bytes")
-    _require(index.start[0] >= store._log_tail, f"the oldest frame at {store._log_tail} or later", index.start[0])
+    _require(
+        index.start[0] >= store.rows.log.tail, f"the oldest frame at {store.rows.log.tail} or later", index.start[0]
+    )
     log_head = store.counter(Counter.LOG_HEAD)
     _require(index.end[-1] == log_head, f"the newest frame to end at {log_head}", index.end[-1])
     _require_all(index.start[1:] >= index.end[:-1], rows[1:], "each frame to begin where the one before ends, or later")
     straddles = index.start // ring != np.maximum(index.end - 1, index.start) // ring
     _require_all(~straddles, rows, "no frame across the end of the log's ring")
     begins = np.flatnonzero(rows[1:] % BLOCK_ROWS == 0) + 1
-    base = store.memory.base[rows[begins] // BLOCK_ROWS % store.layout.blocks].astype(np.int64)
+    base = np.array([store.index.begin(row) for row in rows[begins].tolist()], np.int64)
     _require_all(base == index.end[begins - 1], rows[begins], "a row block's base to be the end of the block before")
 
 
@@ -213,12 +210,10 @@ def _check_links(store: FrameStore, index: _Index) -> None:
 
 
 def _check_references(store: FrameStore, index: _Index) -> None:
-    """For codecs with reference frames: coded rows name a raw row."""
+    """Where rows name a reference frame: coded ones do, and that frame is raw."""
     empty = index.has(Flag.LOST) & index.has(Flag.CONTEXT)
     coded = (index.end - index.start < store.layout.frame_bytes) & ~empty
-    if store.codec.reference == "none":
-        _require_all(~coded, index.rows, "raw frames")
-    if store.codec.reference != "frame":
+    if REFERENCE not in store.layout.index:
         return
     back = np.where(empty, 0, store.column("reference", index.rows).astype(np.int64))
     _require_all(coded == (back > 0), index.rows, "a reference frame for coded rows, and only for them")
@@ -244,13 +239,11 @@ def _check_frames(store: FrameStore, index: _Index) -> None:
 
 
 def _decode(store: FrameStore, rows: Rows) -> NDArray[np.uint8]:
-    out = np.empty((len(rows), *store.layout.frame_shape), np.uint8)
     try:
-        store.decode(store.fetch(rows, out), out)
+        return store.read(rows)
     except (CorruptDataError, OverrunError) as error:
         found = f"one of {rows[0]} to {rows[-1]} that does not: {error}"
         raise CorruptDataError(f"invariant broken: expected every live row to decode, found {found}") from error
-    return out
 
 
 def _check_totals(store: FrameStore, index: _Index) -> None:

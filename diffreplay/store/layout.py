@@ -23,7 +23,7 @@ from diffreplay.store.arena import PAGE, Arena, Ring, round_up
 VERSION = 1
 MAGIC = int.from_bytes(b"dfreplay", "little")
 BLOCK_ROWS = 1024
-LOG_SEGMENT_BYTES = 1 << 16
+LOG_EXTENT_BYTES = 1 << 16
 SET_SLOTS = 64
 SET_TABLE_OFFSET = 1024
 HEADER_BYTES = PAGE
@@ -59,7 +59,9 @@ class Flag:
     CONTEXT = 4  # not a step: an older frame of the stack of the RESTART row that follows
     RESTART = 8  # the frame_stack - 1 rows before this one hold the rest of its stack
     STARTS = 16  # a transition starts here (read by the writer only)
-    LOST = 32  # with CONTEXT: a row without a frame; with RESTART: its own link leads to the rest of its stack
+    # With CONTEXT: a row that holds no frame, as a damaged snapshot lost it or another row has it. With RESTART: the
+    # rest of its stack is not in the rows before it, but where its link leads: to a row whose newest frames they are.
+    LOST = 32
     LAST = 64  # its episode ended here; written where windows may be shorter at an episode's end
 
 
@@ -151,7 +153,7 @@ class Layout:
         most = self.max_rows * self.frame_bytes
         if self.log_limit is not None:
             most = min(most, self.log_limit)
-        return round_up(most + self.frame_bytes, LOG_SEGMENT_BYTES) + 2 * LOG_SEGMENT_BYTES
+        return round_up(most + self.frame_bytes, LOG_EXTENT_BYTES) + 2 * LOG_EXTENT_BYTES
 
     @property
     def nbytes(self) -> int:
@@ -163,7 +165,7 @@ class Layout:
         return (
             Ring(arena, HEADER_BYTES, self.set_slot, SET_SLOTS),
             Ring(arena, self.blocks_offset, self.block_bytes, self.blocks),
-            Ring(arena, self.log_offset, LOG_SEGMENT_BYTES, self.log_bytes // LOG_SEGMENT_BYTES),
+            Ring(arena, self.log_offset, LOG_EXTENT_BYTES, self.log_bytes // LOG_EXTENT_BYTES),
         )
 
 

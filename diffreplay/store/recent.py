@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from diffreplay.store.coding import MAX_LINK
+from diffreplay.store.index import NO_ROW
 from diffreplay.store.layout import Flag
-from diffreplay.store.reader import NO_ROW
-from diffreplay.store.writer import MAX_LINK, FrameStore, same
+from diffreplay.store.observations import same
+from diffreplay.store.writer import FrameStore
 
 KEPT = 64  # observations that are remembered: environments in turns, or steps that a transition spans, at most
 
@@ -65,7 +67,7 @@ class Recent:
         store = self._store
         if not store.tail <= row < store.head or store.head - row > MAX_LINK // 2:
             return False
-        if int(store.column("flags", np.array([row]))[0]) & without:
+        if store.index.value("flags", row) & without:
             return False
         stack = store.readable_stack(row)
         return stack is not None and same(stack[-len(frames) :], frames)

@@ -15,7 +15,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 
 from diffreplay import codecs
 from diffreplay.errors import CorruptDataError, EmptyBufferError, InputError, UnknownCodecError
-from diffreplay.sb3 import CompressedDictReplayBuffer, CompressedReplayBuffer
+from diffreplay.sb3 import CompressedDictReplayBuffer, CompressedReplayBuffer, pickling
 from diffreplay.sb3.images import ImageArray
 from diffreplay.sb3.spaces import cut_frames
 
@@ -225,14 +225,40 @@ def test_pickle(protocol: int | None) -> None:
     fill_both(again, theirs, game_rest)
 
 
-def test_pickle_of_another_format_is_refused() -> None:
+def test_pickle_of_another_format_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     game = played("Breakout", 1, 1000)
     ours = CompressedReplayBuffer(100, **game.spaces)
-    store = ours.observations.store
-    state = store.__reduce_ex__(4)[2]
-    state["frames"]["version"] = 0
+    with monkeypatch.context() as older:
+        older.setattr(pickling, "VERSION", 0)
+        data = pickle.dumps(ours)
     with pytest.raises(CorruptDataError, match="format"):
-        store.__setstate__(state)
+        pickle.loads(data)
+
+
+@pytest.mark.parametrize("protocol", [4, 5])
+def test_a_damaged_pickle_is_refused(protocol: int) -> None:
+    """Bytes of coded frames, of reference frames and of columns: none comes back wrong."""
+    game = played("Breakout", 1, 1000)
+    ours = CompressedReplayBuffer(1000, **game.spaces)
+    for step in game.steps:
+        ours.add(*step)
+    store = ours.observations.store.frames
+    data = bytearray(pickle.dumps(ours, protocol))
+    rows = np.arange(store.tail, store.head)
+    start, length = store.locate(rows)
+    middle = len(rows) // 2
+    parts = [
+        bytes(store.memory.log[int(start[middle]) : int(start[middle] + max(length[middle], 40))]),
+        bytes(store.sets.frames(store.sets.numbers()[-1])[:7056]),
+        store.column("link", rows[:200]).tobytes(),
+    ]
+    for part in parts:
+        place = data.index(part) + len(part) // 2
+        data[place] ^= 1
+        with pytest.raises(CorruptDataError, match="checksum"):
+            pickle.loads(data)
+        data[place] ^= 1
+    assert pickle.loads(data).stats() == ours.stats()
 
 
 def test_rows_are_numbered_anew(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -78,7 +78,7 @@ def test_a_snapshot_of_a_larger_log_loads_into_one_that_a_cap_made_small(tmp_pat
     replay = diffreplay.ReplayBuffer.load(tmp_path / "replay", max_bytes=4_000_000)
     fill(replay, 100, seed=1)
     replay.save(tmp_path / "replay")
-    assert replay.store._log_tail > 5_000_000
+    assert replay.store.rows.log.tail > 5_000_000
     again = diffreplay.ReplayBuffer.load(tmp_path / "replay")
     assert again.store.layout.log_bytes < 5_000_000 and len(again) == len(replay)
     again.check_invariants()

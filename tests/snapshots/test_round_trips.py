@@ -128,11 +128,11 @@ def test_the_log_wraps_around_its_ring(directory, codec):
     writer, ring, crossed = Writer(replay), replay.store.layout.log_bytes, 0
     rng = np.random.default_rng(0)
     while crossed < 20:
-        before = replay.store._log_tail // ring
+        before = replay.store.rows.log.tail // ring
         stack = rng.integers(0, 256, (1, 16, 16), np.uint8)
         replay.add(TimeStep(stack, np.array([writer.steps]), 0.0, 1.0, writer.steps == 0, False))
         writer.steps += 1
-        if replay.store._log_tail // ring == before == replay.store.counter(7) // ring:
+        if replay.store.rows.log.tail // ring == before == replay.store.counter(7) // ring:
             continue
         crossed += 1
         replay.save(directory)

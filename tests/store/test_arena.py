@@ -95,7 +95,7 @@ def test_failures_leave_no_file_open():
     assert set(os.listdir("/proc/self/fd")) == before
 
 
-def test_ring_takes_and_gives_back_segments_across_its_end():
+def test_ring_takes_and_gives_back_extents_across_its_end():
     arena = Arena(8 * PAGE)
     ring = Ring(arena, PAGE, 2 * PAGE, 3)
     assert (ring.nbytes, ring.allocated) == (6 * PAGE, 0)
@@ -105,7 +105,7 @@ def test_ring_takes_and_gives_back_segments_across_its_end():
         assert arena.bytes[place] == 0, "a segment that was given back reads as zeros"
         arena.bytes[place : place + 2 * PAGE] = bytes([number + 1]) * (2 * PAGE)
         if number % 5 >= 1:
-            ring.release(number)  # of two or three segments, all but the newest
+            ring.release(number)  # of two or three extents, all but the newest
             assert ring.allocated == 2 * PAGE == resident(arena)
             assert arena.bytes[place] == number + 1
     ring.release(30)

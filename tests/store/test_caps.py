@@ -37,7 +37,7 @@ def test_all_that_streams_take_counts(codec: str) -> None:
     own = tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()
     store = replay.store
-    shared = store._set_pages() + store._blocks.allocated + store._log.allocated
+    shared = store.sets.page_bytes + store.rows.blocks.allocated + store.rows.log.ring.allocated
     assert own <= replay.stats().total_bytes - shared + 1000 * 150  # Python's objects of 150 streams
     replay.check_invariants()
 

@@ -14,6 +14,7 @@ from snapshot_tools import CODECS, SIDE, Writer, buffer, contents, decodable, ma
 from diffreplay import ReplayBuffer
 from diffreplay.errors import ReplayError
 from diffreplay.store.arena import fence
+from diffreplay.store.observations import add_observation
 from diffreplay.testing import TimeStep
 
 assert make_directory  # a fixture
@@ -158,18 +159,18 @@ def test_an_addition_from_a_signal_handler_is_refused():
     writer = Writer(replay)
     writer.add(5)
     messages = []
-    original = replay.store.add_observation
+    original = replay.store.open_stream
 
-    def add_observation(*arguments):
+    def open_stream(name):
         try:
             writer.add(1)
         except ReplayError as error:
             messages.append(str(error))
-        original(*arguments)
+        return original(name)
 
-    replay.store.add_observation = add_observation
+    replay.store.open_stream = open_stream
     writer.add(1)
-    del replay.store.add_observation
+    del replay.store.open_stream
     assert len(messages) == 1 and "signal handler" in messages[0]
     replay.check_invariants()
     writer.add(5)
@@ -192,7 +193,7 @@ def test_a_thread_that_ended_in_the_middle_of_a_change_does_not_stop_the_others(
             replay.store.change(half, 0)
 
     def half():
-        replay.store.add_observation(np.ones((3, 1, SIDE, SIDE), np.uint8), ([1], 0.0, 1.0), 0, False)
+        add_observation(replay.store, np.ones((3, 1, SIDE, SIDE), np.uint8), ([1], 0.0, 1.0), 0, False)
         raise KeyboardInterrupt
 
     thread = threading.Thread(target=add_half)

@@ -1,0 +1,102 @@
+"""The byte cap, and what counts against it."""
+
+from __future__ import annotations
+
+from collections.abc import Sized
+
+from diffreplay.errors import InputError
+from diffreplay.store.arena import PAGE
+from diffreplay.store.coding import Coding
+from diffreplay.store.layout import HEADER_BYTES, LOG_EXTENT_BYTES, Counter, Layout, Memory
+from diffreplay.store.rows import RowWriter
+from diffreplay.store.sets import SetWriter
+
+
+class Budget:
+    """Counts the bytes of memory that a store takes, the writer's own copies included.
+
+    Args:
+        max_bytes: what it may take at most; None for any.
+        window_frames: frames that `max_bytes` must hold at least, even if none compresses.
+    """
+
+    def __init__(
+        self,
+        layout: Layout,
+        memory: Memory,
+        rows: RowWriter,
+        sets: SetWriter,
+        coding: Coding,
+        streams: Sized,
+        max_bytes: int | None,
+        window_frames: int,
+    ) -> None:
+        self.max_bytes = max_bytes
+        self._layout, self._counters = layout, memory.counters
+        self._rows, self._sets, self._coding, self._streams = rows, sets, coding, streams
+        # The newest observation, and the frame that the next ones are coded against.
+        self.stream_bytes = (layout.frame_stack + coding.kept_frames) * layout.frame_bytes
+        self._window_frames = max(window_frames, 4 * layout.frame_stack)
+
+    def allocated(self) -> int:
+        """Bytes of memory taken now, by the shared store and by the writer's own copies."""
+        rows = self._rows
+        rings = self._sets.page_bytes + rows.blocks.allocated + rows.log.ring.allocated
+        return HEADER_BYTES + rings + len(self._streams) * self.stream_bytes + self._private_bytes()
+
+    def publish(self) -> None:
+        """Tell readers how many bytes are allocated."""
+        self._counters[Counter.ALLOCATED_BYTES] = self.allocated()
+
+    def allows(self, more: int) -> bool:
+        """Whether `more` bytes may be taken besides."""
+        return self.max_bytes is None or self.allocated() + more <= self.max_bytes
+
+    def allows_set(self, private_bytes: int, nbytes: int) -> bool:
+        """Whether a set may be built for which rows leave: all sets take at most half of the cap.
+
+        Args:
+            private_bytes: what coding against it takes.
+            nbytes: of its frames.
+        """
+        if self.max_bytes is None:
+            return True
+        more = self.set_bytes(private_bytes, nbytes)
+        sets = self._sets.page_bytes + self._private_bytes() + more
+        return 2 * sets <= self.max_bytes and self.least(len(self._streams), more) <= self.max_bytes
+
+    def set_bytes(self, private_bytes: int, nbytes: int) -> int:
+        """Bytes that one more set takes, as of `allows_set`."""
+        return 2 * nbytes + PAGE + private_bytes - self._coding.codec.private_bytes(self._sets.reference)
+
+    def room(self) -> int | None:
+        """Bytes that the cap leaves for frames beside the sets that there are; None without a cap."""
+        if self.max_bytes is None:
+            return None
+        taken = self.allocated() - self._rows.log.ring.allocated - self._rows.blocks.allocated
+        return max(self.max_bytes - taken, 0)
+
+    def least(self, streams: int, more: int = 0) -> int:
+        """Bytes for so many streams, `more` for reference sets, and a few windows that do not compress."""
+        sets = self._sets.page_bytes + self._private_bytes() + more
+        frames = self._window_frames * self._layout.frame_bytes + streams * self.stream_bytes
+        return HEADER_BYTES + 2 * self._layout.block_bytes + sets + frames + 4 * LOG_EXTENT_BYTES
+
+    def holds(self, streams: int) -> bool:
+        """Whether the cap holds so many streams and a few windows."""
+        return self.max_bytes is None or self.least(streams) <= self.max_bytes
+
+    def check(self, name: str = "max_bytes", streams: int = 1) -> None:
+        """Refuse a cap under which not even a few windows fit uncompressed.
+
+        Raises:
+            InputError: so it is.
+        """
+        if not self.holds(streams):
+            raise InputError(
+                f"{name}: expected at least {self.least(streams)} to hold a few windows, got {self.max_bytes}"
+            )
+
+    def _private_bytes(self) -> int:
+        """Bytes of this process alone: each reference set as the codec opened it, and what coding takes besides."""
+        return self._sets.nbytes + self._coding.codec.private_bytes(self._sets.reference)

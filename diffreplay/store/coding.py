@@ -1,0 +1,237 @@
+"""What frames are coded against, and all that follows from it: one class for each answer that a codec may give.
+
+`Codec.reference` is asked in one place, `coding_of`; everything else asks an object of these classes.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diffreplay.codecs import Buffer, Codec
+from diffreplay.store.index import NO_ROW, Index, OverrunError, Rows
+from diffreplay.store.layout import LINK, REFERENCE, Column, Layout, Memory
+from diffreplay.store.sets import ReferenceSets
+from diffreplay.store.streams import Stream
+
+MAX_LINK = np.iinfo(LINK.dtype).max
+PIECE_FRAMES = 128  # decoded at once where frames are then put in their places: they are still in a core's cache
+
+
+class Coded(NamedTuple):
+    """A private copy of coded frames that share a reference set, and where they go."""
+
+    reference: Any  # the open reference set, for codecs that have one
+    places: NDArray[np.intp]
+    data: Buffer
+    lengths: NDArray[np.intp]
+
+
+class Scratch(threading.local):
+    """Arrays of frames for a moment's use, each thread's own, kept for the next use."""
+
+    def frames(self, name: str, count: int, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+        """The array of that name, of `count` frames of a shape (H, W, C)."""
+        frames = getattr(self, name, None)
+        if frames is None or len(frames) < count:
+            frames = np.empty((count, *shape), np.uint8)
+            setattr(self, name, frames)
+        return frames[:count]
+
+
+class Coding:
+    """Frames coded by themselves, and what is common to all.
+
+    Attributes:
+        codec: what codes them.
+        columns: of the index, that this takes besides the others.
+        kept_frames: raw frames that the writer keeps of each stream besides its newest observation.
+    """
+
+    columns: ClassVar[tuple[Column, ...]] = ()
+    kept_frames: ClassVar[int] = 0
+
+    def __init__(self, codec: Codec, layout: Layout, memory: Memory, index: Index, sets: ReferenceSets) -> None:
+        self.codec = codec
+        self._layout, self._log, self._index, self._sets = layout, memory.log, index, sets
+        self.scratch = Scratch()
+
+    @staticmethod
+    def frames_before(frame_stack: int) -> int:
+        """How many frames before it a frame may need to be decoded."""
+        return 0
+
+    def oldest_needed(self, rows: Rows) -> Rows:
+        """For each of `rows`, the oldest row without which it cannot be decoded."""
+        return rows
+
+    def read(self, rows: Rows, out: NDArray[np.uint8], intact: Callable[[], bool]) -> bool:
+        """Decode frames into `out`; False, and anything in `out`, when some of them were evicted meanwhile.
+
+        Args:
+            rows: (N,) rows; NO_ROW gives a frame of zeros.
+            out: (N, H, W, C) uint8, C-contiguous.
+            intact: whether all that was copied so far was in place when it was copied.
+
+        Raises:
+            OverrunError: the index makes no sense, as it was being overwritten.
+            CorruptDataError: coded bytes are damaged.
+        """
+        zeros = rows < 0
+        out[zeros] = 0
+        fetched: list[Coded] = []
+        if not zeros.all():
+            start, length = self._index.locate(np.where(zeros, rows.max(), rows))
+            length[zeros] = -1
+            raw_bytes = self._layout.frame_bytes
+            raw, coded = np.flatnonzero(length == raw_bytes), np.flatnonzero((length >= 0) & (length < raw_bytes))
+            self._copy_raw(start[raw], out, raw)
+            if len(coded):
+                fetched = self._fetch(rows, coded, start, length, out)
+        if not intact():
+            return False
+        for part in fetched:
+            self._decode(part, out)
+        return True
+
+    def _fetch(
+        self,
+        rows: Rows,
+        coded: NDArray[np.intp],
+        start: NDArray[np.int64],
+        length: NDArray[np.int64],
+        out: NDArray[np.uint8],
+    ) -> list[Coded]:
+        """Copy the coded bytes of the places `coded`, which begin at `start`, and what they are coded against."""
+        return [self._gather(None, coded, start, length)]
+
+    def _gather(
+        self, reference: Any, places: NDArray[np.intp], start: NDArray[np.int64], length: NDArray[np.int64]
+    ) -> Coded:
+        first, lengths, log = start[places], length[places], self._log
+        blobs = [log[a:b] for a, b in zip(first.tolist(), (first + lengths).tolist(), strict=True)]
+        return Coded(reference, places, self.codec.gather(blobs, self._layout.frame_bytes), lengths)
+
+    def _copy_raw(self, start: NDArray[np.int64], out: NDArray[np.uint8], places: NDArray[np.intp]) -> None:
+        """Copy raw frames, which begin at `start`, to `out[places]`."""
+        log, size = self._log, self._layout.frame_bytes
+        target = out.reshape(-1).data
+        for place, begin in zip((places * size).tolist(), start.tolist(), strict=True):
+            target[place : place + size] = log[begin : begin + size]
+
+    def _decode(self, part: Coded, out: NDArray[np.uint8]) -> None:
+        if len(part.places) == len(out):
+            self.codec.decode(part.data, part.lengths, part.reference, out)
+            return
+        few = self.scratch.frames("few", len(part.places), self._layout.frame_shape)
+        self.codec.decode(part.data, part.lengths, part.reference, few)
+        out[part.places] = few
+
+    def encode(self, pixels: NDArray[np.uint8], stream: Stream, row: int, tail: int) -> tuple[Buffer, int]:
+        """Coded or raw bytes of a frame (H, W, C) that is to be row `row`, and how many rows back its reference is.
+
+        0 where there is none, or none that is a row.
+        """
+        coded = self.codec.encode(pixels, None)
+        return (pixels.reshape(-1).data if coded is None else coded), 0
+
+    def needs_evicted(self, row: int) -> bool:
+        """Whether the oldest row is coded against one before it."""
+        return False
+
+
+class AgainstFrame(Coding):
+    """Frames coded against an earlier one of their stream that is stored raw, every `frame_stack`-th one."""
+
+    columns = (REFERENCE,)
+    kept_frames = 1
+
+    @staticmethod
+    def frames_before(frame_stack: int) -> int:
+        """The others of its group."""
+        return frame_stack - 1
+
+    def oldest_needed(self, rows: Rows) -> Rows:
+        """Their reference frames."""
+        needed = rows - self._index.get("reference", rows)
+        needed[rows < 0] = NO_ROW
+        return needed
+
+    def _fetch(
+        self,
+        rows: Rows,
+        coded: NDArray[np.intp],
+        start: NDArray[np.int64],
+        length: NDArray[np.int64],
+        out: NDArray[np.uint8],
+    ) -> list[Coded]:
+        """Copy the reference frames of coded ones to where these are to be, too."""
+        place, size = self._index.locate(self.oldest_needed(rows[coded]))
+        if np.any(size != self._layout.frame_bytes):
+            raise OverrunError
+        self._copy_raw(place, out, coded)
+        part = self._gather(None, coded, start, length)
+        # All of `out` holds references now; a frame that is raw is one that adds nothing to its own.
+        every = np.zeros(len(rows), length.dtype)
+        every[coded] = part.lengths
+        return [part._replace(places=np.arange(len(rows)), lengths=every)]
+
+    def encode(self, pixels: NDArray[np.uint8], stream: Stream, row: int, tail: int) -> tuple[Buffer, int]:
+        """Each group's first frame stays raw, and is what the others are coded against."""
+        raw = pixels.reshape(-1).data
+        lost = stream.reference_row < tail or row - stream.reference_row > MAX_LINK
+        if stream.group_size % self._layout.frame_stack == 0 or lost:
+            # A copy: gray pixels are a view of what the caller gave, who may use the array again.
+            stream.reference, stream.reference_row, stream.group_size = pixels.copy(), row, 1
+            return raw, 0
+        stream.group_size += 1
+        coded = self.codec.encode(pixels, stream.reference)
+        return (raw, 0) if coded is None else (coded, row - stream.reference_row)
+
+    def needs_evicted(self, row: int) -> bool:
+        """Whether it has a reference: that one is older."""
+        return self._index.value("reference", row) > 0
+
+
+class AgainstSet(Coding):
+    """Frames coded against reference sets, which the whole buffer shares."""
+
+    def _fetch(
+        self,
+        rows: Rows,
+        coded: NDArray[np.intp],
+        start: NDArray[np.int64],
+        length: NDArray[np.int64],
+        out: NDArray[np.uint8],
+    ) -> list[Coded]:
+        """All at once, straight to their places, where that can be; else a piece at a time."""
+        groups = self._sets.split(rows, coded)
+        if len(groups) == 1 and len(coded) == len(rows):
+            return [self._gather(self._sets.opened(groups[0][0], self.codec), coded, start, length)]
+        return [
+            self._gather(self._sets.opened(number, self.codec), part[first : first + PIECE_FRAMES], start, length)
+            for number, part in groups
+            for first in range(0, len(part), PIECE_FRAMES)
+        ]
+
+    def encode(self, pixels: NDArray[np.uint8], stream: Stream, row: int, tail: int) -> tuple[Buffer, int]:
+        """Against the set that is the newest one now."""
+        coded = self.codec.encode(pixels, self._sets.reference)
+        return (pixels.reshape(-1).data if coded is None else coded), 0
+
+
+CODINGS: dict[str, type[Coding]] = {"none": Coding, "frame": AgainstFrame, "set": AgainstSet}
+
+
+def coding_of(codec: Codec) -> type[Coding]:
+    """How the frames of a codec are coded, by what it says it codes against."""
+    return CODINGS[codec.reference]
+
+
+def frames_before(codec: Codec, frame_stack: int) -> int:
+    """How many frames before it a frame may need to be decoded."""
+    return coding_of(codec).frames_before(frame_stack)

@@ -1,0 +1,82 @@
+"""Rows: appended at one end, dropped at the other. Index and log in step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from diffreplay.codecs import Buffer
+from diffreplay.store.arena import Arena, Ring
+from diffreplay.store.index import Index
+from diffreplay.store.layout import BLOCK_ROWS, Counter, Flag, Layout, Memory
+from diffreplay.store.log import Log
+
+
+class RowWriter:
+    """Writes rows of index and log.
+
+    Attributes:
+        next: the row that is written next: HEAD, and the rows that are written and not published yet.
+        touched: whether the present change has changed anything yet.
+        blocks: the memory of the index, in row blocks.
+        log: where the coded frames go.
+    """
+
+    def __init__(self, layout: Layout, memory: Memory, index: Index, arena: Arena) -> None:
+        self.index, self.log = index, Log(layout, memory, arena)
+        self.blocks = Ring(arena, layout.blocks_offset, layout.block_bytes, layout.blocks)
+        self.next, self.touched = 0, False
+        self._counters = memory.counters
+
+    @property
+    def head(self) -> int:
+        """Rows that are published."""
+        return self._counters[Counter.HEAD]
+
+    @property
+    def tail(self) -> int:
+        """The oldest row that still counts."""
+        return self._counters[Counter.TAIL]
+
+    def log_end(self) -> int:
+        """Where the newest row's coded frame ends in the log."""
+        row = self.next - 1
+        return self.log.tail if row < self.tail else self.index.end(row)
+
+    def write(self, start: int, coded: Buffer, link: int, flags: int, back: int, values: tuple[Any, ...]) -> None:
+        """Write coded bytes and index of the next row, for which there is room from `start` on in the log."""
+        row, end = self.next, start + len(coded)
+        self.log.write(start, coded)
+        self.index.write(row, self.log_end() if row % BLOCK_ROWS == 0 else 0, end, link, flags, back, values)
+        self._counters[Counter.LOG_HEAD] = end
+        self._counters[Counter.PAYLOAD_BYTES] += len(coded)
+        self.next = row + 1
+
+    def start_transition(self, row: int) -> None:
+        """Note that a transition starts at a row."""
+        self.index.add_flag(row, Flag.STARTS)
+        self._counters[Counter.TRANSITIONS] += 1
+
+    def drop_oldest(self) -> None:
+        """Have the oldest row count no more; its memory stays until `release`."""
+        self.touched = True
+        row = self.tail
+        end = self.index.end(row)
+        self._counters[Counter.PAYLOAD_BYTES] += self.log.start(end) - end
+        if self.index.value("flags", row) & Flag.STARTS:
+            self._counters[Counter.TRANSITIONS] -= 1
+        self._counters[Counter.TAIL] = row + 1
+        self.log.tail = end  # after TAIL, from which `forget_unpublished` makes up for it
+
+    def forget_unpublished(self) -> None:
+        """Go back to the published rows, after a change that was cut short anywhere."""
+        self.next = self.head
+        self.log.tail = self._oldest_log_byte()
+
+    def _oldest_log_byte(self) -> int:
+        """Where in the log the coded frame of the oldest row begins, or the next one will, by the rows alone."""
+        tail = self.tail
+        row = tail - 1 if tail % BLOCK_ROWS or tail == self.head else tail
+        if row // BLOCK_ROWS < self.blocks.first:
+            return self.log.tail  # the block went after this was counted
+        begin = self.index.end(row) if row < tail else self.index.begin(row)
+        return max(begin, self.log.tail)  # 0 in a block that is being given back
