@@ -1,0 +1,82 @@
+"""What a codec codes against decides what a row needs; a codec of anyone's own is one of three kinds."""
+
+from __future__ import annotations
+
+import zlib
+
+import numpy as np
+import pytest
+
+from diffreplay import ReplayBuffer, codecs
+from diffreplay.errors import CorruptDataError
+from diffreplay.store.coding import CODINGS, coding_of, frames_before
+from diffreplay.testing import TimeStep, check_codec
+
+
+class Deflate(codecs.Codec):
+    """Codes every frame by itself."""
+
+    name = "deflate"
+
+    def encode(self, frame, reference=None):
+        coded = zlib.compress(frame.tobytes(), 1)
+        return coded if len(coded) < frame.size else None
+
+    def gather(self, blobs, frame_bytes):
+        return b"".join(blobs)
+
+    def decode(self, data, lengths, reference, out):
+        place = 0
+        for k, length in enumerate(lengths.tolist()):
+            try:
+                pixels = zlib.decompress(bytes(memoryview(data)[place : place + length]))
+            except zlib.error as error:
+                raise CorruptDataError(str(error)) from error
+            if len(pixels) != out[k].size:
+                raise CorruptDataError(f"expected {out[k].size} bytes, got {len(pixels)}")
+            out[k] = np.frombuffer(pixels, np.uint8).reshape(out[k].shape)
+            place += length
+
+
+def test_every_codec_of_the_registry_has_a_kind():
+    assert {kind.reference for kind in codecs.REGISTRY.values()} == set(CODINGS)
+    assert [frames_before(codecs.get(name), 4) for name in ("raw", "sparse", "zstd")] == [0, 3, 0]
+    assert coding_of(codecs.get("sparse")).kept_frames == 1
+
+
+def test_a_codec_of_ones_own_that_codes_alone(tmp_path):
+    check_codec(Deflate())
+    replay = ReplayBuffer(300, (3, 24, 24), (1,), frame_stack=3, codec=Deflate())
+    rng, written = np.random.default_rng(0), []
+    for t in range(700):
+        frame = (rng.integers(0, 2, (1, 24, 24)) * 200).astype(np.uint8)
+        stack = np.repeat(frame, 3, 0) if t % 50 == 0 else np.concatenate([written[-1][1:], frame])
+        written.append(stack)
+        replay.add(TimeStep(stack, np.zeros(1, np.float32), float(t), 1.0, t % 50 == 0, t % 50 == 49))
+    replay.check_invariants()
+    assert replay.stats().payload_bytes < len(replay) * 24 * 24 // 3
+    replay.save(tmp_path)
+    for buffer in (replay, ReplayBuffer.load(tmp_path, codec=Deflate())):
+        buffer.check_invariants()
+        batch = buffer.sample(200)
+        for k, reward in enumerate(batch.reward[:, 0].tolist()):
+            assert np.array_equal(batch.next_obs[k].numpy(), written[int(reward)])
+
+
+@pytest.mark.parametrize("codec", list(codecs.REGISTRY))
+def test_the_oldest_row_that_is_needed(codec):
+    replay = ReplayBuffer(300, (3, 12, 12), (1,), frame_stack=3, codec=codec)
+    rng = np.random.default_rng(0)
+    frame = rng.integers(0, 256, (1, 12, 12), np.uint8)
+    stack = np.repeat(frame, 3, 0)
+    for t in range(40):
+        frame = frame.copy()
+        frame[0, t % 12, :2] += 1
+        stack = np.concatenate([stack[1:], frame]) if t else stack
+        replay.add(TimeStep(stack, np.zeros(1, np.float32), 0.0, 1.0, t == 0, False))
+    rows = np.arange(replay.store.tail, replay.store.head)
+    needed = replay.store.oldest_needed(rows)
+    if codec == "sparse":  # every third frame is raw, and what the next two are coded against
+        assert needed.tolist() == [row - row % 3 for row in rows]
+    else:
+        assert np.array_equal(needed, rows)
