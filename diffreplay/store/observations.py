@@ -57,35 +57,44 @@ def add_observation(
     first = first or state.row < store.tail
     if not first and store.rows.next - state.row > MAX_LINK - store.layout.frame_stack:
         add_observation(store, state.stack, _blank(store), stream, True)
-    previous, link = state.row, store.rows.next - state.row
+    previous = state.row
     older, newest = stack[:-1], stack[-1]
-    if first:
-        if state.is_open:
-            store.mark_end(state)  # it is cut off there
-        state.group_size, link = 0, 0
-        flags = Flag.FIRST
-        if not same(older, newest):
-            if not older.any():
-                flags |= Flag.ZEROS
-            elif older_at >= store.tail:
-                flags |= Flag.RESTART | Flag.LOST
-                link = store.rows.next - older_at
-            else:
-                flags |= _append_context(store, state, older, 0)
-                link = 1
-    elif len(older) == 0 or same(older, state.stack[1:]):
-        flags = 0
-    elif older_at >= store.tail:
-        flags = _append_stand_ins(store, link)
-        link = store.rows.next - older_at
-    else:
-        state.group_size = 0
-        flags = _append_context(store, state, older, link)
-        link = 1
+    place = _begin_episode if first else _continue_episode
+    link, flags = place(store, state, older, newest, older_at)
     state.row = _append_frame(store, state, newest, link, flags, values)
     if not first and previous >= store.tail:
         store.rows.start_transition(previous)
     np.copyto(state.stack, stack)
+
+
+def _begin_episode(
+    store: FrameStore, state: Stream, older: NDArray[np.uint8], newest: NDArray[np.uint8], older_at: int
+) -> tuple[int, int]:
+    """Link and flags of an episode's first step, after storing what is to be before it."""
+    if state.is_open:
+        store.mark_end(state)  # it is cut off there
+    state.group_size = 0
+    if same(older, newest):
+        return 0, Flag.FIRST
+    if not older.any():
+        return 0, Flag.FIRST | Flag.ZEROS
+    if older_at >= store.tail:
+        return store.rows.next - older_at, Flag.FIRST | Flag.RESTART | Flag.LOST
+    return 1, Flag.FIRST | _append_context(store, state, older, 0)
+
+
+def _continue_episode(
+    store: FrameStore, state: Stream, older: NDArray[np.uint8], newest: NDArray[np.uint8], older_at: int
+) -> tuple[int, int]:
+    """Link and flags of a step in mid-episode, after storing what is to be before it."""
+    link = store.rows.next - state.row
+    if len(older) == 0 or same(older, state.stack[1:]):
+        return link, 0
+    if older_at >= store.tail:
+        flags = _append_stand_ins(store, link)
+        return store.rows.next - older_at, flags
+    state.group_size = 0
+    return 1, _append_context(store, state, older, link)
 
 
 def go_back_to(store: FrameStore, row: int, stack: NDArray[np.uint8], stream: Any) -> None:

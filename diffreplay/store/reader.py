@@ -136,6 +136,16 @@ class FrameReader:
         empty = Flag.LOST | Flag.CONTEXT
         return rows[(self.column("flags", rows) & empty) != empty]
 
+    def readable_stack(self, row: int) -> NDArray[np.uint8] | None:
+        """The observation at a row, (frame_stack, C, H, W); None where some of it was evicted or lost."""
+        tail = self.counter(Counter.TAIL)
+        if row < tail or not len(self.present(np.array([row]))):
+            return None
+        frames = self.stacks(np.array([row]))[0]
+        if np.any((frames != NO_ROW) & (self.oldest_needed(frames) < tail)):
+            return None
+        return self.read(frames).transpose(0, 3, 1, 2)
+
     def scratch(self, name: str, count: int) -> NDArray[np.uint8]:
         """This thread's own array of `count` frames (H, W, C), kept for the next use of that name."""
         return self.coding.scratch.frames(name, count, self.layout.frame_shape)

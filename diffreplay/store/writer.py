@@ -11,7 +11,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from diffreplay.codecs import Codec
 from diffreplay.errors import InputError, ReadOnlyError
@@ -228,15 +227,6 @@ class FrameStore(FrameReader):
     def make_room(self, more: int) -> None:
         """Evict rows until `more` bytes may be taken besides."""
         self.eviction.make_room(more)
-
-    def readable_stack(self, row: int) -> NDArray[np.uint8] | None:
-        """The observation at a row, (frame_stack, C, H, W); None where some of it was evicted or lost."""
-        if row < self.tail or not len(self.present(np.array([row]))):
-            return None
-        frames = self.stacks(np.array([row]))[0]
-        if np.any((frames != NO_ROW) & (self.oldest_needed(frames) < self.tail)):
-            return None
-        return self.read(frames).transpose(0, 3, 1, 2)
 
     # Steps of a change.
 
