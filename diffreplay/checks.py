@@ -197,6 +197,22 @@ def shape(name: str, value: Any) -> tuple[int, ...]:
     return tuple(positive(name, side) for side in value)
 
 
+def stacked(name: str, value: Any, frame_stack: int) -> tuple[int, int, int]:
+    """The shape (frame_stack * C, H, W) of a stacked observation."""
+    found = shape(name, value)
+    if len(found) != 3 or found[0] % frame_stack:
+        raise InputError(f"{name}: expected (frame_stack * C, H, W) with frame_stack {frame_stack}, got {found}")
+    return found[0], found[1], found[2]
+
+
+def share(name: str, value: Any) -> float:
+    """A number from 0 to 1."""
+    number = finite(name, value)
+    if not 0 <= number <= 1:
+        raise InputError(f"{name}: expected a number in [0, 1], got {number}")
+    return number
+
+
 def number_dtype(value: DTypeLike) -> np.dtype[Any]:
     """A dtype of numbers that batches can be of."""
     try:

@@ -45,14 +45,7 @@ def estimate(
     """
     capacity, frame_stack = checks.positive("capacity", capacity), checks.positive("frame_stack", frame_stack)
     episode_length = checks.at_least(2, "episode_length", episode_length)
-    frames = np.asarray(frames)
-    if frames.ndim == 3:
-        frames = frames[:, None]
-    if frames.dtype != np.uint8 or frames.ndim != 4 or len(frames) < 4 * FOLDS:
-        raise InputError(
-            f"frames: expected at least {4 * FOLDS} uint8 frames (N, C, H, W) or (N, H, W), got {frames.dtype} of "
-            f"shape {frames.shape}"
-        )
+    frames = _with_channels(frames)
     channels, height, width = frames.shape[1:]
     replay = ReplayBuffer(
         capacity,
@@ -84,6 +77,19 @@ def estimate(
         total_bytes=total,
         stacked_bytes=capacity * stack,
     )
+
+
+def _with_channels(frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Frames (N, C, H, W), if that is what they are or might be."""
+    frames = np.asarray(frames)
+    if frames.ndim == 3:
+        frames = frames[:, None]
+    if frames.dtype != np.uint8 or frames.ndim != 4 or len(frames) < 4 * FOLDS:
+        raise InputError(
+            f"frames: expected at least {4 * FOLDS} uint8 frames (N, C, H, W) or (N, H, W), got {frames.dtype} of "
+            f"shape {frames.shape}"
+        )
+    return frames
 
 
 def _coded_bytes(codec: codecs.Codec, frames: NDArray[np.uint8], frame_stack: int) -> float:

@@ -100,20 +100,13 @@ class ReplayBuffer:
                 f"capacity: expected at least {window_frames - 1} transitions, which a window of nstep {nstep} and "
                 f"frame_stack {frame_stack} takes, got {capacity}"
             )
-        discount = checks.finite("discount", discount)
-        if not 0 <= discount <= 1:
-            raise InputError(f"discount: expected a number in [0, 1], got {discount}")
+        self.nstep, self.discount = nstep, checks.share("discount", discount)
         if not isinstance(shorter_at_end, bool | np.bool_):
             raise InputError(f"shorter_at_end: expected True or False, got {shorter_at_end!r}")
-        shorter = bool(shorter_at_end) and nstep > 1  # a window of one step cannot be shorter
+        self.shorter_at_end = bool(shorter_at_end) and nstep > 1  # a window of one step cannot be shorter
         if max_bytes is not None:
             max_bytes = checks.positive("max_bytes", max_bytes)
-        shape = checks.shape("observation_shape", observation_shape)
-        if len(shape) != 3 or shape[0] % frame_stack:
-            raise InputError(
-                f"observation_shape: expected (frame_stack * C, H, W) with frame_stack {frame_stack}, got {shape}"
-            )
-        self.observation_shape = shape
+        self.observation_shape = shape = checks.stacked("observation_shape", observation_shape, frame_stack)
         self.action_shape = checks.shape("action_shape", action_shape)
         self.action_dtype = checks.number_dtype(action_dtype)
         self._check = checks.StepCheck(shape, frame_stack, self.action_shape, self.action_dtype)
@@ -131,14 +124,13 @@ class ReplayBuffer:
             max_bytes,
             window_frames,
             log_limit=max_bytes,
-            marks_ends=shorter,
+            marks_ends=self.shorter_at_end,
         )
         if isinstance(codec, codecs.RawCodec):
             least = capacity * (self.store.layout.frame_bytes + sum(column.row_bytes for column in columns))
             warn_if_too_large(least if max_bytes is None else min(least, max_bytes), stacklevel=2)
-        self.nstep, self.discount, self.shorter_at_end = nstep, discount, shorter
         self.rng = checks.generator(seed)
-        self.reader = ReplayReader(self.store, nstep, discount, shorter, self.rng)
+        self.reader = ReplayReader(self.store, nstep, self.discount, self.shorter_at_end, self.rng)
         self._episodes = EpisodeWriter(self.store, self.capacity, self._check.blank, nstep)
         self.commits: dict[Path, str | None] = {}  # snapshots of this buffer, and which commit holds its last state
         self.commit_locks: dict[Path, Lock] = {}  # on the commits that it saved, as long as these are the present ones

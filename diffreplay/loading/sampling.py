@@ -18,7 +18,6 @@ from diffreplay.loading.windows import WindowFinder, Windows
 from diffreplay.stats import ReplayStats
 from diffreplay.store import Counter, FrameReader, OverrunError, Rows, refuse_copy
 
-PIECE_BYTES = 1 << 20  # of decoded frames, about what a core's cache holds
 MAX_OVERRUNS = 1000
 
 
@@ -142,16 +141,7 @@ class ReplayReader:
         images = place.window(length).reshape(count, length, channels, height, width)
         place.action[:] = frames.column("action", windows.steps[:, 1])
         place.reward[:], place.discount[:] = self._returns(windows.steps)
-        if channels == 1:  # frames are stored (H, W, C), so these can be decoded in place
-            return frames.read_into(windows.frames.reshape(-1), windows.oldest, images.reshape(-1, height, width, 1))
-        # A piece of near windows at a time: they use the same references.
-        order, at_once = np.argsort(windows.frames[:, -1]), max(1, PIECE_BYTES // images[0].nbytes)
-        for piece in np.split(order, range(at_once, count, at_once)):
-            pixels = frames.scratch("pixels", len(piece) * length)
-            if not frames.read_into(windows.frames[piece].reshape(-1), windows.oldest, pixels):
-                return False
-            images[piece] = pixels.reshape(-1, length, height, width, channels).transpose(0, 1, 4, 2, 3)
-        return True
+        return frames.read_windows(windows.frames, windows.oldest, images)
 
     def _returns(self, steps: Rows) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """n-step reward and discount of windows with steps (B, n + 1), (B, 1) each.

@@ -19,6 +19,7 @@ from diffreplay.store.sets import ReferenceSets
 from diffreplay.store.streams import Stream
 
 MAX_LINK = np.iinfo(LINK.dtype).max
+PIECE_BYTES = 1 << 20  # of decoded frames, about what a core's cache holds
 PIECE_FRAMES = 128  # decoded at once where frames are then put in their places: they are still in a core's cache
 
 
@@ -58,7 +59,7 @@ class Coding:
     def __init__(self, codec: Codec, layout: Layout, memory: Memory, index: Index, sets: ReferenceSets) -> None:
         self.codec = codec
         self._layout, self._log, self._index, self._sets = layout, memory.log, index, sets
-        self.scratch = Scratch()
+        self._scratch = Scratch()
 
     @staticmethod
     def frames_before(frame_stack: int) -> int:
@@ -98,6 +99,20 @@ class Coding:
             self._decode(part, out)
         return True
 
+    def read_windows(self, rows: Rows, out: NDArray[np.uint8], intact: Callable[[], bool]) -> bool:
+        """Decode windows of frames (N, L) into `out` (N, L, C, H, W); else as `read`."""
+        count, length, channels, height, width = out.shape
+        if channels == 1:  # frames are stored (H, W, C), so these can be decoded in place
+            return self.read(rows.reshape(-1), out.reshape(-1, height, width, 1), intact)
+        # A piece of near windows at a time: they use the same references.
+        order, at_once = np.argsort(rows[:, -1]), max(1, PIECE_BYTES // out[0].nbytes)
+        for piece in np.split(order, range(at_once, count, at_once)):
+            pixels = self._scratch.frames("pixels", len(piece) * length, self._layout.frame_shape)
+            if not self.read(rows[piece].reshape(-1), pixels, intact):
+                return False
+            out[piece] = pixels.reshape(-1, length, height, width, channels).transpose(0, 1, 4, 2, 3)
+        return True
+
     def _fetch(
         self,
         rows: Rows,
@@ -127,7 +142,7 @@ class Coding:
         if len(part.places) == len(out):
             self.codec.decode(part.data, part.lengths, part.reference, out)
             return
-        few = self.scratch.frames("few", len(part.places), self._layout.frame_shape)
+        few = self._scratch.frames("few", len(part.places), self._layout.frame_shape)
         self.codec.decode(part.data, part.lengths, part.reference, few)
         out[part.places] = few
 

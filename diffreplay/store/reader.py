@@ -121,6 +121,16 @@ class FrameReader:
         """
         return self.coding.read(rows, out, lambda: self.intact(oldest_row))
 
+    def read_windows(self, rows: Rows, oldest_row: int, out: NDArray[np.uint8]) -> bool:
+        """Decode windows of frames with their channels first; False, and anything in `out`, as of `read_into`.
+
+        Args:
+            rows: (N, L) rows.
+            oldest_row: as of `read_into`.
+            out: (N, L, C, H, W) uint8, C-contiguous.
+        """
+        return self.coding.read_windows(rows, out, lambda: self.intact(oldest_row))
+
     def read(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Frames of live rows, for the writer itself, as nothing is evicted meanwhile: a new array (N, H, W, C)."""
         out = np.empty((len(rows), *self.layout.frame_shape), np.uint8)
@@ -145,7 +155,3 @@ class FrameReader:
         if np.any((frames != NO_ROW) & (self.oldest_needed(frames) < tail)):
             return None
         return self.read(frames).transpose(0, 3, 1, 2)
-
-    def scratch(self, name: str, count: int) -> NDArray[np.uint8]:
-        """This thread's own array of `count` frames (H, W, C), kept for the next use of that name."""
-        return self.coding.scratch.frames(name, count, self.layout.frame_shape)

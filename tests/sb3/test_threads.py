@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -33,8 +34,12 @@ def test_threads_add_and_sample(codec: str) -> None:
         assert (numbers == rewards.long()).all()
         assert np.array_equal(observations[:, :, 1:].numpy(), np.broadcast_to(noise[:, 1:], (len(rewards), 4, 15, 16)))
 
+    in_step = threading.Barrier(4)
+
     def add(thread: int) -> None:
         for number in range(thread, 1600, 4):
+            if number // 4 % 50 == 0:  # so that none has come to its end long before the others
+                in_step.wait(100)
             picture = marked(number)
             ours.add(picture, picture, np.zeros(1, int), np.full(1, number, np.float32), np.zeros(1), [{}])
 
