@@ -243,9 +243,17 @@ class ReplayBuffer:
                 deleted.
         """
         directory = checks.path("directory", directory)
-        commits: list[str] = []
-        self.store.change(self._save, None, directory, commits)
-        return commits[0]
+        done: list[tuple[str | None, str]] = []
+        try:
+            self.store.change(self._save, None, directory, done)
+            return done[0][1]
+        except BaseException:
+            # The caller never learns of a commit that an interrupt followed, and may have to go back to the one before:
+            # so the next one adds to that, and keeps it.
+            for base, commit in done:
+                if self.commits.get(directory.resolve()) == commit:
+                    self.commits[directory.resolve()] = base
+            raise
 
     @classmethod
     def load(
@@ -292,7 +300,8 @@ class ReplayBuffer:
         self.store.change(lambda: problems.extend(verify(self)), None)
         return problems
 
-    def _save(self, directory: Path, commits: list[str]) -> None:
+    def _save(self, directory: Path, done: list[tuple[str | None, str]]) -> None:
         known = directory.resolve()
-        commits.append(snapshots.save(self, directory, self.commits.get(known)))
-        self.commits[known] = commits[0]
+        base = self.commits.get(known)
+        done.append((base, snapshots.save(self, directory, base)))
+        self.commits[known] = done[0][1]

@@ -6,7 +6,9 @@ windows there are; only how far eviction by bytes got it has to ask, and checks 
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -40,18 +42,25 @@ class Oracle:
         self.frame_stack, self.nstep = self.store.layout.frame_stack, replay.nstep
         self.steps = 0  # written so far; a step's action is its number
         self.live: list[Step] = []  # those whose row counts
-        self.newest: dict[int, Step] = {}  # of each stream
-        self.open: set[int] = set()
+        self.newest: dict[Any, Step] = {}  # of each stream
+        self.open: set[Any] = set()
+        self.strays: Counter[Any] = Counter()  # transitions in a row of a stream that did not follow the one before
+        self.searches: set[Any] = set()  # streams of which the store looks for observations further back
+        self.stand_ins: set[int] = set()  # rows that it wrote without a frame, as that is stored further back
         self.tail = 0  # the oldest row, if capacity alone makes rows leave
         self.known_tail = 0  # the oldest row when the last step was complete
 
     # Writing.
 
+    def write(self, call):
+        """Make a call that changes the real buffer; a test may have it interrupted."""
+        call()
+
     def add(self, stack, reward=0.0, discount=1.0, *, first=False, last=False, stream=0):
         """Add a dm_env style step to both."""
         self._evict(first)
         head, action = self.store.head, np.array([self.steps])
-        self.replay.add(TimeStep(stack, action, reward, discount, first, last), stream)
+        self.write(lambda: self.replay.add(TimeStep(stack, action, reward, discount, first, last), stream))
         self._record(stack, reward, discount, stream, first, head)
         self._close(stream, last)
         self.check()
@@ -61,14 +70,22 @@ class Oracle:
         head = self.store.head
         goes_on = stream in self.open and self.newest[stream].row >= self.store.tail
         anew = not goes_on or not np.array_equal(obs, self.newest[stream].stack)
+        if goes_on:
+            self.strays[stream] = self.strays[stream] + 1 if anew else 0
+            if self.strays[stream] == 2 and self.replay.nstep == 1:
+                self.searches.add(stream)
         action = np.array([self.steps + anew])
-        if not anew:
+        if not anew or stream in self.searches:
             self._evict(False)
-        self.replay.add_transition(obs, action, reward, next_obs, terminated, truncated, stream)
-        if anew:
-            head = self._record(obs, 0.0, 1.0, stream, True, head)
-            self._evict(False)
-        self._record(next_obs, reward, 0.0 if terminated else 1.0, stream, False, head)
+        self.write(lambda: self.replay.add_transition(obs, action, reward, next_obs, terminated, truncated, stream))
+        discount = 0.0 if terminated else 1.0
+        if stream in self.searches:
+            self._record_found(obs, reward, discount, next_obs, stream, anew, head)
+        else:
+            if anew:
+                head = self._record(obs, 0.0, 1.0, stream, True, head)
+                self._evict(False)
+            self._record(next_obs, reward, discount, stream, False, head)
         self._close(stream, terminated or truncated)
         self.check()
 
@@ -99,6 +116,36 @@ class Oracle:
         self.steps += 1
         return step.row + 1
 
+    def _record_found(self, obs, reward, discount, next_obs, stream, anew, head):
+        """Note a transition whose frames may have been found further back, which only the store knows.
+
+        That its rows hold what they should is compared when they are sampled.
+        """
+        store, steps = self.store, []
+        row = store.head - 1
+        before = int(store.previous_steps(np.array([row]))[0])
+        known = [step for step in self.live if step.row == before]
+        assert (before < head) == bool(known), "a step follows one that never was"
+        if known:
+            previous = known[0]
+            assert np.array_equal(previous.stack, obs), "a step follows one that shows something else"
+            assert not any(step.previous is previous for step in self.live), "two steps follow one"
+            self.steps += anew  # as the action tells
+        else:
+            previous = Step(self.steps, obs.copy(), 0.0, 1.0, self._rows_of(before), None)
+            steps.append(previous)
+            self.steps += 1
+        if stream in self.newest and self.newest[stream] is not previous:
+            self.newest[stream].ends = True
+        steps.append(Step(self.steps, next_obs.copy(), reward, discount, self._rows_of(row), previous))
+        self.steps += 1
+        self.stand_ins |= set(range(head, row + 1)) - {row for step in steps for row in step.frames}
+        self.live += steps
+        self.newest[stream] = steps[-1]
+
+    def _rows_of(self, row):
+        return [None if r < 0 else r for r in self.store.stacks(np.array([row]))[0].tolist()]
+
     def _frames(self, stack, previous, head):
         f = self.frame_stack
         older, newest = stack.reshape(f, -1)[:-1], stack.reshape(f, -1)[-1]
@@ -119,7 +166,7 @@ class Oracle:
     def check(self):
         """Everything that can be compared without sampling."""
         tail, head = self.store.tail, self.store.head
-        assert head == self.live[-1].row + 1, "not the expected number of rows"
+        assert not self.live or head == self.live[-1].row + 1, "not the expected number of rows"
         self.known_tail = tail
         self.live = [step for step in self.live if step.row >= tail]
         if self.replay.store.max_bytes is None and self.store.codec.reference != "frame":
@@ -129,7 +176,8 @@ class Oracle:
             assert tail >= self.tail
         assert len(self.replay) == self._transitions(tail) <= self.replay.capacity
         stats = self.replay.stats()
-        assert (stats.transitions, stats.frames) == (len(self.replay), head - tail)
+        self.stand_ins = {row for row in self.stand_ins if row >= tail}
+        assert (stats.transitions, stats.frames) == (len(self.replay), head - tail - len(self.stand_ins))
         assert self.store.max_bytes is None or stats.total_bytes <= self.store.max_bytes
         self.replay.check_invariants()
 
@@ -144,6 +192,11 @@ class Oracle:
                 if (full or (self.replay.shorter_at_end and step.ends)) and self._held(steps):
                     windows[steps[1].number] = list(steps)
         return windows
+
+    def is_whole(self, step):
+        """Whether all frames of a step's observation can be read."""
+        rows = np.array([row for row in step.frames if row is not None])
+        return self.store.oldest_needed(rows).min() >= self.store.tail
 
     def _held(self, steps):
         rows = [row for step in (steps[0], steps[-1]) for row in step.frames if row is not None]

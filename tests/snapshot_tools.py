@@ -9,6 +9,7 @@ import os
 import resource
 import shutil
 import tempfile
+from collections import Counter
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from oracle import Oracle
 from diffreplay import ReplayBuffer, codecs
 from diffreplay.codecs.base import SetPlanner
 from diffreplay.snapshots.manifest import MANIFEST, read_manifest
-from diffreplay.store.layout import SET_SLOTS, Counter
+from diffreplay.store import layout
 from diffreplay.testing import TimeStep
 
 SIDE = 16
@@ -109,9 +110,9 @@ def contents(replay):
         digest.update(values.tobytes())
     for column in store.layout.index[1:] + store.layout.scalars:
         digest.update(store.column(column.name, rows).tobytes())
-    for number in range(store.counter(Counter.SET_TAIL), store.counter(Counter.SET_HEAD)):
-        first_row, nbytes = store.memory.set_table[number % SET_SLOTS].tolist()
-        begin = number % SET_SLOTS * store.layout.set_slot
+    for number in range(store.counter(layout.Counter.SET_TAIL), store.counter(layout.Counter.SET_HEAD)):
+        first_row, nbytes = store.memory.set_table[number % layout.SET_SLOTS].tolist()
+        begin = number % layout.SET_SLOTS * store.layout.set_slot
         digest.update(bytes(store.memory.sets[begin : begin + nbytes]) + first_row.to_bytes(8, "little"))
     streams = [
         [name, stream.row, stream.is_open, hashlib.blake2b(stream.stack).hexdigest()]
@@ -141,6 +142,10 @@ def resumed(oracle, replay, gone=frozenset()):
     for step in mirror.live:
         step.ends = id(step) not in followed and step.number not in going_on
     mirror.newest = {name: whole.get(step.number, replace(step, frames=[-1])) for name, step in oracle.newest.items()}
+    for name in mirror.open:  # a stream whose newest observation is not whole begins anew
+        if not mirror.is_whole(step := mirror.newest[name]):
+            step.ends, mirror.newest[name] = True, replace(step, frames=[-1])
+    mirror.strays, mirror.searches = Counter(), set()
     return mirror
 
 

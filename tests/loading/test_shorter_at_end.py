@@ -6,6 +6,7 @@ import warnings
 
 import numpy as np
 import pytest
+from driver import Driver
 from gymnasium import spaces
 from oracle import Oracle
 from snapshot_tools import make_directory, reseal
@@ -16,7 +17,6 @@ from diffreplay.errors import EmptyBufferError, InputError
 from diffreplay.loading.windows import WindowFinder
 from diffreplay.testing import TimeStep
 from tests.loading.test_sampling import SIDE, anew, buffer
-from tests.store.test_properties import Driver
 
 assert make_directory  # a fixture
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from driver import Driver
 from snapshot_tools import (
     CODECS,
     Writer,
@@ -39,7 +40,6 @@ from diffreplay.testing.damage import mutate
 from diffreplay.testing.frames import frames_of
 from tests.codecs.test_registry import decode, open_reference
 from tests.snapshots.test_round_trips import PLAN
-from tests.store.test_properties import Driver
 
 MEMORY = 600 << 20  # address space that loading a few kilobytes may take besides what the process has
 

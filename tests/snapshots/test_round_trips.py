@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from driver import Driver
 from snapshot_tools import (
     CODECS,
     RestlessZstd,

@@ -14,12 +14,12 @@ import time
 
 import numpy as np
 import pytest
+from snapshot_tools import RestlessZstd
 
 from diffreplay import ReplayBuffer
 from diffreplay.loading.sampling import reader_of
 from diffreplay.store.layout import Counter
 from diffreplay.testing import TimeStep
-from tests.store.test_properties import RestlessZstd
 
 SIDE, EPISODE, FRAME_STACK, NSTEP = 24, 50, 3, 2
 NOISE = np.random.default_rng(0).integers(0, 256, (257, SIDE * SIDE), np.uint8)

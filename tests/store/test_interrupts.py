@@ -110,6 +110,21 @@ def test_a_save_interrupted_anywhere_keeps_what_was_saved(directory):
     assert contents(ReplayBuffer.load(directory, codec=CODECS["many sets"]())) == contents(replay)
 
 
+def test_an_interrupted_save_keeps_the_commit_that_the_caller_knows(directory):
+    """A program may save again, and be killed before it noted the new commit."""
+    replay = make("raw", "capacity")
+    Writer(replay).add(20)
+    known, interrupts = replay.save(directory), 0
+    for place in range(300, 600):
+        returned = []
+        if interrupted(lambda: returned.append(replay.save(directory)), place):  # noqa: B023
+            interrupts += 1
+            returned.append(replay.save(directory))
+            assert contents(ReplayBuffer.load(directory, commit=known)) == contents(replay)
+        known = returned[0]
+    assert interrupts > 100
+
+
 @pytest.mark.parametrize("codec", ["zstd", "sparse"])
 def test_alarms_at_random_moments(codec):
     """Real signals, which come between two instructions wherever Python looks for them."""

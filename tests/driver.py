@@ -1,0 +1,81 @@
+"""Random frames and episodes, which are added to the real buffer and to the naive oracle."""
+
+from __future__ import annotations
+
+import numpy as np
+from oracle import Oracle
+
+KINDS = ("moving", "constant", "noise")
+
+
+class Frames:
+    """Draws frames (C, H, W) of a kind."""
+
+    def __init__(self, shape, seed) -> None:
+        self.shape, self.rng = shape, np.random.default_rng(seed)
+        self.background = self.rng.integers(0, 256, shape, np.uint8)
+
+    def draw(self, kind):
+        if kind == "noise":
+            return self.rng.integers(0, 256, self.shape, np.uint8)
+        if kind == "constant":
+            return np.full(self.shape, self.rng.integers(3), np.uint8)  # 0 looks like padding
+        frame = self.background.copy()
+        y, x = self.rng.integers(0, 8, 2)
+        frame[:, y : y + 5, x : x + 5] = self.rng.integers(256)
+        return frame
+
+
+class Driver:
+    """Turns episodes into calls of the oracle."""
+
+    def __init__(self, replay, shape, seed) -> None:
+        self.oracle, self.frames = Oracle(replay), Frames(shape, seed)
+        self.rng, self.frame_stack = self.frames.rng, self.oracle.frame_stack
+
+    def start(self, episode):
+        newest = self.frames.draw(episode["kind"])
+        if episode["start"] == "arbitrary":
+            return np.concatenate([self.frames.draw(episode["kind"]) for _ in range(self.frame_stack)])
+        older = newest if episode["start"] == "first frame" else np.zeros_like(newest)
+        return np.concatenate([older] * (self.frame_stack - 1) + [newest])
+
+    def follow(self, stack, episode):
+        if self.rng.random() < episode["restarts"]:
+            return self.start(episode | {"start": "arbitrary"})
+        newest = self.frames.draw(episode["kind"])
+        return np.concatenate([stack[len(newest) :], newest])
+
+    def run(self, episode):
+        """Add an episode and, here and there, steps of stream 3 and 4 in between."""
+        add = self.run_transition if episode["style"] == "gymnasium" else self.run_step
+        stack = None
+        for t in range(episode["length"] + 1):
+            end = episode["end"] if t == episode["length"] else None
+            stack = add(stack, episode, end, episode["stream"])
+            if self.rng.random() < episode["others"]:
+                self.run_other(episode)
+
+    def run_step(self, stack, episode, end, stream):
+        first = stack is None
+        stack = self.start(episode) if first else self.follow(stack, episode)
+        discount = 0.0 if end == "terminated" else float(np.float32(self.rng.random()))
+        last = end in ("terminated", "truncated")
+        self.oracle.add(stack, self.reward(), discount, first=first, last=last, stream=stream)
+        return stack
+
+    def run_transition(self, stack, episode, end, stream):
+        obs = self.start(episode) if stack is None else stack
+        next_obs = self.follow(obs, episode)
+        ends = {"terminated": end == "terminated", "truncated": end == "truncated"}
+        self.oracle.add_transition(obs, self.reward(), next_obs, **ends, stream=stream)
+        return next_obs
+
+    def run_other(self, episode):
+        stream = int(self.rng.integers(3, 5))
+        known = self.oracle.newest.get(stream) if stream in self.oracle.open else None
+        end = "truncated" if self.rng.random() < 0.1 and known else None
+        self.run_step(None if known is None else known.stack, episode, end, stream)
+
+    def reward(self):
+        return float(np.float32(self.rng.normal()))
