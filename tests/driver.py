@@ -6,6 +6,14 @@ import numpy as np
 from oracle import Oracle
 
 KINDS = ("moving", "constant", "noise")
+EPISODES = [
+    {"length": 20, "kind": "moving", "start": "first frame", "restarts": 0.0, "style": "dm_env", "end": "terminated"},
+    {"length": 9, "kind": "noise", "start": "arbitrary", "restarts": 0.2, "style": "dm_env", "end": "truncated"},
+    {"length": 12, "kind": "moving", "start": "zeros", "restarts": 0.2, "style": "gymnasium", "end": "terminated"},
+    {"length": 25, "kind": "constant", "start": "first frame", "restarts": 0.0, "style": "gymnasium", "end": "cut off"},
+    {"length": 14, "kind": "moving", "start": "first frame", "restarts": 0.0, "style": "dm_env", "end": "cut off"},
+]
+PLAN = [episode | {"stream": k % 2, "others": 0.4} for k, episode in enumerate(EPISODES)]
 
 
 class Frames:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from write_saved import BUFFERS, CASES, SAVED, Recipe, add_sb3, held_sb3, main, make_buffer, make_sb3, windows
+from write_saved import BUFFERS, CASES, SAVED, Recipe, add_sb3, flat, held_sb3, main, make_buffer, make_sb3, windows
 
 from diffreplay import ReplayBuffer
 from diffreplay.snapshots.manifest import read_manifest
@@ -91,12 +91,6 @@ def test_a_pickle_of_a_version_before(version, case):
             sample = buffer.sample(20)
             np.random.seed(seed)
             assert all(np.array_equal(a, b) for a, b in zip(flat(sample), flat(twin.sample(20)), strict=True))
-
-
-def flat(sample):
-    """The arrays of a sample of Stable-Baselines3."""
-    for value in sample:
-        yield from value.values() if isinstance(value, dict) else () if value is None else (value,)
 
 
 def test_this_version_writes_them_too(tmp_path, monkeypatch):

@@ -210,6 +210,12 @@ def held_sb3(buffer: Any) -> dict[str, Any]:
     return held
 
 
+def flat(sample: Any) -> Any:
+    """The arrays of a sample of Stable-Baselines3."""
+    for value in sample:
+        yield from value.values() if isinstance(value, dict) else () if value is None else (value,)
+
+
 def main(name: str) -> None:
     with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(SAVED / f"{name}.zip", "w") as archive:
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from driver import Driver
+from driver import PLAN, Driver
 from snapshot_tools import (
     CODECS,
     Writer,
@@ -39,7 +39,6 @@ from diffreplay.store.layout import Flag
 from diffreplay.testing.damage import mutate
 from diffreplay.testing.frames import frames_of
 from tests.codecs.test_registry import decode, open_reference
-from tests.snapshots.test_round_trips import PLAN
 
 MEMORY = 600 << 20  # address space that loading a few kilobytes may take besides what the process has
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import os
 import resource
@@ -14,19 +13,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from driver import Driver
 from snapshot_tools import (
     CODECS,
     RestlessZstd,
     Writer,
     at_most,
     buffer,
-    check_samples,
     contents,
-    held,
     make_directory,  # noqa: F401
-    resumed,
     sizes,
 )
 
@@ -37,61 +31,6 @@ from diffreplay.testing import TimeStep
 from tests.store.test_properties import Driver
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-def equal(a, b):
-    return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
-
-
-EPISODES = [
-    {"length": 20, "kind": "moving", "start": "first frame", "restarts": 0.0, "style": "dm_env", "end": "terminated"},
-    {"length": 9, "kind": "noise", "start": "arbitrary", "restarts": 0.2, "style": "dm_env", "end": "truncated"},
-    {"length": 12, "kind": "moving", "start": "zeros", "restarts": 0.2, "style": "gymnasium", "end": "terminated"},
-    {"length": 25, "kind": "constant", "start": "first frame", "restarts": 0.0, "style": "gymnasium", "end": "cut off"},
-    {"length": 14, "kind": "moving", "start": "first frame", "restarts": 0.0, "style": "dm_env", "end": "cut off"},
-]
-PLAN = [episode | {"stream": k % 2, "others": 0.4} for k, episode in enumerate(EPISODES)]
-
-
-@pytest.mark.filterwarnings("ignore:a first step came in mid-episode")
-@pytest.mark.parametrize("max_bytes", [None, 500_000], ids=["no cap", "cap"])
-@pytest.mark.parametrize("channels", [1, 3], ids=["gray", "RGB"])
-@pytest.mark.parametrize("codec", CODECS)
-def test_a_loaded_buffer_is_and_goes_on_as_the_saved_one(directory, codec, channels, max_bytes):
-    """Random episodes of several streams, saved thrice on the way, loaded, and both gone on with."""
-    shape = (channels, 20, 20)
-    replay = ReplayBuffer(
-        80 if max_bytes is None else 1000,
-        (3 * channels, 20, 20),
-        (1,),
-        action_dtype="int64",
-        nstep=2,
-        discount=0.97,
-        codec=CODECS[codec](),
-        max_bytes=max_bytes,
-        seed=3,
-        shorter_at_end=channels == 3,
-    )
-    driver = Driver(replay, shape, seed=7)
-    for episode in PLAN * (1 if max_bytes is None else 2):
-        driver.run(episode)
-        replay.sample(5)
-        replay.save(directory)
-    loaded = ReplayBuffer.load(directory, codec=CODECS[codec]() if codec == "many sets" else None)
-    loaded.check_invariants()
-    assert loaded.verify() == []
-    assert contents(loaded) == contents(replay) and held(loaded) == held(replay)
-    other = copy.copy(driver)
-    other.frames = copy.deepcopy(driver.frames)
-    other.rng, other.oracle = other.frames.rng, resumed(driver.oracle, loaded)
-    other.oracle.check()
-    check_samples(other.oracle)
-    replay.sample(30 * len(other.oracle.windows()))
-    for episode in PLAN[3:] + PLAN[:2]:
-        driver.run(episode)
-        other.run(episode)
-        assert contents(loaded) == contents(replay) and held(loaded) == held(replay)
-        assert equal(loaded.sample(50), replay.sample(50))
 
 
 def test_options_come_back(directory):
@@ -107,19 +46,6 @@ def test_options_come_back(directory):
     assert loaded.shorter_at_end is True
     assert (loaded.store.layout, loaded.store.max_bytes) == (replay.store.layout, 10_000_000)
     assert loaded.store.codec.options() == codec.options() and list(loaded.store.streams) == [12]
-
-
-@pytest.mark.parametrize("steps", [0, 1])
-def test_a_buffer_without_a_window(directory, steps):
-    replay = buffer(50)
-    Writer(replay).add(steps)
-    replay.save(directory)
-    loaded = ReplayBuffer.load(directory)
-    loaded.check_invariants()
-    assert contents(loaded) == contents(replay)
-    for one in (replay, loaded):
-        Writer(one, steps).add(30)
-    assert contents(loaded) == contents(replay)
 
 
 @pytest.mark.parametrize("codec", CODECS)
