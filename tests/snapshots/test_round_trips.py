@@ -28,7 +28,6 @@ from diffreplay import ReplayBuffer, codecs
 from diffreplay.errors import CorruptDataError, InputError, ReadOnlyError, UnknownCodecError
 from diffreplay.snapshots.manifest import MANIFEST, PREVIOUS, read_manifest
 from diffreplay.testing import TimeStep
-from tests.store.test_properties import Driver
 
 ROOT = Path(__file__).resolve().parents[2]
 
