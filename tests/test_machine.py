@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 from interrupts import interrupted
 from snapshot_tools import CODECS, contents, resumed
+from write_saved import draw
 
 from diffreplay import ReplayBuffer
 from diffreplay.errors import CorruptDataError, EmptyBufferError
@@ -101,7 +102,7 @@ class Reader:
 def drawn(replay, count, seed):
     """The arrays of a batch, or what the error says where there is none."""
     try:
-        return [value.numpy() for value in replay.draw(count, np.random.default_rng(seed))]
+        return draw(replay, count, seed)
     except EmptyBufferError as error:
         return str(error)
 

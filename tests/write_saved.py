@@ -1,6 +1,6 @@
 """Writes the snapshots and pickles of one version, for later ones to load: tests/saved/NAME.zip.
 
-    PYTHONPATH=CHECKOUT_OF_THAT_VERSION:tests python tests/write_saved.py NAME
+    PYTHONPATH=CHECKOUT_OF_THAT_VERSION python tests/write_saved.py NAME
 
 It uses nothing that the oldest of these versions has not, and notes beside each what was in it.
 """
@@ -113,11 +113,17 @@ def digest(*arrays: Any) -> str:
     return made.hexdigest()
 
 
+def draw(replay: Any, count: int, seed: int) -> list[np.ndarray]:
+    """The arrays of a batch, which versions draw with a generator under different names."""
+    draw = getattr(replay, "draw", replay.sample)
+    return [value.numpy() for value in draw(count, np.random.default_rng(seed))]
+
+
 def windows(replay: Any) -> dict[str, str]:
     """A checksum of every window that a buffer holds, by the action that comes first in it."""
     found: dict[str, str] = {}
     for seed in range(16):  # a window is missed once in e^16 times
-        batch = [value.numpy() for value in replay.draw(len(replay) + 4, np.random.default_rng(seed))]
+        batch = draw(replay, len(replay) + 4, seed)
         for k, number in enumerate(batch[1][:, 0].tolist()):
             if str(number) not in found:
                 found[str(number)] = digest(*(value[k] for value in batch))

@@ -110,6 +110,7 @@ def test_a_save_interrupted_anywhere_keeps_what_was_saved(directory):
     assert contents(ReplayBuffer.load(directory, codec=CODECS["many sets"]())) == contents(replay)
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Python drops those in `__del__`
 def test_an_interrupted_save_keeps_the_commit_that_the_caller_knows(directory):
     """A program may save again, and be killed before it noted the new commit."""
     replay = make("raw", "capacity")
