@@ -15,7 +15,7 @@ import pytest
 from diffreplay import ReplayBuffer, ReplayDataset, ReplayReader, make_replay_loader
 from diffreplay.errors import EmptyBufferError, InputError, ReadOnlyError
 
-METHODS = ["fork", "spawn", "forkserver"]
+METHODS = ["fork", "spawn"]
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs/own-code.md").read_text()
 STEPS = """

@@ -102,7 +102,7 @@ def test_episodes_of_one_step_go_unnoticed():
     assert warned(feed)[0] == []
 
 
-class Record:
+class Ledger:
     """Every transition that was added, by its action: a number of its own."""
 
     def __init__(self, replay):
@@ -129,8 +129,8 @@ class Record:
 class World:
     """Feeds a buffer in one of several wrong ways; frames are noise or hardly change, stacks begin in several ways."""
 
-    def __init__(self, record, frame_stack, seed, side=8):
-        self.record, self.frame_stack, self.side = record, frame_stack, side
+    def __init__(self, ledger, frame_stack, seed, side=8):
+        self.ledger, self.frame_stack, self.side = ledger, frame_stack, side
         self.rng = np.random.default_rng(seed)
 
     def stacks(self, length, kind=None):
@@ -148,14 +148,14 @@ class World:
         stacks = self.stacks(length, kind)
         for t in range(max(length - n, 1) if cut else length):
             end = min(t + n, length)
-            self.record.add(stacks[t], stacks[end], end == length, stream)
+            self.ledger.add(stacks[t], stacks[end], end == length, stream)
 
     def side_by_side(self, envs, steps):
         stacks, t = [self.stacks(9) for _ in range(envs)], [0] * envs
         for _ in range(steps):
             for k in range(envs):
                 t[k] += 1
-                self.record.add(stacks[k][t[k] - 1], stacks[k][t[k]], t[k] == len(stacks[k]) - 1)
+                self.ledger.add(stacks[k][t[k] - 1], stacks[k][t[k]], t[k] == len(stacks[k]) - 1)
                 if t[k] == len(stacks[k]) - 1:
                     stacks[k], t[k] = self.stacks(int(self.rng.integers(1, 12))), 0
 
@@ -169,7 +169,7 @@ class World:
         elif way == 2:  # in any order
             stacks = self.stacks(length)
             for t in self.rng.permutation(length).tolist():
-                self.record.add(stacks[t], stacks[t + 1], self.rng.random() < 0.1)
+                self.ledger.add(stacks[t], stacks[t + 1], self.rng.random() < 0.1)
         else:
             self.over_steps(int(self.rng.integers(2, 7)), length, way == 3, int(self.rng.integers(2)))
 
@@ -185,32 +185,32 @@ def make(capacity, frame_stack, side=8, **options):
 def test_every_sample_is_one_that_was_added(codec, frame_stack, tmp_path):
     """Fed in all ways, into buffers that overflow, and saved and loaded on the way."""
     for seed, capacity in enumerate((40, 40, 150, 5000)):
-        record = Record(make(capacity, frame_stack, codec=codec))
-        world = World(record, frame_stack, seed)
+        ledger = Ledger(make(capacity, frame_stack, codec=codec))
+        world = World(ledger, frame_stack, seed)
         for round_ in range(25):
             world.anything()
-            newest = record.check()
+            newest = ledger.check()
             if capacity == 5000:
-                assert len(record.replay) == len(record.added)
+                assert len(ledger.replay) == len(ledger.added)
             else:
-                assert len(record.replay) <= capacity
-                assert len(newest) > min(capacity, len(record.added)) // 4
+                assert len(ledger.replay) <= capacity
+                assert len(newest) > min(capacity, len(ledger.added)) // 4
             if round_ % 8 == 7:
-                record.replay.save(tmp_path / str(seed))
-                record.replay = ReplayBuffer.load(tmp_path / str(seed))
+                ledger.replay.save(tmp_path / str(seed))
+                ledger.replay = ReplayBuffer.load(tmp_path / str(seed))
 
 
 @pytest.mark.filterwarnings("ignore:10 transitions", "ignore:a transition began")
 @pytest.mark.parametrize("codec", CODECS)
 def test_a_byte_cap_evicts_them_too(codec):
     cap = 11_000_000 if codec == "zstd" else 700_000
-    record = Record(make(5000, 3, 40, codec=codec, max_bytes=cap))
-    world = World(record, 3, 0, 40)
+    ledger = Ledger(make(5000, 3, 40, codec=codec, max_bytes=cap))
+    world = World(ledger, 3, 0, 40)
     for _ in range(60):
         world.anything()
-        record.check(count=100)
-        assert record.replay.stats().total_bytes <= cap
-    assert codec == "zstd" or len(record.replay) < len(record.added)
+        ledger.check(count=100)
+        assert ledger.replay.stats().total_bytes <= cap
+    assert codec == "zstd" or len(ledger.replay) < len(ledger.added)
 
 
 @pytest.mark.filterwarnings("ignore:10 transitions")
@@ -219,13 +219,13 @@ def test_a_byte_cap_evicts_them_too(codec):
 @pytest.mark.parametrize("n", [2, 3, 5])
 def test_transitions_over_n_steps_store_each_frame_once(n, frame_stack, codec):
     """Also at an episode's end, where several transitions share their next_obs."""
-    records = [Record(make(5000, frame_stack, 40, codec=codec)) for _ in range(2)]
-    for record, span in zip(records, (n, 1), strict=True):
-        world = World(record, frame_stack, 5, 40)
+    ledgers = [Ledger(make(5000, frame_stack, 40, codec=codec)) for _ in range(2)]
+    for ledger, span in zip(ledgers, (n, 1), strict=True):
+        world = World(ledger, frame_stack, 5, 40)
         for _ in range(6):
             world.over_steps(span, 100, kind=NOISE)
-    assert records[0].check(count=9000) == set(range(600))
-    stats, best = (record.replay.stats() for record in records)
+    assert ledgers[0].check(count=9000) == set(range(600))
+    stats, best = (ledger.replay.stats() for ledger in ledgers)
     assert stats.transitions == best.transitions == 600
     begun = n + 2 * frame_stack  # frames of each episode's beginning that are stored anew
     assert best.frames <= stats.frames <= best.frames + 6 * begun + 3 * frame_stack
@@ -235,25 +235,25 @@ def test_transitions_over_n_steps_store_each_frame_once(n, frame_stack, codec):
 @pytest.mark.filterwarnings("ignore:10 transitions")
 @pytest.mark.parametrize("envs", [2, 8])
 def test_environments_in_turns_store_each_frame_once(envs):
-    record = Record(make(5000, 3))
-    stacks = [World(record, 3, 10 + k).stacks(80, NOISE) for k in range(envs)]
+    ledger = Ledger(make(5000, 3))
+    stacks = [World(ledger, 3, 10 + k).stacks(80, NOISE) for k in range(envs)]
     for t in range(80):
         for k in range(envs):
-            record.add(stacks[k][t], stacks[k][t + 1], t == 79)
-    assert record.check(count=80 * envs * 12) == set(range(80 * envs))
-    assert record.replay.stats().frames <= 80 * envs + 8 * envs
+            ledger.add(stacks[k][t], stacks[k][t + 1], t == 79)
+    assert ledger.check(count=80 * envs * 12) == set(range(80 * envs))
+    assert ledger.replay.stats().frames <= 80 * envs + 8 * envs
 
 
 @pytest.mark.filterwarnings("ignore:10 transitions", "ignore:left out")
 @pytest.mark.parametrize("codec", CODECS)
 def test_damaged_snapshots_of_them_hold_what_is_right(codec, tmp_path):
-    record = Record(make(5000, 3, codec=codec))
-    world = World(record, 3, 3)
+    ledger = Ledger(make(5000, 3, codec=codec))
+    world = World(ledger, 3, 3)
     for k in range(6):
         world.over_steps(3, 60)
         if k % 2:
             world.side_by_side(3, 12)
-        record.replay.save(tmp_path / "whole")
+        ledger.replay.save(tmp_path / "whole")
     files = sorted(path for path in (tmp_path / "whole").iterdir() if path.suffix not in (".json", ".lock"))
     names = [path for path in files if path.stat().st_size > 500]
     assert names
@@ -264,33 +264,33 @@ def test_damaged_snapshots_of_them_hold_what_is_right(codec, tmp_path):
         path.write_bytes(data)
         loaded.check_invariants()
         if len(loaded):
-            record.check(loaded)
+            ledger.check(loaded)
 
 
 @pytest.mark.filterwarnings("ignore:10 transitions", "ignore:a transition began")
 @pytest.mark.parametrize("codec", CODECS)
 def test_an_interrupted_transition_is_added_once(codec):
     """At every line of every 19th transition over three steps."""
-    record = Record(make(60, 3, codec=codec))
-    add, places = record.replay.add_transition, 0
+    ledger = Ledger(make(60, 3, codec=codec))
+    add, places = ledger.replay.add_transition, 0
 
     def add_in_the_end(*arguments):
         nonlocal places
-        if len(record.added) % 19:
+        if len(ledger.added) % 19:
             return add(*arguments)
-        held = len(record.replay)
+        held = len(ledger.replay)
         for place in itertools.count():
             if not interrupted(lambda: add(*arguments), place):
                 break
             places += 1
-            assert len(record.replay) <= held
+            assert len(ledger.replay) <= held
             if place % 20 == 0:
-                record.replay.check_invariants()
+                ledger.replay.check_invariants()
 
-    record.replay.add_transition = add_in_the_end
-    world = World(record, 3, 4)
+    ledger.replay.add_transition = add_in_the_end
+    world = World(ledger, 3, 4)
     for _ in range(4):
         world.over_steps(3, 40, kind=NOISE)
-        drawn = record.check(count=1000)
-        assert len(drawn) > 50 or len(record.added) < 60
+        drawn = ledger.check(count=1000)
+        assert len(drawn) > 50 or len(ledger.added) < 60
     assert places > 8 * 50
