@@ -79,12 +79,18 @@ class Oracle:
             self._evict(False)
         self.write(lambda: self.replay.add_transition(obs, action, reward, next_obs, terminated, truncated, stream))
         discount = 0.0 if terminated else 1.0
+        before = int(self.store.previous_steps(np.array([self.store.head - 1]))[0])
+        again = not anew and before >= head  # its first step left as room was made for the second, or was about to
+        assert again or anew or self.newest[stream].row >= self.tail
         if stream in self.searches:
             self._record_found(obs, reward, discount, next_obs, stream, anew, head)
         else:
-            if anew:
+            if again:
+                head = self._record_lone(obs, next_obs, reward, discount, stream, before, head)
+            if anew or again:
                 head = self._record(obs, 0.0, 1.0, stream, True, head)
                 self._evict(False)
+                self.steps -= again  # as the action tells
             self._record(next_obs, reward, discount, stream, False, head)
         self._close(stream, terminated or truncated)
         self.check()
@@ -115,6 +121,18 @@ class Oracle:
         self.live.append(step)
         self.steps += 1
         return step.row + 1
+
+    def _record_lone(self, obs, next_obs, reward, discount, stream, before, head):
+        """Note a second step whose first one left as it was written, if it was: both follow again.
+
+        The first one is at row `before` now. There were `head` rows when the transition came; return how many then.
+        """
+        rows = max(row for row in self._frames(obs, None, 0) if row is not None) + 1
+        if before - rows + 1 == head:
+            return head
+        head = self._record(next_obs, reward, discount, stream, False, head)
+        self.steps -= 1
+        return head
 
     def _record_found(self, obs, reward, discount, next_obs, stream, anew, head):
         """Note a transition whose frames may have been found further back, which only the store knows.

@@ -65,10 +65,25 @@ class EpisodeWriter:
         if recent is not None:
             self._append_found(recent, stream, before, after, values, ended, follows)
         else:
-            if not follows:
-                self._append(before, self._blank, stream, first=True)
-            self._append(after, values, stream, first=False)
+            self._append_given(stream, before, after, values, follows)
         self._store.note_end(stream, ended)
+
+    def _append_given(
+        self, stream: Any, before: NDArray[np.uint8], after: NDArray[np.uint8], values: tuple[Any, ...], follows: bool
+    ) -> None:
+        """Append a transition; its first step, too, where that is not there, or leaves as room is made for the second.
+
+        The latter happens to a stream that paused for so long that its newest step has become the oldest one of all.
+        """
+        if follows:
+            self._make_room()
+            needed = min(self._store.streams[stream].needed, default=NO_ROW)
+            if needed >= self._store.tail:
+                self._append(after, values, stream, first=False)
+                if needed >= self._store.tail:
+                    return
+        self._append(before, self._blank, stream, first=True)
+        self._append(after, values, stream, first=False)
 
     def _append_found(
         self,
@@ -84,7 +99,7 @@ class EpisodeWriter:
         store = self._store
         self._make_room()
         state = store.streams[stream]
-        if not follows or state.row < store.tail:
+        if not follows or min(state.needed, default=NO_ROW) < store.tail:
             row = recent.step(before)
             if row != NO_ROW:
                 go_back_to(store, row, before, stream)

@@ -62,6 +62,10 @@ def add_observation(
     place = _begin_episode if first else _continue_episode
     link, flags = place(store, state, older, newest, older_at)
     state.row = _append_frame(store, state, newest, link, flags, values)
+    if flags & Flag.LOST:
+        state.needed = store.needed_rows(state.row)
+    elif first and not flags & Flag.RESTART:  # its older frames are copies or zeros
+        state.needed = state.needed[-1:] * len(stack)
     if not first and previous >= store.tail:
         store.rows.start_transition(previous)
     np.copyto(state.stack, stack)
@@ -101,7 +105,7 @@ def go_back_to(store: FrameStore, row: int, stack: NDArray[np.uint8], stream: An
     """Within a change, have a stream go on from an older step of it, whose observation `stack` is."""
     store.rows.touched = True
     state = store.streams[stream]
-    state.row = row
+    state.row, state.needed = row, store.needed_rows(row)
     np.copyto(state.stack, stack)
 
 
@@ -146,4 +150,5 @@ def _append_frame(
         coded, back = store.coding.encode(pixels, state, row, rows.tail)
         start = store.eviction.reserve(len(coded))
     rows.write(start, coded, link, flags, back, values)
+    state.needed = (*state.needed, row - back)[-len(state.stack) :]
     return row

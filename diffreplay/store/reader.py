@@ -146,6 +146,11 @@ class FrameReader:
         empty = Flag.LOST | Flag.CONTEXT
         return rows[(self.column("flags", rows) & empty) != empty]
 
+    def needed_rows(self, row: int) -> tuple[int, ...]:
+        """Rows without which the observation at a row cannot be read."""
+        needed = self.oldest_needed(self.stacks(np.array([row]))[0])
+        return tuple(needed[needed != NO_ROW].tolist())
+
     def readable_stack(self, row: int) -> NDArray[np.uint8] | None:
         """The observation at a row, (frame_stack, C, H, W); None where some of it was evicted or lost."""
         tail = self.counter(Counter.TAIL)

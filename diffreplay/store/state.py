@@ -161,7 +161,7 @@ def _reopen(store: FrameStore, name: Any, row: int, is_open: bool, reference_row
     if stack is None:
         return
     np.copyto(stream.stack, stack)
-    stream.row = row
+    stream.row, stream.needed = row, store.needed_rows(row)
     if store.tail <= reference_row < store.head and len(store.present(np.array([reference_row]))):
         stream.reference, stream.reference_row = store.read(np.array([reference_row]))[0], reference_row
         stream.group_size = group_size

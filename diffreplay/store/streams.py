@@ -21,14 +21,15 @@ class Stream:
     reference: NDArray[np.uint8] | None = None
     group_size: int = 0
     is_open: bool = False  # whether its episode goes on
+    needed: tuple[int, ...] = ()  # rows without which its newest observation cannot be read
 
     def mark(self) -> tuple[Any, ...]:
         """All but the pixels, for `go_back`."""
-        return self.row, self.reference_row, self.reference, self.group_size, self.is_open
+        return self.row, self.reference_row, self.reference, self.group_size, self.is_open, self.needed
 
     def go_back(self, mark: tuple[Any, ...]) -> None:
         """Be as when `mark` was called."""
-        self.row, self.reference_row, self.reference, self.group_size, self.is_open = mark
+        self.row, self.reference_row, self.reference, self.group_size, self.is_open, self.needed = mark
 
 
 class Streams(dict[Any, Stream]):
