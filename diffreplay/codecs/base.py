@@ -22,7 +22,8 @@ class Codec(ABC):
     - "frame": an earlier frame of its episode that is stored raw, every `frame_stack`-th one;
     - "set": reference frames shared by the whole buffer, chosen from time to time by its `planner`.
 
-    A codec holds options, never data, so that one instance may serve many buffers and processes.
+    A codec holds options, never data, so that one instance may serve many buffers, processes and threads. Threads may
+    decode at the same time, even against one open set.
     """
 
     name: ClassVar[str]
@@ -77,7 +78,7 @@ class Codec(ABC):
         return None
 
     def private_bytes(self, reference: Any) -> int:
-        """For "set": bytes that the writer takes for its own copy of an open set."""
+        """For "set": bytes that the writer takes for coding against an open set, besides its frames."""
         return 0
 
     def planner(self, frame_shape: tuple[int, int, int]) -> SetPlanner:
@@ -132,4 +133,4 @@ class FrameSource(Protocol):
         """Coded bytes of rows, (N,)."""
 
     def present(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Those of `rows` that were not lost with a damaged snapshot."""
+        """Those of `rows` that hold a frame."""

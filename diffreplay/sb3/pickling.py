@@ -26,13 +26,14 @@ from diffreplay.store import (
     OverrunError,
     StoredRows,
     StoreState,
+    Stream,
     adopt_pages,
     adopt_rows,
     adopt_set,
-    begin,
+    begin_adopting,
     export_rows,
     export_state,
-    finish,
+    finish_adopting,
     reopen_streams,
 )
 
@@ -41,7 +42,7 @@ PART_ROWS = 1 << 14
 CHANGED = "expected no add while the buffer is being saved, got one from another thread; save again"
 
 # Under this name, pickles of the first version look for `Stream`.
-sys.modules.setdefault("diffreplay.frames", sys.modules[FrameStore.__module__])
+sys.modules.setdefault("diffreplay.frames", sys.modules[Stream.__module__])
 
 
 class Unchanged:
@@ -121,7 +122,7 @@ def restore_store(store: FrameStore, state: dict[str, Any]) -> None:
         adopt_pages(store, state["rings"], state["log_tail"], state["streams"], state["next_check"])
         return
     saved = state["parts"][0]
-    finish(store)
+    finish_adopting(store, saved.head)
     reopen_streams(store, saved)
 
 
@@ -151,7 +152,7 @@ def _checksum(first: int, columns: dict[str, tuple[str, bytes]], lengths: bytes,
 
 def _begin(owner: Any, version: int, layout: dict[str, Any], state: tuple[Any, ...]) -> StoreState:
     _check_format(owner.frames, version, layout)
-    begin(owner.frames, saved := StoreState(*state))
+    begin_adopting(owner.frames, saved := StoreState(*state))
     return saved
 
 

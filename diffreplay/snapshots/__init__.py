@@ -7,7 +7,7 @@ a frame. `damage` finds what is damaged. `files` is the file system: durable, lo
 Imports `store` and `codecs`, and nothing above. What others use stands here.
 """
 
-from diffreplay.snapshots.damage import verify, verify_files
+from diffreplay.snapshots.damage import verify
 from diffreplay.snapshots.files import Lock, make_directory, open_regular, sync_directory, write_durably
 from diffreplay.snapshots.loading import load
 from diffreplay.snapshots.manifest import find_manifest
@@ -22,6 +22,5 @@ __all__ = [
     "save",
     "sync_directory",
     "verify",
-    "verify_files",
     "write_durably",
 ]

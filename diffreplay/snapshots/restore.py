@@ -18,8 +18,8 @@ from diffreplay.store import (
     StoreState,
     adopt_rows,
     adopt_set,
-    begin,
-    finish,
+    begin_adopting,
+    finish_adopting,
 )
 
 LOST_ROWS = 1 << 19  # that may be claimed of files that are missing,
@@ -45,7 +45,7 @@ def restore(store: FrameStore, directory: Path, manifest: Manifest, skip_damaged
         return list(damage.values())
     _check_rest(directory, manifest, damage)
     first_set = manifest.sets[0].first if manifest.sets else 0
-    begin(store, StoreState(manifest.tail, manifest.head, manifest.log_tail, first_set, 0, []))
+    begin_adopting(store, StoreState(manifest.tail, manifest.head, manifest.log_tail, first_set, 0, []))
     lost_sets = _read_sets(store, directory, manifest, damage)
     lost_rows = []
     for entry in manifest.segments:
@@ -61,7 +61,7 @@ def restore(store: FrameStore, directory: Path, manifest: Manifest, skip_damaged
         adopt_rows(store, rows)
     if damage:
         _cut_out(store, _gone(store, lost_rows, lost_sets))
-    finish(store)
+    finish_adopting(store, manifest.head)
     return list(damage.values())
 
 

@@ -124,11 +124,6 @@ class Ring:
         self.first = self.end = 0
 
     @property
-    def nbytes(self) -> int:
-        """Bytes that the ring may take at most."""
-        return self.extent_bytes * self.extents
-
-    @property
     def allocated(self) -> int:
         """Bytes that the ring takes now."""
         return (self.end - self.first) * self.extent_bytes

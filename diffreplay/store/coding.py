@@ -151,8 +151,11 @@ class Coding:
 
         0 where there is none, or none that is a row.
         """
-        coded = self.codec.encode(pixels, None)
-        return (pixels.reshape(-1).data if coded is None else coded), 0
+        return self._shorter(self.codec.encode(pixels, None), pixels), 0
+
+    def _shorter(self, coded: Buffer | None, pixels: NDArray[np.uint8]) -> Buffer:
+        """Coded bytes, or the raw ones where those are no longer: readers tell raw frames by their length."""
+        return pixels.reshape(-1).data if coded is None or len(coded) >= pixels.size else coded
 
     def needs_evicted(self, row: int) -> bool:
         """Whether the oldest row is coded against one before it."""
@@ -197,15 +200,14 @@ class AgainstFrame(Coding):
 
     def encode(self, pixels: NDArray[np.uint8], stream: Stream, row: int, tail: int) -> tuple[Buffer, int]:
         """Each group's first frame stays raw, and is what the others are coded against."""
-        raw = pixels.reshape(-1).data
         lost = stream.reference_row < tail or row - stream.reference_row > MAX_LINK
         if stream.group_size % self._layout.frame_stack == 0 or lost:
             # A copy: gray pixels are a view of what the caller gave, who may use the array again.
             stream.reference, stream.reference_row, stream.group_size = pixels.copy(), row, 1
-            return raw, 0
+            return pixels.reshape(-1).data, 0
         stream.group_size += 1
-        coded = self.codec.encode(pixels, stream.reference)
-        return (raw, 0) if coded is None else (coded, row - stream.reference_row)
+        coded = self._shorter(self.codec.encode(pixels, stream.reference), pixels)
+        return coded, row - stream.reference_row if len(coded) < pixels.size else 0
 
     def needs_evicted(self, row: int) -> bool:
         """Whether it has a reference: that one is older."""
@@ -235,8 +237,7 @@ class AgainstSet(Coding):
 
     def encode(self, pixels: NDArray[np.uint8], stream: Stream, row: int, tail: int) -> tuple[Buffer, int]:
         """Against the set that is the newest one now."""
-        coded = self.codec.encode(pixels, self._sets.reference)
-        return (pixels.reshape(-1).data if coded is None else coded), 0
+        return self._shorter(self.codec.encode(pixels, self._sets.reference), pixels), 0
 
 
 CODINGS: dict[str, type[Coding]] = {"none": Coding, "frame": AgainstFrame, "set": AgainstSet}

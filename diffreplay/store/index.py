@@ -49,7 +49,7 @@ class Index:
         """Raise a flag of one row."""
         self._columns["flags"][row // BLOCK_ROWS % self._blocks, row % BLOCK_ROWS] |= flag
 
-    def begin(self, row: int) -> int:
+    def block_begin(self, row: int) -> int:
         """Where in the log the block of a row begins, numbered for ever."""
         return int(self._base[row // BLOCK_ROWS % self._blocks])
 

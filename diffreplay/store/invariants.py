@@ -149,7 +149,7 @@ def _check_spans(store: FrameStore, index: _Index) -> None:
     straddles = index.start // ring != np.maximum(index.end - 1, index.start) // ring
     _require_all(~straddles, rows, "no frame across the end of the log's ring")
     begins = np.flatnonzero(rows[1:] % BLOCK_ROWS == 0) + 1
-    base = np.array([store.index.begin(row) for row in rows[begins].tolist()], np.int64)
+    base = np.array([store.index.block_begin(row) for row in rows[begins].tolist()], np.int64)
     _require_all(base == index.end[begins - 1], rows[begins], "a row block's base to be the end of the block before")
 
 

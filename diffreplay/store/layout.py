@@ -3,7 +3,7 @@
 All integers are little-endian (NumPy's "<"), the byte order of every machine this runs on. From the start:
 
     header      one page: counters (uint64), then the table of reference sets
-    sets        ring of SET_SLOTS slots of `set_slot_bytes`: reference set s lies in slot s % SET_SLOTS
+    sets        ring of SET_SLOTS slots of `set_slot` bytes: reference set s lies in slot s % SET_SLOTS
     blocks      ring of row blocks: rows [k * BLOCK_ROWS, (k + 1) * BLOCK_ROWS) lie in block k % blocks,
                 column after column; a row is a stored frame
     log         ring of bytes: coded frames, one after the other
@@ -18,7 +18,7 @@ from functools import cached_property
 
 import numpy as np
 
-from diffreplay.store.arena import PAGE, Arena, Ring, round_up
+from diffreplay.store.arena import PAGE, Arena, round_up
 
 VERSION = 1
 MAGIC = int.from_bytes(b"dfreplay", "little")
@@ -88,6 +88,8 @@ REFERENCE = Column("reference", "<u2")  # rows back to the frame that this one i
 @dataclass(frozen=True)
 class Layout:
     """Sizes and places; equal on every process that shares one buffer.
+
+    Its fields and those of `Column` stand in pickles: they are never renamed, and added with a default.
 
     Args:
         frame_shape: (H, W, C) of one stored frame, uint8.
@@ -159,14 +161,6 @@ class Layout:
     def nbytes(self) -> int:
         """Address space of the whole; memory is taken only as it is written."""
         return self.log_offset + self.log_bytes
-
-    def rings(self, arena: Arena) -> tuple[Ring, Ring, Ring]:
-        """The writer's accounts of sets, row blocks and log."""
-        return (
-            Ring(arena, HEADER_BYTES, self.set_slot, SET_SLOTS),
-            Ring(arena, self.blocks_offset, self.block_bytes, self.blocks),
-            Ring(arena, self.log_offset, LOG_EXTENT_BYTES, self.log_bytes // LOG_EXTENT_BYTES),
-        )
 
 
 class Memory:

@@ -42,7 +42,8 @@ def add_observation(
     """Within a change, store an observation: its newest frame alone where the rest is known, else all of it.
 
     - In mid-episode the older frames are dropped when they equal the newer ones of the observation
-      before; otherwise the whole stack is stored as it came.
+      before; where another step's newest frames equal them, the row says where they are; otherwise the whole
+      stack is stored as it came.
     - At an episode's start they are dropped when they are copies of the newest frame, or zeros.
 
     Args:

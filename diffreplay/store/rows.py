@@ -57,7 +57,7 @@ class RowWriter:
         self._counters[Counter.TRANSITIONS] += 1
 
     def drop_oldest(self) -> None:
-        """Have the oldest row count no more; its memory stays until `release`."""
+        """Have the oldest row count no more; its memory stays until `Eviction` gives it back."""
         self.touched = True
         row = self.tail
         end = self.index.end(row)
@@ -78,5 +78,5 @@ class RowWriter:
         row = tail - 1 if tail % BLOCK_ROWS or tail == self.head else tail
         if row // BLOCK_ROWS < self.blocks.first:
             return self.log.tail  # the block went after this was counted
-        begin = self.index.end(row) if row < tail else self.index.begin(row)
+        begin = self.index.end(row) if row < tail else self.index.block_begin(row)
         return max(begin, self.log.tail)  # 0 in a block that is being given back

@@ -1,8 +1,8 @@
 """The whole state of a store, as it leaves one and comes into another: for snapshots and for pickles.
 
 Everything stays coded. Rows leave in runs that their reader may check by a checksum of their parts; they come into an
-empty store of the same layout, each to the place it had: what is evicted when depends on the places. `begin`, then
-`adopt_set` and `adopt_rows` in order, then `finish` and `reopen_streams`.
+empty store of the same layout, each to the place it had: what is evicted when depends on the places. `begin_adopting`,
+then `adopt_set` and `adopt_rows` in order, then `finish_adopting` and `reopen_streams`.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from diffreplay.store.writer import FrameStore
 
 class StoreState(NamedTuple):
     """All of a store but its rows and reference sets.
+
+    It stands in pickles: fields are added at the end, with a default.
 
     Attributes:
         tail, head: the rows that it holds.
@@ -57,7 +59,7 @@ class StoredRows(NamedTuple):
 
 
 def export_state(store: FrameStore) -> StoreState:
-    """What `begin` and `reopen_streams` need, between two changes."""
+    """What `begin_adopting` and `reopen_streams` need, between two changes."""
     return StoreState(
         store.tail,
         store.head,
@@ -87,7 +89,7 @@ def export_rows(store: FrameStore, first: int, end: int) -> StoredRows:
     return StoredRows(first, columns, length.astype(np.uint32), coded)
 
 
-def begin(store: FrameStore, state: StoreState) -> None:
+def begin_adopting(store: FrameStore, state: StoreState) -> None:
     """Have an empty store go on from where the state's first row is, as if all before were evicted."""
     row, log_tail = state.tail, state.log_tail % store.layout.log_bytes
     counters, rows = store.memory.counters, store.rows
@@ -111,9 +113,11 @@ def adopt_rows(store: FrameStore, rows: StoredRows) -> None:
     """Store rows that follow the ones before, leaving out those that are there already.
 
     Raises:
-        CorruptDataError: they are more than the log holds.
+        CorruptDataError: rows before them are missing, or they are more than the log holds.
     """
-    skip = max(store.head - rows.first, 0)
+    if rows.first > store.head:
+        raise CorruptDataError(f"expected rows from row {store.head} on, got rows from row {rows.first} on")
+    skip = store.head - rows.first
     lengths = rows.lengths[skip:].astype(np.int64)
     if not len(lengths):
         return
@@ -123,7 +127,8 @@ def adopt_rows(store: FrameStore, rows: StoredRows) -> None:
     log_end = writer.log_end()
     ends = writer.log.place_many(log_end, lengths)
     if writer.log.reaches_round(int(ends[-1])):
-        raise CorruptDataError(f"expected coded frames of at most {store.max_bytes} bytes, which is the cap, got more")
+        room = store.layout.log_bytes - LOG_EXTENT_BYTES
+        raise CorruptDataError(f"expected coded frames of at most {room} bytes, which the log has room for, got more")
     writer.log.write_many(log_end, ends, lengths, coded)
     writer.index.fill(writer.next, log_end, ends, {name: values[skip:] for name, values in rows.columns.items()})
     writer.next += len(lengths)
@@ -134,8 +139,14 @@ def adopt_rows(store: FrameStore, rows: StoredRows) -> None:
     counters[Counter.HEAD] = writer.next
 
 
-def finish(store: FrameStore) -> None:
-    """After the last row: count transitions, code against the newest set, and evict what is over the cap."""
+def finish_adopting(store: FrameStore, head: int) -> None:
+    """After the last row, `head` - 1: count transitions, code against the newest set, and evict what is over the cap.
+
+    Raises:
+        CorruptDataError: rows are missing.
+    """
+    if store.head != head:
+        raise CorruptDataError(f"expected rows up to row {head}, got rows up to row {store.head}")
     if store.sets.numbers():
         store.sets.code_against_newest(store.codec)
     count_transitions(store)

@@ -40,34 +40,44 @@ class Turns:
         Raises:
             ReplayError: it is this thread's turn already, as in a signal handler.
         """
-        mine = (threading.get_ident(),)
+        mine, claim = (threading.get_ident(),), self.claim
         if not self._queue.locked():
-            taken = self.claim.setdefault("by", mine)  # one instruction: of two threads, one gets it
+            taken = claim.setdefault("by", mine)  # one instruction: of two threads, one gets it
             if taken is mine:
                 return False
         else:
-            taken = self.claim.get("by", mine)
+            taken = claim.get("by", mine)
         if taken[0] == mine[0] and taken is not mine:
             if self._is_changing(mine[0], 2):
                 raise ReplayError(
                     "expected one change at a time, got another one from within an addition or a save, as from a "
                     "signal handler: set a flag there, and act on it after the call"
                 )
-            return True
+            if self._take_over(claim, mine):
+                return True
         with self._queue:
             return self._wait(mine)
 
     def _wait(self, mine: tuple[int]) -> bool:
         pauses = 0
         while True:
-            taken = self.claim.setdefault("by", mine)
+            claim = self.claim
+            taken = claim.setdefault("by", mine)
             if taken is mine:
                 return False
             time.sleep(PAUSE_SECONDS)
             pauses += 1
-            if pauses % CHECK_EVERY == 0 and not self._is_changing(taken[0], 1) and self.claim.get("by") is taken:
-                self.claim = {"by": mine}  # that thread was interrupted, and went elsewhere or ended
+            # A thread that was interrupted went elsewhere, or ended.
+            if pauses % CHECK_EVERY == 0 and not self._is_changing(taken[0], 1) and self._take_over(claim, mine):
                 return True
+
+    def _take_over(self, claim: dict[str, tuple[int]], mine: tuple[int]) -> bool:
+        """Take a claim that was left behind, unless another thread did, or the one that made it goes on."""
+        ours = {"by": mine}
+        if self.claim is claim:  # no call from here to the assignment, so that no other thread comes in between
+            self.claim = ours
+            return True
+        return False
 
     def _is_changing(self, thread: int, times: int) -> bool:
         """Whether so many calls of the changing code are on a thread's stack."""

@@ -1,6 +1,7 @@
 """FrameStore: the writer's half of the store, made of parts.
 
-Everything that changes the store runs within `FrameStore.change`, which publishes it in one place.
+Everything that changes a store in use runs within `FrameStore.change`, which publishes it in one place; `state` fills a
+fresh one without.
 """
 
 from __future__ import annotations
@@ -13,12 +14,12 @@ from typing import Any
 import numpy as np
 
 from diffreplay.codecs import Codec
-from diffreplay.errors import InputError, ReadOnlyError
+from diffreplay.errors import CorruptDataError, InputError, ReadOnlyError
 from diffreplay.store.arena import Arena, fence, trim_heap
 from diffreplay.store.budget import Budget
 from diffreplay.store.coding import coding_of
 from diffreplay.store.eviction import Eviction
-from diffreplay.store.index import NO_ROW
+from diffreplay.store.index import NO_ROW, OverrunError
 from diffreplay.store.layout import BLOCK_ROWS, END, FLAGS, LINK, MAGIC, VERSION, Column, Counter, Flag, Layout
 from diffreplay.store.reader import FrameReader
 from diffreplay.store.recount import mark_ends, recount
@@ -266,7 +267,10 @@ class FrameStore(FrameReader):
         state = self.streams.go_back(stream, mark)
         if state is None:
             return
-        stack = self.readable_stack(state.row)
+        try:
+            stack = self.readable_stack(state.row)
+        except (CorruptDataError, OverrunError):  # damaged in memory: everything else goes on
+            stack = None
         if stack is None:
             state.row = NO_ROW
         else:

@@ -63,6 +63,30 @@ def test_a_codec_of_ones_own_that_codes_alone(tmp_path):
             assert np.array_equal(batch.next_obs[k].numpy(), written[int(reward)])
 
 
+class Long(Deflate):
+    """Ignores that what it codes is no shorter than the frame."""
+
+    name = "long"
+
+    def __init__(self, more):
+        self.more = more
+
+    def encode(self, frame, reference=None):
+        return bytes(frame.size + self.more)
+
+
+@pytest.mark.parametrize("more", [0, 1, 5000])
+def test_what_is_no_shorter_than_the_frame_is_stored_raw(more):
+    replay = ReplayBuffer(50, (3, 8, 8), (1,), frame_stack=3, codec=Long(more))
+    rng = np.random.default_rng(0)
+    stack = rng.integers(1, 256, (3, 8, 8), np.uint8)
+    for t in range(30):
+        stack = np.concatenate([stack[1:], rng.integers(1, 256, (1, 8, 8), np.uint8)])
+        replay.add(TimeStep(stack, np.zeros(1, np.float32), 0.0, 1.0, t == 0, False))
+    replay.check_invariants()
+    assert replay.sample(64).obs.min() > 0
+
+
 @pytest.mark.parametrize("codec", list(codecs.REGISTRY))
 def test_the_oldest_row_that_is_needed(codec):
     replay = ReplayBuffer(300, (3, 12, 12), (1,), frame_stack=3, codec=codec)

@@ -223,6 +223,28 @@ def test_a_thread_that_ended_in_the_middle_of_a_change_does_not_stop_the_others(
     assert contents(replay) == contents(twin)
 
 
+def test_a_buffer_whose_newest_frame_was_damaged_in_memory_goes_on_after_an_interrupt(directory):
+    """The stream begins anew; what else there is can be added to, sampled and saved."""
+    replay = make("zstd", "roomy")
+    writer = Writer(replay)
+    writer.add(40)
+    store = replay.store
+    newest = store.streams[0].row
+    start, length = (int(value[0]) for value in store.locate(np.array([newest])))
+    store.memory.log[start : start + length] = b"\xff" * length
+
+    def cut_short():
+        add_observation(store, np.ones((3, 1, SIDE, SIDE), np.uint8), ([1], 0.0, 1.0), 0, False)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        store.change(cut_short, 0)
+    assert store.streams[0].row < 0
+    writer.add(40)
+    replay.save(directory)
+    assert len(replay.verify()) >= 1 and store.head >= 80
+
+
 def test_an_observation_array_that_is_used_again():
     """An environment may write every observation into one array."""
     for codec in ("raw", "sparse", "zstd"):

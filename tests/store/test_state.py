@@ -13,10 +13,10 @@ from diffreplay.store.state import (
     StoreState,
     adopt_rows,
     adopt_set,
-    begin,
+    begin_adopting,
     export_rows,
     export_state,
-    finish,
+    finish_adopting,
     reopen_streams,
 )
 from diffreplay.store.streams import Stream, Streams
@@ -25,14 +25,14 @@ from diffreplay.store.streams import Stream, Streams
 def copy(store, into, run):
     """Take over all of a store in runs of so many rows."""
     state = export_state(store)
-    begin(into, state)
+    begin_adopting(into, state)
     for number in store.sets.numbers():
         adopt_set(into, bytes(store.sets.frames(number)), store.sets.first_row(number))
     for first in range(store.tail, store.head, run):
         rows = export_rows(store, first, min(first + run, store.head))
         assert len(rows.coded) <= 2 and sum(map(len, rows.coded)) == rows.lengths.sum()
         adopt_rows(into, rows)
-    finish(into)
+    finish_adopting(into, state.head)
     reopen_streams(into, state)
 
 
@@ -60,7 +60,7 @@ def test_rows_that_are_there_already_are_left_out():
     replay, twin = (buffer(codec=CODECS["zstd"](), capacity=90) for _ in range(2))
     Writer(replay).add(60)
     store, into = replay.store, twin.store
-    begin(into, export_state(store))
+    begin_adopting(into, export_state(store))
     adopt_rows(into, export_rows(store, 0, 40))
     adopt_rows(into, export_rows(store, 25, 50))
     adopt_rows(into, export_rows(store, 10, 45))
@@ -73,8 +73,8 @@ def test_more_coded_bytes_than_the_log_holds_are_refused():
     Writer(replay).add(2500)
     rows = export_rows(replay.store, 0, replay.store.head)
     small = buffer(codec=CODECS["raw"](), capacity=3000, max_bytes=400_000).store
-    begin(small, StoreState(0, 0, 0, 0, 0, []))
-    with pytest.raises(CorruptDataError, match="at most 400000 bytes, which is the cap"):
+    begin_adopting(small, StoreState(0, 0, 0, 0, 0, []))
+    with pytest.raises(CorruptDataError, match="which the log has room for"):
         adopt_rows(small, rows)
     assert small.head == small.counter(Counter.PAYLOAD_BYTES) == 0
 
