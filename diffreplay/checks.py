@@ -11,7 +11,7 @@ import numbers
 import reprlib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -22,6 +22,32 @@ from diffreplay.errors import InputError
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 FEW_NUMBERS = 64
 STEP_FIELDS = "observation, action, reward, discount, first() and last()"
+
+
+class TimeStep(Protocol):
+    """A dm_env style step that carries the action that led to it."""
+
+    @property
+    def observation(self) -> NDArray[np.uint8]:
+        """(frame_stack * C, H, W)."""
+
+    @property
+    def action(self) -> Any:
+        """What led here; ignored on the first step."""
+
+    @property
+    def reward(self) -> Any:
+        """Received on arriving here; ignored on the first step."""
+
+    @property
+    def discount(self) -> Any:
+        """0 where the episode ended for good; ignored on the first step."""
+
+    def first(self) -> bool:
+        """Whether it begins an episode."""
+
+    def last(self) -> bool:
+        """Whether it ends an episode."""
 
 
 class StepCheck:

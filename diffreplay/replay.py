@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -16,32 +16,6 @@ from diffreplay.loading import ReplayReader
 from diffreplay.snapshots import Lock, verify
 from diffreplay.stats import ReplayStats
 from diffreplay.store import Column, EpisodeWriter, FrameStore, check_invariants, frames_before, refuse_copy
-
-
-class TimeStep(Protocol):
-    """A dm_env style step that carries the action that led to it."""
-
-    @property
-    def observation(self) -> NDArray[np.uint8]:
-        """(frame_stack * C, H, W)."""
-
-    @property
-    def action(self) -> Any:
-        """What led here; ignored on the first step."""
-
-    @property
-    def reward(self) -> Any:
-        """Received on arriving here; ignored on the first step."""
-
-    @property
-    def discount(self) -> Any:
-        """0 where the episode ended for good; ignored on the first step."""
-
-    def first(self) -> bool:
-        """Whether it begins an episode."""
-
-    def last(self) -> bool:
-        """Whether it ends an episode."""
 
 
 class ReplayBuffer:
@@ -93,13 +67,7 @@ class ReplayBuffer:
         self.capacity = checks.positive("capacity", capacity)
         frame_stack, nstep = checks.positive("frame_stack", frame_stack), checks.positive("nstep", nstep)
         codec = codecs.get(codec)
-        # What one window needs: its frames, and what the oldest one is coded against.
-        window_frames = nstep + frame_stack + frames_before(codec, frame_stack)
-        if capacity < window_frames - 1:
-            raise InputError(
-                f"capacity: expected at least {window_frames - 1} transitions, which a window of nstep {nstep} and "
-                f"frame_stack {frame_stack} takes, got {capacity}"
-            )
+        window_frames = _window_frames(codec, nstep, frame_stack, capacity)
         self.nstep, self.discount = nstep, checks.share("discount", discount)
         if not isinstance(shorter_at_end, bool | np.bool_):
             raise InputError(f"shorter_at_end: expected True or False, got {shorter_at_end!r}")
@@ -135,7 +103,7 @@ class ReplayBuffer:
         self.commits: dict[Path, str | None] = {}  # snapshots of this buffer, and which commit holds its last state
         self.commit_locks: dict[Path, Lock] = {}  # on the commits that it saved, as long as these are the present ones
 
-    def add(self, time_step: TimeStep, stream: int | str = 0) -> None:
+    def add(self, time_step: checks.TimeStep, stream: int | str = 0) -> None:
         """Append a step of an episode.
 
         Args:
@@ -305,3 +273,18 @@ class ReplayBuffer:
         base = self.commits.get(known)
         done.append((base, snapshots.save(self, directory, base)))
         self.commits[known] = done[0][1]
+
+
+def _window_frames(codec: codecs.Codec, nstep: int, frame_stack: int, capacity: int) -> int:
+    """What one window needs: its frames, and what the oldest one is coded against.
+
+    Raises:
+        InputError: that is more than the buffer holds.
+    """
+    frames = nstep + frame_stack + frames_before(codec, frame_stack)
+    if capacity < frames - 1:
+        raise InputError(
+            f"capacity: expected at least {frames - 1} transitions, which a window of nstep {nstep} and frame_stack "
+            f"{frame_stack} takes, got {capacity}"
+        )
+    return frames
