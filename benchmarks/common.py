@@ -7,6 +7,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
@@ -130,7 +131,11 @@ def family() -> set[int]:
 
 def family_pss() -> int:
     """Proportional set size of this process and all that it started, in bytes."""
-    return sum(pss(pid) for pid in family())
+    total = 0
+    for pid in family():
+        with suppress(OSError):  # it has ended
+            total += pss(pid)
+    return total
 
 
 def processor_seconds(pids: Iterable[int]) -> float:
