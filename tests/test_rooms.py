@@ -1,4 +1,4 @@
-"""Which room may import which: one way between rooms, one way inside each, and nothing through a room's back door."""
+"""Which room may import which: one way between rooms and inside each, by no back door; private names stay at home."""
 
 from __future__ import annotations
 
@@ -28,6 +28,20 @@ MAY_IMPORT = {
     "cli": {"errors", "codecs", "store", "snapshots", "replay"},
     "__main__": {"errors", "cli"},
     "__init__": {"errors", "stats", "batch", "codecs", "loading", "replay", "estimate"},
+}
+# Private names of others that are used all the same, and why.
+OF_OTHERS = {
+    "_exit": "os: a forked child ends without the parent's clean-up",
+    "_getframe": "sys: `inspect` has a public name for it, and reads source files besides",
+    "_current_frames": "sys: there is no other way to see what another thread is running",
+    "_replace": "NamedTuple: public, with an underscore against clashes with fields",
+    "_fields": "NamedTuple: likewise",
+    "_children": "multiprocessing: a forked child forgets the workers of its parent, which it would end otherwise",
+    "_inheriting": "multiprocessing: whether a process is still importing the program's main file",
+    "import _thread": "the standard library: starts a thread in one call, which no interrupt cuts in two",
+    "_last_obs": "Stable-Baselines3: what a model goes on from has no public name",
+    "_last_episode_starts": "Stable-Baselines3: likewise",
+    "_stats_window_size": "Stable-Baselines3: likewise",
 }
 APPLICATIONS = {"runs": {TOP}, "drqv2": {TOP, "runs"}, "sb3_atari": {TOP, "runs"}}
 
@@ -112,3 +126,72 @@ def test_applications_do_not_import_one_another(application):
     for path in (ROOT / application).rglob("*.py"):
         found = {module.split(".")[0] for module, _ in imports(path)} & ours - {application}
         assert found <= APPLICATIONS[application], f"{path.name} imports {sorted(found)}"
+
+
+def private(name):
+    return name.startswith("_") and not name.endswith("__")
+
+
+def defined(tree):
+    """Names that a module gives to anything: functions, classes, variables, and attributes of `self` or `cls`."""
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    names = {node.name for node in ast.walk(tree) if isinstance(node, kinds)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) and is_own(node.value):
+            names.add(node.attr)
+    return names
+
+
+def is_own(node):
+    """Whether an expression is `self`, `cls` or `super()`, whose private names may be an ancestor's."""
+    if isinstance(node, ast.Call):
+        return isinstance(node.func, ast.Name) and node.func.id == "super"
+    return isinstance(node, ast.Name) and node.id in ("self", "cls")
+
+
+def private_of_others(source):
+    """What a module's source reaches for or imports, under a private name that it does not define itself."""
+    tree = ast.parse(source)
+    own, used, imported = defined(tree), set(), set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and not is_own(node.value):
+            used.add(node.attr)
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id.endswith("attr"):
+            name = node.args[1] if len(node.args) > 1 and not is_own(node.args[0]) else None  # of getattr and its like
+            used |= {name.value} if isinstance(name, ast.Constant) else set()
+        elif isinstance(node, ast.ImportFrom):
+            imported |= {*node.module.split("."), *(alias.name for alias in node.names)}
+        elif isinstance(node, ast.Import):
+            imported |= {part for alias in node.names for part in alias.name.split(".")}
+    return {name for name in used - own if private(name)} | {f"import {name}" for name in imported if private(name)}
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "from diffreplay.store import _repair",
+        "from diffreplay.store._inner import repair",
+        "import diffreplay._inner",
+        "store._repair()",
+        "class Save:\n def _run(self): self.store._repair(), self._run()",
+        "from diffreplay import store\nstore._repair = None",
+        "getattr(store, '_repair')",
+    ],
+)
+def test_a_private_name_of_another_module_is_found(source):
+    (name,) = private_of_others(source)
+    assert name.split()[-1] in ("_repair", "_inner")
+
+
+def test_private_names_of_a_module_and_of_its_ancestors_are_its_own():
+    assert not private_of_others("class A:\n def _a(self, other: 'A'): self._of_b(), super()._of_b(), other._a()")
+    assert not private_of_others("import x\nx.__name__, getattr(x, '__name__'), x.name")
+
+
+def test_no_private_name_is_used_across_modules():
+    """Whoever changes a module need not look further for what it calls private."""
+    files = [path for folder in (TOP, *APPLICATIONS) for path in (ROOT / folder).rglob("*.py")]
+    found = {path: private_of_others(path.read_text(encoding="utf-8")) - set(OF_OTHERS) for path in files}
+    assert not {str(path.relative_to(ROOT)): names for path, names in found.items() if names}
