@@ -22,15 +22,6 @@ def test_modes_and_what_they_turn_on(overrides):
     assert (config.observe_in_gray, config.paint_floor_black, config.replay_codec) == MODES[overrides]
 
 
-def test_published_hyperparameters():
-    config = tiny_config("feature_dim=50", "agent.hidden_dim=1024", "task=cheetah_run", "batch_size=256")
-    agent = config.agent
-    assert (agent.lr, agent.feature_dim, agent.hidden_dim) == (1e-4, 50, 1024)
-    assert (agent.critic_target_tau, agent.update_every_steps, agent.num_expl_steps) == (0.01, 2, 2000)
-    assert (agent.stddev_schedule, agent.stddev_clip) == ("linear(1.0,0.1,500000)", 0.3)
-    assert (config.frame_stack, config.discount, config.nstep) == (3, 0.99, 3)
-
-
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [

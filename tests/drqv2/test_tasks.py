@@ -51,6 +51,10 @@ def test_hyperparameters(task):
     assert (config.lr, config.feature_dim) == ((8e-5, 100) if humanoid else (1e-4, 50))
     assert config.replay_buffer_size == (100_000 if task == "quadruped_run" else 1_000_000)
     assert (config.frame_stack, config.action_repeat, config.discount) == (3, 2, 0.99)
+    agent = config.agent
+    assert (agent.lr, agent.feature_dim, agent.hidden_dim) == (config.lr, config.feature_dim, 1024)
+    assert (agent.critic_target_tau, agent.update_every_steps, agent.num_expl_steps) == (0.01, 2, 2000)
+    assert (agent.stddev_schedule, agent.stddev_clip) == (config.stddev_schedule, 0.3)
 
 
 def test_command_line_wins_over_the_task():
