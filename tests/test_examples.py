@@ -88,6 +88,6 @@ def test_stable_baselines3_script_changes_two_lines() -> None:
 
 def test_missing_packages_are_named() -> None:
     code = "import sys; sys.modules['stable_baselines3'] = None; import diffreplay.sb3"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=200)
     assert result.returncode == 1
     assert result.stderr.splitlines()[-1].endswith("install it with pip install 'diffreplay[atari]'")

@@ -207,7 +207,7 @@ def test_a_worker_waits_for_its_first_episode(tmp_path):
     time.sleep(3)
     assert not arrived
     write(tmp_path, [9])
-    waiter.join(60)
+    waiter.join(200)
     check([value.numpy() for value in arrived[0]], 1)
 
 

@@ -90,7 +90,6 @@ def test_updates_wait_until_every_worker_has_an_episode(tmp_path):
     assert workspace.step == 110 and updates(workspace) == 5
 
 
-@pytest.mark.timeout(200)
 @pytest.mark.parametrize("options", [["num_seed_frames=0"], ["num_seed_frames=20", "nstep=20"]])
 @pytest.mark.parametrize("mode", [["full_compress=true"], ["half_compress=true"], []])
 @pytest.mark.parametrize("num_workers", [0, 1])

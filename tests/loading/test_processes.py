@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -48,7 +49,7 @@ def program(text: str, **options: Any) -> subprocess.CompletedProcess[str]:
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=200,
         **options,
     )
 
@@ -137,8 +138,8 @@ def outcome_in(process: Any, target: Any, *arguments: Any) -> str:
     ours, theirs = multiprocessing.Pipe()
     child = process(target=target, args=(theirs, *arguments))
     child.start()
-    assert ours.poll(60), "it hangs"
-    child.join(30)
+    assert ours.poll(200), "it hangs"
+    child.join(200)
     return str(ours.recv())
 
 
@@ -338,10 +339,18 @@ def test_a_loader_that_waits_says_once_what_is_missing(
     buffer = diffreplay.ReplayBuffer(2000, (3, SIDE, SIDE), (2,), nstep=20)
     fill(buffer, 500, length=10)
     batches = iter(loader(buffer, **options))
-    writer = threading.Timer(3, fill, (buffer, 50, 500))
-    writer.start()
+
+    def fill_later() -> None:
+        deadline = time.monotonic() + 100
+        while not told.list and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(1)  # in which it might say so again
+        fill(buffer, 50, 500)
+
     with pytest.warns(RuntimeWarning, match=r"waits for a batch.*21 steps") as told:
+        writer = threading.Thread(target=fill_later)
+        writer.start()
         next(batches)
-    writer.join()
+        writer.join()
     assert len(told) == 1
     assert told[0].filename == __file__

@@ -74,8 +74,8 @@ def ask(method, replay, count=1, target=tell):
         theirs.close()
         children.append((process, ours))
     for process, ours in children:
-        assert ours.poll(60)
-        process.join(20)
+        assert ours.poll(200)
+        process.join(100)
         assert process.exitcode == 0
     return [ours.recv() for _, ours in children]
 
@@ -165,7 +165,7 @@ def test_the_page_s_example_runs(tmp_path):
     script.write_text(f"import diffreplay\n{code}{STEPS}")
     command = [sys.executable, script]
     result = subprocess.run(
-        command, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=100
+        command, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=200
     )
     assert result.returncode == 0, result.stderr
     assert re.fullmatch(r"(0\.500 of \d+ transitions\n){3}", result.stdout), result.stdout

@@ -7,6 +7,7 @@ import time
 import numpy as np
 import pytest
 from oracle import Oracle
+from says import says
 
 from diffreplay import ReplayBuffer
 from diffreplay.errors import EmptyBufferError
@@ -79,10 +80,10 @@ def test_a_batch_costs_as_much_from_a_large_buffer(length, nstep, overlap):
     costs = np.empty((15, 2))
     for row in costs:
         for k, replay in enumerate(replays):
-            start = time.process_time()
+            start = time.thread_time()
             replay.sample(64)
-            row[k] = time.process_time() - start
-    small, large = np.median(costs, axis=0)
+            row[k] = time.thread_time() - start
+    small, large = costs.min(axis=0)  # whatever else the machine does
     assert large < 2 * small
 
 
@@ -96,10 +97,10 @@ def test_a_batch_costs_as_much_where_hardly_any_row_ends_a_window():
     costs = np.empty((15, 2))
     for row in costs:
         for k, replay in enumerate(replays):
-            start = time.process_time()
+            start = time.thread_time()
             assert len(replay.sample(64).obs) == 64
-            row[k] = time.process_time() - start
-    small, large = np.median(costs, axis=0)
+            row[k] = time.thread_time() - start
+    small, large = costs.min(axis=0)  # whatever else the machine does
     assert large < 2 * small
 
 
@@ -177,34 +178,31 @@ def test_asking_again_and_again_looks_at_new_rows_alone():
     replay = buffer(20_000, nstep=3)
     fill(replay, 20_000, 2)
     assert not replay.can_sample()
-    start = time.process_time()
+    start = time.thread_time()
     for _ in range(100):
         assert not replay.can_sample()
-    again = time.process_time() - start
-    start = time.process_time()
+    again = time.thread_time() - start
+    start = time.thread_time()
     assert not anew(replay).can_sample()
-    assert again / 100 < (time.process_time() - start) / 4
+    assert again / 100 < (time.thread_time() - start) / 4
 
 
 MISSING = {
-    "nothing": (0, 0, {}, "got 0 frames without any; add steps first"),
+    "nothing": (0, 0, "got 0 frames | add steps"),
     "too short": (
         2,
         250,
-        {},
-        "got 750 frames without any: 500 transitions, of one episode at most 3 steps; add longer episodes, lower "
-        "nstep, which is 3, or set shorter_at_end=True",
+        "got 750 frames | 500 transitions | at most 3 steps | longer episodes | nstep | is 3 | shorter_at_end=True",
     ),
-    "a single step": (0, 1, {}, "got 1 frames without any: 0 transitions, of one episode at most 1 steps; add longer"),
+    "a single step": (0, 1, "got 1 frames | 0 transitions | at most 1 steps | longer episodes"),
 }
 
 
 @pytest.mark.parametrize("case", MISSING)
 def test_an_error_says_what_is_missing(case):
-    length, episodes, options, message = MISSING[case]
-    replay = buffer(600, nstep=3, **options)
+    length, episodes, needles = MISSING[case]
+    replay = buffer(600, nstep=3)
     fill(replay, episodes * (length + 1), length)
     with pytest.raises(EmptyBufferError) as info:
         replay.sample(8)
-    start = "expected at least one complete window of 4 steps of one episode to sample from, "
-    assert str(info.value).startswith(start + message)
+    says(info, "window of 4 steps", "one episode", needles)

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+from says import says
 
 from diffreplay.errors import InUseError, ReplayError
 from diffreplay.snapshots.files import Lock, make_directory, open_regular, used_elsewhere
@@ -24,10 +25,10 @@ from diffreplay.snapshots.files import Lock
 lock = Lock(Path(sys.argv[1]))
 if sys.argv[2:] == ["leave a child"] and not os.fork():
     print(os.getpid(), flush=True)
-    time.sleep(60)
+    time.sleep(300)
 elif not sys.argv[2:]:
     print("held", flush=True)
-    time.sleep(60)
+    time.sleep(300)
 os._exit(0)
 """
 
@@ -42,8 +43,9 @@ def test_one_process_holds_a_lock_until_it_is_killed(tmp_path):
     for path in (tmp_path, tmp_path / "file"):
         with start(path) as first:
             assert first.stdout.readline() == "held\n"
-            with pytest.raises(InUseError, match=f"^{path}: expected to be alone in using it") as caught:
+            with pytest.raises(InUseError) as caught:
                 Lock(path)
+            says(caught, f"{path}: | alone")
             assert isinstance(caught.value, OSError) and isinstance(caught.value, ReplayError)
             assert used_elsewhere(path) == path.is_file()
             first.kill()
@@ -116,7 +118,7 @@ def test_only_files_are_opened(tmp_path):
         begin = time.monotonic()
         with pytest.raises(OSError, match=f"it is {path.name.removeprefix('link to ')}, not a file"):
             open_regular(path)
-        assert time.monotonic() - begin < 1
+        assert time.monotonic() - begin < 30
     (tmp_path / "file").write_bytes(b"abc")
     os.symlink("file", tmp_path / "link")
     os.symlink("nowhere", tmp_path / "broken link")

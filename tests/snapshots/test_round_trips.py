@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import resource
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from says import says
 from snapshot_tools import (
     CODECS,
     RestlessZstd,
@@ -149,8 +151,9 @@ def test_the_commit_before_can_be_gone_back_to(directory):
         commits.append((replay.save(directory), contents(replay)))
     for name, digest in commits[1:]:
         assert contents(ReplayBuffer.load(directory, commit=name)) == digest
-    with pytest.raises(CorruptDataError, match=f"expected commit {commits[0][0]}, got {commits[2][0]} and before it"):
+    with pytest.raises(CorruptDataError) as info:
         ReplayBuffer.load(directory, commit=commits[0][0])
+    says(info, f"expected commit {commits[0][0]}", f"got {commits[2][0]}", commits[1][0])
     gone_back = ReplayBuffer.load(directory, commit=commits[1][0])
     Writer(gone_back, 40).add(5)
     name = gone_back.save(directory)
@@ -202,9 +205,11 @@ def test_sampling_goes_on_while_saving(directory):
 
     thread = threading.Thread(target=sample)
     thread.start()
-    for _ in range(15):
+    for saves in itertools.count():
         replay.save(directory)
         writer.add(5)
+        if saves >= 15 and (len(drawn) > 5 or not thread.is_alive()):
+            break
     stop.set()
     thread.join()
     assert len(drawn) > 5
@@ -227,11 +232,12 @@ def test_another_process_saves_while_this_one_loads(directory):
                 own.save(directory)
         finally:
             os._exit(1)
-    heads, deadline = set(), time.monotonic() + 2
-    while time.monotonic() < deadline:
+    heads, loads, deadline = set(), 0, time.monotonic() + 100
+    while (loads < 100 or len(heads) < 6) and time.monotonic() < deadline:
         loaded = ReplayBuffer.load(directory, codec=RestlessZstd())
         loaded.check_invariants()
         heads.add(loaded.store.head)
+        loads += 1
     os.kill(child, 9)
     os.waitpid(child, 0)
     assert len(heads) > 5 and all(head % 20 == 0 for head in heads)
@@ -242,10 +248,10 @@ def test_a_killed_save_leaves_a_committed_state(where, rounds, directory, tmp_pa
     """200 times in all."""
     target = directory if where == "memory" else tmp_path
     command = [sys.executable, ROOT / "tests/kill_saver.py", target, str(rounds), "1"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=280)
     assert done.returncode == 0, done.stderr
     seen = json.loads(done.stdout)
-    assert seen["kept"] + seen["committed under way"] >= rounds - 3
+    assert seen["kept"] + seen["committed under way"] >= rounds
     assert seen["saves cut short"] > rounds // 4 and seen["committed under way"] > 0 and seen["rows"] > rounds
 
 
@@ -267,7 +273,7 @@ def test_loading_takes_no_second_copy(tmp_path):
     noise_steps(replay, 28_000, 0)
     replay.save(tmp_path)
     command = [sys.executable, "-c", PEAK, tmp_path]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=120, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=280, check=True)
     peak, size = map(int, done.stdout.split())
     assert size > 195e6 and size * 0.95 < peak < size * 1.15
 
@@ -294,17 +300,20 @@ def test_a_codec_of_ones_own(directory):
     replay = buffer(50, codec=Own())
     Writer(replay).add(40)
     replay.save(directory)
-    with pytest.raises(UnknownCodecError, match=r"codec: expected an instance of codec 'own' to load .*, got none"):
+    with pytest.raises(UnknownCodecError) as info:
         ReplayBuffer.load(directory)
-    with pytest.raises(InputError, match=r"codec: expected 'own', with which .* was saved, got 'raw'"):
+    says(info, "codec: | instance | 'own' | got none", directory)
+    with pytest.raises(InputError) as info:
         ReplayBuffer.load(directory, codec="raw")
+    says(info, "codec: | expected 'own' | got 'raw'", directory)
     assert contents(ReplayBuffer.load(directory, codec=Own())) == contents(replay)
 
 
 def test_where_there_is_no_snapshot(directory, tmp_path):
     for path in (directory / "nowhere", tmp_path, Path(__file__)):
-        with pytest.raises(CorruptDataError, match=f"{path}: expected a snapshot with a manifest.json"):
+        with pytest.raises(CorruptDataError) as info:
             ReplayBuffer.load(path)
+        says(info, f"{path}:", "manifest.json")
     with pytest.raises(OSError):
         buffer(50).save(__file__)
     assert buffer(50).verify() == []

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from says import says
 from snapshot_tools import (
     RestlessZstd,
     Writer,
@@ -170,6 +171,7 @@ def test_a_save_that_is_interrupted_leaves_one_state_or_the_other(directory):
                 took = time.monotonic() - start
             except KeyboardInterrupt:
                 interrupted += 1
+                took *= 1.1  # later at each, so that on a machine however slow a save comes through
             if not (directory / MANIFEST).exists():
                 assert not sizes(directory)
                 continue
@@ -320,8 +322,9 @@ def test_of_two_processes_one_is_refused_as_long_as_the_other_lives(directory):
         assert first.stdout.readline() == "saved\n"
         state = sizes(directory)
         for _ in range(2):
-            with pytest.raises(InUseError, match=f"{directory}: expected to be alone in saving here") as caught:
+            with pytest.raises(InUseError) as caught:
                 replay.save(directory)
+            says(caught, f"{directory}:", "alone")
             assert isinstance(caught.value, OSError) and isinstance(caught.value, ReplayError)
             assert sizes(directory) == state
         assert len(ReplayBuffer.load(directory)) > 0
@@ -346,7 +349,7 @@ def test_two_processes_that_save_at_once_destroy_nothing(directory, how):
         for process in (one, other):
             line = process.stdout.readline()
             said.append(process.stdout.readline() if line == "saved\n" else line)
-        refused = [line for line in said if "expected to be alone in" in line]
+        refused = [line for line in said if "alone" in line and str(directory) in line]
         assert len(refused) == 1 and refused[0].startswith("0 ") and any(line.endswith(" saves\n") for line in said)
         assert ReplayBuffer.load(directory).verify() == []
     assert set(sizes(directory)) == named(directory)
@@ -361,8 +364,9 @@ def test_a_process_may_go_on_with_the_newest_commit_of_another(directory):
         other.stdin.write("save\n")
         assert other.stdout.readline() == "saved\n"
         state = sizes(directory)
-        with pytest.raises(InUseError, match="expected to be alone in saving here"):
+        with pytest.raises(InUseError) as caught:
             replay.save(directory)
+        says(caught, f"{directory}:", "alone")
         assert sizes(directory) == state
     replay.save(directory)
     assert contents(ReplayBuffer.load(directory)) == contents(replay)
@@ -390,7 +394,7 @@ def test_a_killed_process_whose_children_live_on_keeps_nobody_out(directory):
             grandchild = os.fork()
             if grandchild:
                 os.write(told, b"%d\n" % grandchild)
-            time.sleep(60)
+            time.sleep(300)
         finally:
             os._exit(1)
     grandchild = int(os.read(reader, 20))
@@ -414,11 +418,11 @@ def test_what_could_not_be_loaded_is_not_saved(directory):
     step = TimeStep(np.zeros((3, 16, 16), np.uint8), None, 0.0, 1.0, True, False)
     for number in range(3):
         replay.add(step, f"{number}" * 800_000)
-    with pytest.raises(InputError, match="stream: expected fewer or shorter names to save them, got 3, and 24"):
+    with pytest.raises(InputError) as info:
         replay.save(directory)
+    says(info, "stream: | fewer | shorter | got 3 | 24")
     replay = ReplayBuffer(3000, (2000, 1, 1), (1,), frame_stack=2000, codec="raw")
-    with pytest.raises(
-        InputError, match="a snapshot cannot hold this buffer: frame_stack: expected an integer from 1 to"
-    ):
+    with pytest.raises(InputError) as info:
         replay.save(directory)
+    says(info, "snapshot | frame_stack: | from 1 to | 2000")
     assert not directory.exists()
