@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from says import says
 
 ROOT = Path(__file__).resolve().parents[1]
 CHECK = "scripts/check_rendering.py"
@@ -30,13 +31,13 @@ def executable(path: Path, script: str) -> Path:
 def test_rendering_works_here() -> None:
     result = run(sys.executable, CHECK, MUJOCO_GL="")
     assert result.returncode == 0, result.stderr
-    assert result.stdout == "MuJoCo renders without a screen (MUJOCO_GL=egl).\n"
+    assert "MUJOCO_GL=egl" in result.stdout and result.stdout.count("\n") == 1
 
 
 def test_backend_that_needs_a_screen_is_refused() -> None:
     result = run(sys.executable, CHECK, MUJOCO_GL="glfw", DISPLAY="")
     assert result.returncode == 1
-    assert "MUJOCO_GL=egl or MUJOCO_GL=osmesa" in result.stderr
+    says(result.stderr, "MUJOCO_GL=egl", "MUJOCO_GL=osmesa")
     assert "Traceback" not in result.stderr
 
 
@@ -63,7 +64,7 @@ def test_root_installs_the_missing_library(tmp_path: Path) -> None:
     result = run(sys.executable, CHECK, **environment, PATH=f"{tmp_path}:{os.environ['PATH']}")
     assert result.returncode == 0, result.stderr
     assert result.stdout.index("ran update") < result.stdout.index("ran install")
-    assert result.stdout.endswith("MuJoCo renders without a screen (MUJOCO_GL=egl).\n")
+    assert "MUJOCO_GL=egl" in result.stdout.splitlines()[-1]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may install packages")
@@ -80,7 +81,7 @@ def test_python_that_cannot_work_is_refused(tmp_path: Path) -> None:
     old = executable(tmp_path / "python", 'if [ "$1" = --version ]; then echo Python 3.10.13; else exit 1; fi')
     result = run("scripts/create_venv.sh", tmp_path / "venv", "dev", PYTHON=str(old))
     assert result.returncode == 1
-    assert result.stderr.startswith("Expected Python 3.11 or 3.12, found Python 3.10.13.")
+    says(result.stderr, "3.11", "3.12", "Python 3.10.13")
     assert not (tmp_path / "venv").exists()
 
 

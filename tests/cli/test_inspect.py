@@ -10,6 +10,7 @@ from pathlib import Path
 import imageio.v3 as imageio
 import numpy as np
 import pytest
+from says import says
 from snapshot_tools import CODECS, RestlessZstd, Writer, buffer, held, make_directory  # noqa: F401
 
 from diffreplay import ReplayBuffer, codecs
@@ -104,7 +105,8 @@ def test_an_empty_buffer(directory, capsys):
     assert main(["inspect", str(directory), "--frames", str(directory / "x.png")]) == 2
     assert main(["inspect", str(directory), "--mp4", str(directory / "x.mp4")]) == 2
     error = capsys.readouterr().err.splitlines()
-    assert "expected a snapshot that holds frames" in error[0] and "expected a snapshot that holds an" in error[1]
+    says(error[0], "snapshot", "frames", "without any")
+    says(error[1], "snapshot", "episode", "without any")
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -152,19 +154,20 @@ def test_the_video_shows_an_episode(directory, channels, capsys):
         frames = replay.store.read(find_episodes(replay)[number])
         assert np.abs(video[:, 128, 128].mean(axis=1) - frames[:, 8, 8].mean(axis=1)).max() < 30
     assert main(["inspect", str(directory), "--mp4", str(path), "--episode", "3"]) == 2
-    assert "--episode: expected -3 to 2, got 3" in capsys.readouterr().err
+    says(capsys.readouterr().err, "--episode: | -3 to 2 | got 3")
 
 
 def run(*arguments, **options):
     command = [sys.executable, "-m", "diffreplay", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=60, **options)
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=200, **options)
 
 
 def test_a_wrong_path_gives_one_line(tmp_path):
     done = run("inspect", tmp_path / "nowhere")
     assert done.returncode == 2 and not done.stdout
     (line,) = done.stderr.splitlines()
-    assert re.fullmatch(r"diffreplay: .*nowhere: expected a snapshot with a manifest.json, which cannot be .*", line)
+    assert line.startswith("diffreplay: ")
+    says(line, f"{tmp_path / 'nowhere'}:", "manifest.json")
 
 
 @pytest.mark.parametrize("option", ["--frames", "--mp4"])
@@ -183,14 +186,14 @@ def test_a_damaged_manifest_and_an_unknown_codec_give_one_line(directory, capsys
     (directory / MANIFEST).write_bytes(b"{}\n")
     capsys.readouterr()
     assert main(["inspect", str(directory)]) == 2
-    assert "expected a manifest that ends in its checksum" in capsys.readouterr().err
+    says(capsys.readouterr().err, directory / MANIFEST, "checksum")
 
     class Own(RestlessZstd):
         name = "own"
 
     buffer(50, codec=Own()).save(directory)
     assert main(["inspect", str(directory)]) == 2
-    assert "expected an instance of codec 'own'" in capsys.readouterr().err
+    says(capsys.readouterr().err, "instance", "codec 'own'")
 
 
 @pytest.mark.parametrize("option", ["--frames", "--mp4"])
@@ -201,7 +204,7 @@ def test_missing_packages_are_named(directory, option):
     script += (
         f"from diffreplay.__main__ import main; sys.exit(main(['inspect', {str(directory)!r}, {option!r}, 'x.mp4']))"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, timeout=60)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, timeout=200)
     assert done.returncode == 2 and "to be installed" in done.stderr
     assert done.stderr.endswith("run pip install 'imageio[ffmpeg]'\n") and len(done.stderr.splitlines()) == 1
     assert values(done.stdout)["steps"].startswith("70")

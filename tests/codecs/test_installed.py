@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from says import says
 
 from diffreplay import codecs
 from diffreplay.errors import UnknownCodecError
@@ -97,12 +98,12 @@ def test_a_codec_is_found_by_name(site: Site) -> None:
     site.install("toy-codecs", "toy = toy_codecs:Toy", "other = toy_codecs:Other")
     assert site.out(GET, "toy", "other", "zstd") == "Toy Other ZstdCodec"
     error = site.error(GET, "lz4")
-    assert "expected one of 'raw', 'sparse', 'zstd', 'other', 'toy' or a codec instance, got 'lz4'" in error
+    says(error, "'raw'", "'sparse'", "'zstd'", "'other'", "'toy'", "got 'lz4'")
 
 
 def test_a_snapshot_finds_its_codec(site: Site) -> None:
     site.out(WRITE, site.folder / "snapshot")
-    assert "expected an instance of codec 'toy' to load" in site.error(READ, site.folder / "snapshot")
+    says(site.error(READ, site.folder / "snapshot"), "instance", "codec 'toy'", site.folder / "snapshot")
     site.install("toy-codecs", "toy = toy_codecs:Toy")
     assert site.out(READ, site.folder / "snapshot") == "Toy 3 8"
 
@@ -128,33 +129,34 @@ print(len(scans) > 0, "toy_codecs" in sys.modules)
         (
             ["zstd = toy_codecs:Toy"],
             "lz4",
-            "package 'toy-codecs' registers 'zstd' as toy_codecs:Toy; the package has to",
+            "'toy-codecs' | 'zstd' | toy_codecs:Toy",
         ),
-        (["toy = missing:Toy"], "toy", "missing:Toy, which cannot be imported: ModuleNotFoundError: No module"),
-        (["toy = toy_codecs:Missing"], "toy", "toy_codecs:Missing, which cannot be imported: AttributeError"),
-        (["toy = nonsense of a value"], "toy", "package 'toy-codecs' registers 'toy' as nonsense of a value"),
-        (["toy = toy_codecs:made"], "toy", "toy_codecs:made: expected a subclass of Codec, got <toy_codecs.Toy"),
-        (["toy = toy_codecs:check_codec"], "toy", "expected a subclass of Codec, got <function check_codec"),
-        (["toy = toy_codecs:Other"], "toy", "expected a codec of that name, got one whose name is 'other'"),
-        (["toy = diffreplay.codecs:ZstdCodec"], "toy", "expected a codec of that name, got one whose name is 'zstd'"),
-        (["demanding = toy_codecs:Demanding"], "demanding", "'demanding' to be made without arguments, got"),
+        (["toy = missing:Toy"], "toy", "missing:Toy | ModuleNotFoundError"),
+        (["toy = toy_codecs:Missing"], "toy", "toy_codecs:Missing | AttributeError"),
+        (["toy = nonsense of a value"], "toy", "'toy-codecs' | 'toy' | nonsense of a value"),
+        (["toy = toy_codecs:made"], "toy", "toy_codecs:made | subclass of Codec | got <toy_codecs.Toy"),
+        (["toy = toy_codecs:check_codec"], "toy", "subclass of Codec | got <function check_codec"),
+        (["toy = toy_codecs:Other"], "toy", "toy_codecs:Other | name is 'other'"),
+        (["toy = diffreplay.codecs:ZstdCodec"], "toy", "diffreplay.codecs:ZstdCodec | name is 'zstd'"),
+        (["demanding = toy_codecs:Demanding"], "demanding", "'demanding' | without arguments | 'level'"),
     ],
 )
 def test_a_mistake_of_a_package_is_one_sentence(here: Site, entries: list[str], name: str, expected: str) -> None:
     here.install("toy-codecs", *entries)
     with pytest.raises(UnknownCodecError, match=r"^codec: ") as info:
         codecs.get(name)
-    assert expected in str(info.value) and "\n" not in str(info.value)
-    assert name == "demanding" or "package 'toy-codecs' registers" in str(info.value)
+    says(info, expected)
+    assert "\n" not in str(info.value)
+    assert name == "demanding" or "'toy-codecs'" in str(info.value)
     assert isinstance(codecs.get("zstd"), codecs.ZstdCodec)
 
 
 def test_two_packages_of_one_name_are_refused(here: Site) -> None:
     here.install("toy-codecs", "toy = toy_codecs:Toy")
     here.install("more-toys", "toy = toy_codecs:Other", "other = toy_codecs:Other")
-    with pytest.raises(UnknownCodecError, match=r"one package that registers 'toy', but .*; uninstall one") as info:
+    with pytest.raises(UnknownCodecError) as info:
         codecs.get("toy")
-    assert "'toy-codecs'" in str(info.value) and "'more-toys'" in str(info.value)
+    says(info, "'toy'", "'toy-codecs'", "'more-toys'", "uninstall one")
     assert codecs.get("other").name == "other"
 
 
@@ -162,4 +164,4 @@ def test_a_snapshot_names_the_package_that_is_broken(site: Site) -> None:
     site.out(WRITE, site.folder / "snapshot")
     site.install("toy-codecs", "toy = missing:Toy")
     error = site.error(READ, site.folder / "snapshot")
-    assert "expected an instance of codec 'toy' to load" in error and "package 'toy-codecs' registers 'toy'" in error
+    says(error, "instance", "codec 'toy'", "'toy-codecs'", "missing:Toy")

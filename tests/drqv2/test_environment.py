@@ -8,6 +8,7 @@ import dm_env
 import numpy as np
 import pytest
 from dm_env import StepType, specs
+from says import says
 
 from drqv2 import environment
 from drqv2.wrappers import ActionRepeat, ActionScale, StackedPixels
@@ -138,8 +139,9 @@ def test_actions_reach_the_actuators_bounds():
     for action, expected in ((1, bounds.maximum), (-1, bounds.minimum), (0, (bounds.minimum + bounds.maximum) / 2)):
         env.step(np.full(bounds.shape, action, np.float32))
         np.testing.assert_allclose(env.physics.control(), expected, atol=1e-12)
-    with pytest.raises(ValueError, match=r"expected an action of shape \(12,\), got \(1,\)"):
+    with pytest.raises(ValueError) as error:
         env.step(np.zeros(1, np.float32))
+    says(error, "action", "(12,)", "got (1,)")
 
 
 def test_specs_and_time_steps():
@@ -188,17 +190,18 @@ def test_render_is_the_observations_view_in_colour():
 
 
 @pytest.mark.parametrize(
-    ("name", "message"),
+    ("name", "needles"),
     [
-        ("walker_wlak", r"^there is no task 'walker_wlak': did you mean walker_walk"),
-        ("reach_dupli", r"^there is no task 'reach_dupli': did you mean reach_duplo"),
-        ("ball_in_cup_catch", r"did you mean cup_catch\?$"),
-        ("xyzzy", r"^there is no task 'xyzzy': expected a name such as walker_walk or reach_duplo$"),
+        ("walker_wlak", "'walker_wlak' | did you mean walker_walk"),
+        ("reach_dupli", "'reach_dupli' | did you mean reach_duplo"),
+        ("ball_in_cup_catch", "did you mean cup_catch?"),
+        ("xyzzy", "'xyzzy' | such as walker_walk | reach_duplo"),
     ],
 )
-def test_unknown_task(name, message):
-    with pytest.raises(environment.UnknownTaskError, match=message) as error:
+def test_unknown_task(name, needles):
+    with pytest.raises(environment.UnknownTaskError) as error:
         environment.make(name, 3, 2, 1)
+    says(error, needles)
     assert isinstance(error.value, ValueError)
     assert "\n" not in str(error.value)
 
@@ -215,8 +218,9 @@ def test_task_names():
 @pytest.mark.parametrize("option", ["frame_stack", "action_repeat"])
 def test_counts_below_one(option):
     arguments = {"frame_stack": 3, "action_repeat": 2, option: 0}
-    with pytest.raises(ValueError, match=f"{option} must be at least 1, got 0"):
+    with pytest.raises(ValueError) as error:
         environment.make("walker_walk", seed=1, **arguments)
+    says(error, option, "at least 1", "got 0")
 
 
 def run_python(code, **variables):
@@ -240,6 +244,5 @@ except environment.RenderingError as error:
     print(error)
 """
     output = run_python(code, MUJOCO_GL="bogus").stdout
-    assert output.startswith("MuJoCo cannot render with MUJOCO_GL='bogus'")
-    assert "apt-get install" in output
+    says(output, "MUJOCO_GL='bogus'", "apt-get install")
     assert output.count("\n") == 1

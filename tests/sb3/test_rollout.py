@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch as th
 from gymnasium import spaces
+from says import says
 from sb3_games import Play, assert_same, make_color_game, make_game, one_thread, play, played
 from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
 
@@ -141,8 +142,9 @@ def test_byte_cap() -> None:
         assert ours.stats().total_bytes <= 4_000_000
         compare(ours, theirs, 0, 16)
     ours, _ = make_both(game, 160, max_bytes=4_000_000, codec="raw")
-    with pytest.raises(InputError, match="room for a whole rollout of 160 x 8 steps"):
+    with pytest.raises(InputError) as info:
         collect([ours], next(rollouts(game, 160)), 8)
+    says(info, "max_bytes", "rollout", "160 x 8 steps")
 
 
 def test_mistakes() -> None:
