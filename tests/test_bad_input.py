@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 import warnings
 
 import numpy as np
 import pytest
+from says import says
 
 from diffreplay import ReplayBuffer, make_replay_loader
 from diffreplay.errors import EmptyBufferError, InputError, ReplayError, SharedMemoryError
@@ -42,56 +42,53 @@ def contents(replay):
 
 
 BAD_FIELDS = {
-    "observation dtype": ({"observation": STACK.astype("i8")}, "observation", "uint8 of shape (3, 12, 12), got int64"),
-    "float observation": ({"observation": STACK / 255}, "observation", "expected uint8 .* got float64"),
-    "float32 observation": ({"observation": STACK.astype("f4")}, "observation", "expected uint8 .* got float32"),
-    "observation shape": ({"observation": STACK[:, :11]}, "observation", "(3, 12, 12), got uint8 of shape (3, 11, 12)"),
+    "observation dtype": ({"observation": STACK.astype("i8")}, "observation", "uint8 of shape (3, 12, 12) | got int64"),
+    "float observation": ({"observation": STACK / 255}, "observation", "uint8 | got float64"),
+    "float32 observation": ({"observation": STACK.astype("f4")}, "observation", "uint8 | got float32"),
+    "observation shape": ({"observation": STACK[:, :11]}, "observation", "(3, 12, 12) | of shape (3, 11, 12)"),
     "channels": ({"observation": np.tile(STACK, (3, 1, 1))}, "observation", "got uint8 of shape (9, 12, 12)"),
     "a single frame": ({"observation": STACK[0]}, "observation", "got uint8 of shape (12, 12)"),
     "no observation": ({"observation": None}, "observation", "got object of shape ()"),
-    "NaN reward": ({"reward": float("nan")}, "reward", "expected a finite number .* got nan"),
-    "infinite reward": ({"reward": float("inf")}, "reward", "expected a finite number .* got inf"),
-    "reward beyond float32": ({"reward": 1e39}, "reward", "expected a finite number (float32), got 1e+39"),
-    "no reward": ({"reward": None}, "reward", "expected a finite number, got None"),
-    "reward of text": ({"reward": "high"}, "reward", "expected a finite number, got 'high'"),
-    "NaN discount": ({"discount": np.float32("nan")}, "discount", "expected a finite number"),
-    "infinite discount": ({"discount": float("-inf")}, "discount", "expected a finite number .* got -inf"),
-    "no discount": ({"discount": None}, "discount", "expected a finite number, got None"),
-    "action shape": ({"action": np.zeros(3, "f4")}, "action", "float32 of shape (2,), got float32 of shape (3,)"),
+    "NaN reward": ({"reward": float("nan")}, "reward", "finite number | got nan"),
+    "infinite reward": ({"reward": float("inf")}, "reward", "finite number | got inf"),
+    "reward beyond float32": ({"reward": 1e39}, "reward", "finite number (float32) | got 1e+39"),
+    "no reward": ({"reward": None}, "reward", "finite number | got None"),
+    "reward of text": ({"reward": "high"}, "reward", "finite number | got 'high'"),
+    "NaN discount": ({"discount": np.float32("nan")}, "discount", "finite number | got "),
+    "infinite discount": ({"discount": float("-inf")}, "discount", "finite number | got -inf"),
+    "no discount": ({"discount": None}, "discount", "finite number | got None"),
+    "action shape": ({"action": np.zeros(3, "f4")}, "action", "float32 of shape (2,) | got float32 of shape (3,)"),
     "action of two dimensions": ({"action": np.zeros((1, 2), "f4")}, "action", "got float32 of shape (1, 2)"),
     "scalar action": ({"action": 1.0}, "action", "got float64 of shape ()"),
-    "ragged action": ({"action": [[1.0], [1.0, 2.0]]}, "action", "expected float32 of shape (2,), but"),
-    "complex action": ({"action": np.zeros(2, complex)}, "action", "expected float32 .* got complex128"),
+    "ragged action": ({"action": [[1.0], [1.0, 2.0]]}, "action", "float32 of shape (2,)"),
+    "complex action": ({"action": np.zeros(2, complex)}, "action", "float32 | got complex128"),
     "no action": ({"action": None}, "action", "got object of shape ()"),
 }  # fmt: skip
 
 
-def pattern(message):
-    """A regular expression in which only `.*` is special."""
-    return "^" + ".*".join(map(re.escape, message.split(".*")))
-
-
 @pytest.mark.parametrize("case", BAD_FIELDS)
 def test_bad_step(case):
-    fields, name, message = BAD_FIELDS[case]
+    fields, name, needles = BAD_FIELDS[case]
     replay = half_full()
     before = contents(replay)
-    with pytest.raises(InputError, match=pattern(f"{name}: .*{message}")) as info:
+    with pytest.raises(InputError) as info:
         replay.add(step(**fields))
+    says(info, f"{name}: ", needles)
     check_unchanged(replay, before, info)
 
 
 @pytest.mark.parametrize("case", [case for case in BAD_FIELDS if "discount" not in case])
 @pytest.mark.parametrize("field", ["obs", "next_obs"])
 def test_bad_transition(case, field):
-    fields, name, message = BAD_FIELDS[case]
+    fields, name, needles = BAD_FIELDS[case]
     replay = half_full()
     before = contents(replay)
     arguments = {"obs": STACK, "action": np.zeros(2, "f4"), "reward": 0.0, "next_obs": STACK}
     fields = {field if key == "observation" else key: value for key, value in fields.items()}
     name = field if name == "observation" else name
-    with pytest.raises(InputError, match=pattern(f"{name}: .*{message}")) as info:
+    with pytest.raises(InputError) as info:
         replay.add_transition(**(arguments | fields), terminated=False, truncated=False)
+    says(info, f"{name}: ", needles)
     check_unchanged(replay, before, info)
 
 
@@ -110,7 +107,7 @@ def test_a_step_that_follows_no_first_one(stream):
     """After the last one (stream 1), and at the very start (stream 2)."""
     replay = half_full()
     before = contents(replay)
-    with pytest.raises(InputError, match="time_step: expected a first step at an episode's start") as info:
+    with pytest.raises(InputError, match=r"^time_step: .*first step") as info:
         replay.add(step(), stream)
     check_unchanged(replay, before, info)
 
@@ -118,7 +115,7 @@ def test_a_step_that_follows_no_first_one(stream):
 def test_a_first_step_in_mid_episode_truncates_the_episode_before():
     replay = half_full()
     length = len(replay)
-    with pytest.warns(UserWarning, match="a first step came in mid-episode: .* counts as truncated") as record:
+    with pytest.warns(UserWarning, match="first step .*mid-episode.* truncated") as record:
         replay.add(step(first=True))
     assert record[0].filename == __file__
     assert len(replay) == length  # nothing leads from the old episode to the new one
@@ -132,44 +129,45 @@ def test_a_first_step_in_mid_episode_truncates_the_episode_before():
 
 
 BAD_ARGUMENTS = {
-    "capacity 0": ({"capacity": 0}, "capacity: expected a positive integer, got 0"),
-    "negative capacity": ({"capacity": -5}, "capacity: expected a positive integer, got -5"),
-    "capacity 1.5": ({"capacity": 1.5}, "capacity: expected a positive integer, got 1.5"),
-    "capacity of text": ({"capacity": "many"}, "capacity: expected a positive integer, got 'many'"),
-    "capacity below a window": ({"capacity": 2}, "capacity: expected at least 3 transitions, .* got 2"),
-    "capacity below nstep": ({"capacity": 9, "nstep": 10}, "capacity: expected at least 12 .*nstep 10.* got 9"),
-    "sparse's groups": ({"capacity": 4, "codec": "sparse"}, "capacity: expected at least 5 transitions, .* got 4"),
-    "nstep 0": ({"nstep": 0}, "nstep: expected a positive integer, got 0"),
-    "nstep True": ({"nstep": True}, "nstep: expected a positive integer, got True"),
-    "frame_stack 0": ({"frame_stack": 0}, "frame_stack: expected a positive integer, got 0"),
-    "frame_stack 2": ({"frame_stack": 2}, "observation_shape: expected .* with frame_stack 2, got (3, 12, 12)"),
-    "discount 1.1": ({"discount": 1.1}, "discount: expected a number in [0, 1], got 1.1"),
-    "discount NaN": ({"discount": float("nan")}, "discount: expected a finite number"),
-    "discount of text": ({"discount": "x"}, "discount: expected a finite number, got 'x'"),
-    "max_bytes 0": ({"max_bytes": 0}, "max_bytes: expected a positive integer, got 0"),
-    "max_bytes 1e9": ({"max_bytes": 1e9}, "max_bytes: expected a positive integer, got 1000000000.0"),
-    "max_bytes too small": ({"max_bytes": 100_000}, "max_bytes: expected at least .* a few windows, got 100000"),
+    "capacity 0": ({"capacity": 0}, "capacity: | positive integer | got 0"),
+    "negative capacity": ({"capacity": -5}, "capacity: | positive integer | got -5"),
+    "capacity 1.5": ({"capacity": 1.5}, "capacity: | positive integer | got 1.5"),
+    "capacity of text": ({"capacity": "many"}, "capacity: | positive integer | got 'many'"),
+    "capacity below a window": ({"capacity": 2}, "capacity: | at least 3 transitions | got 2"),
+    "capacity below nstep": ({"capacity": 9, "nstep": 10}, "capacity: | at least 12 | nstep 10 | got 9"),
+    "sparse's groups": ({"capacity": 4, "codec": "sparse"}, "capacity: | at least 5 transitions | got 4"),
+    "nstep 0": ({"nstep": 0}, "nstep: | positive integer | got 0"),
+    "nstep True": ({"nstep": True}, "nstep: | positive integer | got True"),
+    "frame_stack 0": ({"frame_stack": 0}, "frame_stack: | positive integer | got 0"),
+    "frame_stack 2": ({"frame_stack": 2}, "observation_shape: | with frame_stack 2 | got (3, 12, 12)"),
+    "discount 1.1": ({"discount": 1.1}, "discount: | number in [0, 1] | got 1.1"),
+    "discount NaN": ({"discount": float("nan")}, "discount: | finite number"),
+    "discount of text": ({"discount": "x"}, "discount: | finite number | got 'x'"),
+    "max_bytes 0": ({"max_bytes": 0}, "max_bytes: | positive integer | got 0"),
+    "max_bytes 1e9": ({"max_bytes": 1e9}, "max_bytes: | positive integer | got 1000000000.0"),
+    "max_bytes too small": ({"max_bytes": 100_000}, "max_bytes: | at least | a few windows | got 100000"),
     "max_bytes below a long window": (
         {"max_bytes": 1_000_000, "observation_shape": (3, 84, 84), "nstep": 200, "capacity": 1000},
-        "max_bytes: expected at least .* got 1000000",
+        "max_bytes: | at least | got 1000000",
     ),
-    "shape of two sides": ({"observation_shape": (3, 12)}, "observation_shape: expected (frame_stack * C, H, W)"),
-    "shape with a 0": ({"observation_shape": (3, 0, 12)}, "observation_shape: expected a positive integer, got 0"),
-    "shape of a number": ({"observation_shape": 12}, "observation_shape: expected a tuple of positive integers"),
-    "huge frames": ({"observation_shape": (3, 3000, 3000)}, "observation_shape: expected frames of at most 2097152"),
-    "action_shape of a number": ({"action_shape": 2}, "action_shape: expected a tuple of positive integers, got 2"),
-    "negative action_shape": ({"action_shape": (-1,)}, "action_shape: expected a positive integer, got -1"),
-    "action_dtype of objects": ({"action_dtype": object}, "action_dtype: expected a dtype of numbers, got object"),
-    "no action_dtype": ({"action_dtype": "float31"}, "action_dtype: expected a dtype of numbers, got 'float31'"),
-    "codec": ({"codec": "lz4"}, "codec: expected one of 'raw', 'sparse', 'zstd' or a codec instance, got 'lz4'"),
+    "shape of two sides": ({"observation_shape": (3, 12)}, "observation_shape: | (frame_stack * C, H, W)"),
+    "shape with a 0": ({"observation_shape": (3, 0, 12)}, "observation_shape: | positive integer | got 0"),
+    "shape of a number": ({"observation_shape": 12}, "observation_shape: | tuple of positive integers"),
+    "huge frames": ({"observation_shape": (3, 3000, 3000)}, "observation_shape: | frames of at most 2097152"),
+    "action_shape of a number": ({"action_shape": 2}, "action_shape: | tuple of positive integers | got 2"),
+    "negative action_shape": ({"action_shape": (-1,)}, "action_shape: | positive integer | got -1"),
+    "action_dtype of objects": ({"action_dtype": object}, "action_dtype: | dtype of numbers | got object"),
+    "no action_dtype": ({"action_dtype": "float31"}, "action_dtype: | dtype of numbers | got 'float31'"),
+    "codec": ({"codec": "lz4"}, "codec: | 'raw' | 'sparse' | 'zstd' | instance | got 'lz4'"),
 }
 
 
 @pytest.mark.parametrize("case", BAD_ARGUMENTS)
 def test_bad_arguments(case):
-    arguments, message = BAD_ARGUMENTS[case]
-    with pytest.raises(InputError, match=pattern(message)) as info:
+    arguments, needles = BAD_ARGUMENTS[case]
+    with pytest.raises(InputError) as info:
         ReplayBuffer(**({"capacity": 100, "observation_shape": SHAPE, "action_shape": (2,)} | arguments))
+    says(info, needles)
     assert isinstance(info.value, ReplayError) and isinstance(info.value, ValueError)
 
 
@@ -196,19 +194,22 @@ def test_the_smallest_cap_that_is_accepted_holds_windows():
 
 def test_sampling_an_empty_buffer():
     replay = ReplayBuffer(100, SHAPE, (2,))
-    with pytest.raises(EmptyBufferError, match=r"expected at least one complete window .* add steps first") as info:
+    with pytest.raises(EmptyBufferError, match=r"window.* add steps") as info:
         replay.sample(4)
     assert isinstance(info.value, ReplayError)
     replay.add(step(first=True))
-    with pytest.raises(EmptyBufferError, match="got 3 frames without any"):
+    with pytest.raises(EmptyBufferError, match="got 3 frames"):
         replay.sample(4)
 
 
 @pytest.mark.parametrize("batch_size", [0, -1, 2.0, None])
 def test_bad_batch_size(batch_size):
-    with pytest.raises(InputError, match=f"batch_size: expected a positive integer, got {batch_size}"):
+    with pytest.raises(InputError) as info:
         half_full().sample(batch_size)
-    with pytest.raises(InputError, match=f"batch_size: expected a positive integer, got {batch_size}"):
+    says(info, "batch_size: | positive integer", f"got {batch_size}")
+    with pytest.raises(InputError) as info:
         half_full().sample(batch_size, np.random.default_rng(0))
-    with pytest.raises(InputError, match=f"batch_size: expected a positive integer, got {batch_size}"):
+    says(info, "batch_size: | positive integer", f"got {batch_size}")
+    with pytest.raises(InputError) as info:
         make_replay_loader(half_full(), batch_size)
+    says(info, "batch_size: | positive integer", f"got {batch_size}")

@@ -15,7 +15,7 @@ from diffreplay import ReplayBuffer
 
 PAGE = (Path(__file__).resolve().parents[1] / "docs/own-code.md").read_text()
 SHAPE, STEPS, ENVS, NSTEP, GAMMA = (3, 8, 8), 150, 4, 3, 0.5
-WARNING = "began with the very observation at which its stream's episode had just ended"
+WARNING = "episode had just ended"
 
 
 class Frames(gymnasium.Env):

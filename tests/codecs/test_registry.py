@@ -95,7 +95,7 @@ def subclasses(of):
 def test_unknown_codec(name):
     with pytest.raises(UnknownCodecError) as info:
         codecs.get(name)
-    says(info, "'raw'", "'sparse'", "'zstd'", "instance", f"got {name!r:.20}")
+    says(info, "'raw'", "'sparse'", "'zstd'", "instance", f"got {name!r:.12}")
     assert isinstance(info.value, ReplayError) and isinstance(info.value, ValueError)
 
 

@@ -7,21 +7,28 @@ import sys
 import textwrap
 from pathlib import Path
 
-SB3 = "diffreplay.sb3: expected Stable-Baselines3 2.9 or newer, got"
-CONTRIB = "diffreplay.sb3: expected sb3-contrib 2.9 or newer, got"
-ADVICE = "; install it with pip install 'diffreplay[atari]'"
+from says import says
+
+SB3 = "Stable-Baselines3 | 2.9"
+CONTRIB = "sb3-contrib | 2.9"
+ADVICE = "pip install 'diffreplay[atari]'"
 OTHERS = {  # package, its source, what is imported, and what that says
-    "old": ("stable_baselines3", "__version__ = '2.3.2'", "sb3", f"ImportError: {SB3} 2.3.2{ADVICE}"),
-    "very_old": ("stable_baselines3", "__version__ = '1.8.0'", "sb3", f"ImportError: {SB3} 1.8.0{ADVICE}"),
+    "old": ("stable_baselines3", "__version__ = '2.3.2'", "sb3", f"ImportError: | {SB3} | got 2.3.2 | {ADVICE}"),
+    "very_old": ("stable_baselines3", "__version__ = '1.8.0'", "sb3", f"ImportError: | {SB3} | got 1.8.0 | {ADVICE}"),
     "newer": ("stable_baselines3", "__version__ = '2.10.0a1'", "sb3", "ModuleNotFoundError: No module named"),
-    "unnamed": ("stable_baselines3", "", "sb3", f"ImportError: {SB3} one without a version{ADVICE}"),
-    "without": ("stable_baselines3", "import gym_of_old", "sb3", f"ModuleNotFoundError: {SB3} 2.9"),
-    "old_contrib": ("sb3_contrib", "__version__ = '2.8.0'", "sb3.contrib", f"ImportError: {CONTRIB} 2.8.0{ADVICE}"),
+    "unnamed": ("stable_baselines3", "", "sb3", f"ImportError: | {SB3} | without a version | {ADVICE}"),
+    "without": ("stable_baselines3", "import gym_of_old", "sb3", f"ModuleNotFoundError: | {SB3} | {ADVICE}"),
+    "old_contrib": (
+        "sb3_contrib",
+        "__version__ = '2.8.0'",
+        "sb3.contrib",
+        f"ImportError: | {CONTRIB} | got 2.8.0 | {ADVICE}",
+    ),
     "no_contrib": (
         "sb3_contrib",
         "raise ModuleNotFoundError('none')",
         "sb3.contrib",
-        f"ModuleNotFoundError: {CONTRIB}",
+        f"ModuleNotFoundError: | {CONTRIB} | {ADVICE}",
     ),
     "not_needed": ("sb3_contrib", "raise ModuleNotFoundError('none')", "sb3", ""),
     "as_it_is": ("other", "", "sb3.contrib", ""),
@@ -54,5 +61,5 @@ def test_other_versions_are_named(tmp_path: Path) -> None:
     printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     assert len(printed) == len(OTHERS)
     for (name, (_, _, _, expected)), said in zip(OTHERS.items(), printed, strict=True):
-        assert said.startswith(expected) and bool(said) == bool(expected), (name, said)
-        assert "expected" not in said or said.endswith(ADVICE), (name, said)
+        says(said, expected)
+        assert bool(said) == bool(expected) and said.startswith(expected.split(":")[0]), (name, said)

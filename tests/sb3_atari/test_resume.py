@@ -130,7 +130,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 def test_a_finished_run_has_nothing_to_train_and_overwrites_nothing(finished: Path) -> None:
     before = contents(finished)
     output = finish(finished, *QRDQN, "num_train_steps=64", "eval_every_steps=0")
-    assert "nothing to train: at step 64 of num_train_steps=64" in output
+    assert "nothing to train" in output and "num_train_steps=64" in output
     assert contents(finished) == before
 
 

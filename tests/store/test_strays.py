@@ -17,7 +17,7 @@ from diffreplay import ReplayBuffer, codecs
 SHAPE = (3, 8, 8)
 CODECS = list(codecs.REGISTRY)
 NOISE = 3  # a kind of frames
-WARNING = "10 transitions in a row began with an observation that is not the next_obs before it"
+WARNING = "10 transitions in a row"
 
 
 def episode(rng, length):
