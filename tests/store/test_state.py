@@ -9,7 +9,7 @@ from snapshot_tools import CODECS, Writer, buffer, contents
 
 from diffreplay.errors import CorruptDataError
 from diffreplay.store.index import NO_ROW
-from diffreplay.store.layout import Counter
+from diffreplay.store.layout import LOG_EXTENT_BYTES, Counter
 from diffreplay.store.state import (
     StoreState,
     adopt_rows,
@@ -77,7 +77,7 @@ def test_more_coded_bytes_than_the_log_holds_are_refused():
     begin_adopting(small, StoreState(0, 0, 0, 0, 0, []))
     with pytest.raises(CorruptDataError) as info:
         adopt_rows(small, rows)
-    says(info, "at most", "bytes", "log")
+    says(info, f"at most {small.layout.log_bytes - LOG_EXTENT_BYTES} bytes", "log")
     assert small.head == small.counter(Counter.PAYLOAD_BYTES) == 0
 
 
