@@ -5,6 +5,7 @@ from __future__ import annotations
 import reprlib
 
 from diffreplay.codecs.base import Buffer, Codec, Frame, SetPlanner
+from diffreplay.codecs.delta import DeltaCodec
 from diffreplay.codecs.installed import find_installed, installed_names
 from diffreplay.codecs.raw import RawCodec
 from diffreplay.codecs.references import STARTUP_SETS as STARTUP_SETS  # for `estimate`
@@ -14,7 +15,12 @@ from diffreplay.codecs.sparse import pixel_dtype as pixel_dtype  # for benchmark
 from diffreplay.codecs.zstd import ZstdCodec
 from diffreplay.errors import UnknownCodecError
 
-REGISTRY: dict[str, type[Codec]] = {"raw": RawCodec, "sparse": SparseCodec, "zstd": ZstdCodec}
+REGISTRY: dict[str, type[Codec]] = {
+    "raw": RawCodec,
+    "sparse": SparseCodec,
+    "zstd": ZstdCodec,
+    "delta": DeltaCodec,
+}
 
 
 def get(codec: str | Codec) -> Codec:
@@ -52,6 +58,7 @@ __all__ = [
     "REGISTRY",
     "Buffer",
     "Codec",
+    "DeltaCodec",
     "Frame",
     "RawCodec",
     "SetPlanner",

@@ -30,6 +30,8 @@ CAPPED_INTERVAL = 1 << 13  # frames between two checks under a cap, at most: the
 LARGEST_WORK = 0.75  # part of the room for frames that a check may take: more is not evicted for what may not pay
 PIECE_BYTES = 1 << 18  # of frames that are looked at at once
 BUCKETS_LOG2 = 20
+SMALL_SHARE = 12  # a set that takes less than this part of a cap, 1/12, is as large as without one
+LARGE_SHARE = 6  # a set of several frames takes 1/6 of a cap at most
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # multiplier of Fibonacci hashing (Knuth, TAOCP 3, section 6.4)
 
 
@@ -82,6 +84,25 @@ def _buckets(frames: NDArray[np.uint8], buckets_log2: int) -> NDArray[np.int32]:
     runs *= GOLDEN
     runs >>= np.uint64(64 - buckets_log2)
     return runs.astype(np.int32)
+
+
+def set_sizes(most: int, cost: Callable[[int], int], max_bytes: int | None) -> list[int]:
+    """How many frames a set may have, the largest first: one size without a cap, or where it takes little of it.
+
+    Args:
+        most: without a cap.
+        cost: bytes that a set of so many frames takes.
+        max_bytes: the cap, or None.
+    """
+    sizes = [most]
+    if max_bytes is None:
+        return sizes
+    while sizes[-1] > 1:
+        sizes.append(sizes[-1] // 2)
+    shares = [cost(size) / max_bytes for size in sizes]
+    few = [size for size, share in zip(sizes, shares, strict=True) if LARGE_SHARE * share <= 1] or sizes[-1:]
+    enough = [size for size, share in zip(sizes, shares, strict=True) if SMALL_SHARE * share <= 1]
+    return [size for size in few if not enough or size >= enough[0]]
 
 
 class PayingPlanner(SetPlanner):

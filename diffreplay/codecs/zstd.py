@@ -22,7 +22,7 @@ import zstandard
 from numpy.typing import NDArray
 
 from diffreplay.codecs.base import Buffer, Codec, Frame
-from diffreplay.codecs.references import PayingPlanner
+from diffreplay.codecs.references import SMALL_SHARE, PayingPlanner, set_sizes
 from diffreplay.errors import CorruptDataError, InputError
 
 MAX_SET_BYTES = 3 << 19
@@ -31,9 +31,7 @@ BLOCK_HEADER_BYTES = 3
 ROW_STRATEGIES = range(zstandard.STRATEGY_GREEDY, zstandard.STRATEGY_LAZY2 + 1)  # which have tags in place of chains
 TABLES_BYTES = 1 << 16  # of an opened set, besides its tables
 ATTACHED_BYTES = 1 << 15  # larger frames are coded with a copy of the set's tables
-SMALL_SHARE = 12  # a set that takes less than this part of a cap, 1/12, is as large as without one
-LARGE_SHARE = 6  # a set of several frames takes 1/6 of a cap at most,
-LARGEST_SHARE = 2  # one of a single frame 1/2
+LARGEST_SHARE = 2  # a set of a single frame takes 1/2 of a cap at most
 HEADER_OPTIONS = {"write_content_size": True, "write_dict_id": False, "write_checksum": False}
 
 
@@ -148,19 +146,6 @@ class ZstdCodec(Codec):
             hash_log -= 1
         return hash_log
 
-    def _sizes(self, frame_shape: tuple[int, int, int]) -> list[int]:
-        """How many frames a set may have, the largest first: one size without a cap, or where it takes little of it."""
-        frame_bytes = math.prod(frame_shape)
-        sizes = [self.set_frames(frame_bytes)]
-        if self._max_bytes is None:
-            return sizes
-        while sizes[-1] > 1:
-            sizes.append(sizes[-1] // 2)
-        shares = [self._cost(size, frame_shape) / self._max_bytes for size in sizes]
-        few = [size for size, share in zip(sizes, shares, strict=True) if LARGE_SHARE * share <= 1] or sizes[-1:]
-        enough = [size for size, share in zip(sizes, shares, strict=True) if SMALL_SHARE * share <= 1]
-        return [size for size in few if not enough or size >= enough[0]]
-
     def _cost(self, size: int, frame_shape: tuple[int, int, int]) -> int:
         """Bytes that a set of so many frames takes, and coding against it."""
         frame_bytes = math.prod(frame_shape)
@@ -186,7 +171,8 @@ class ZstdCodec(Codec):
             return self._cost(size, frame_shape)
 
         interval, frame_bytes = self._refresh_interval, math.prod(frame_shape)
-        return PayingPlanner(self._sizes(frame_shape), cost, interval, trial, frame_bytes, self._max_bytes)
+        sizes = set_sizes(self.set_frames(frame_bytes), cost, self._max_bytes)
+        return PayingPlanner(sizes, cost, interval, trial, frame_bytes, self._max_bytes)
 
     def encode(self, frame: Frame, reference: Any = None) -> Buffer | None:
         """The frame against the set `reference`, or None when raw is no larger."""

@@ -1,0 +1,70 @@
+/* Many frames in one call. Log and sets may be shared memory that another process goes on to write. */
+#include "batch.h"
+
+#include <stdlib.h>
+
+#include "decode.h"
+
+#define LINE 64
+#define LINES_AHEAD 16
+
+static inline int64_t number(const uint8_t *numbers, size_t i) {
+    int64_t value;
+    memcpy(&value, numbers + 8 * i, 8);
+    return value;
+}
+
+/* Whether [start, start + size) lies within `bytes`. */
+static inline int within(int64_t start, int64_t size, size_t bytes) {
+    return start >= 0 && size >= 0 && (uint64_t)start <= bytes && (uint64_t)size <= bytes - (uint64_t)start;
+}
+
+static inline void prefetch(const Batch *batch, size_t i) {
+    if (i >= batch->count) return;
+    const int64_t start = number(batch->starts, i), length = number(batch->lengths, i);
+    if (!within(start, length, batch->log_bytes)) return;
+    const int64_t most = length < LINE * LINES_AHEAD ? length : LINE * LINES_AHEAD;
+    for (int64_t at = 0; at < most; at += LINE) __builtin_prefetch(batch->log + start + at);
+}
+
+static int decode_one(const Batch *batch, size_t i, uint8_t *coded, uint8_t *pixels) {
+    const size_t frame_bytes = batch->shape.frame_bytes, channels = batch->shape.pixel_bytes;
+    const int64_t start = number(batch->starts, i), length = number(batch->lengths, i);
+    const int64_t place = number(batch->places, i);
+    if (!within(place, (int64_t)frame_bytes, batch->out_bytes)) return -1;
+    uint8_t *out = batch->out + place;
+    if (length == -1) {
+        memset(out, 0, frame_bytes);
+        return 0;
+    }
+    if (!within(start, length, batch->log_bytes) || (uint64_t)length > frame_bytes) return -1;
+    const int planar = batch->planar && channels > 1;
+    if ((size_t)length == frame_bytes) {
+        if (planar)
+            to_planes(batch->log + start, out, frame_bytes / channels, channels);
+        else
+            memcpy(out, batch->log + start, frame_bytes);
+        return 0;
+    }
+    const int64_t set_start = number(batch->set_starts, i), set_length = number(batch->set_lengths, i);
+    if (!within(set_start, set_length, batch->sets_bytes)) return -1;
+    /* Decided upon only in a copy that nobody changes. */
+    memcpy(coded, batch->log + start, (size_t)length);
+    const int result = decode_frame(coded, (size_t)length, batch->sets + set_start, (size_t)set_length, &batch->shape,
+                                    planar ? pixels : out);
+    if (!result && planar) to_planes(pixels, out, frame_bytes / channels, channels);
+    return result;
+}
+
+ptrdiff_t decode_batch(const Batch *batch) {
+    const size_t frame_bytes = batch->shape.frame_bytes;
+    uint8_t *coded = calloc(1, 2 * frame_bytes + DECODE_SLACK);
+    if (!coded) return -2;
+    ptrdiff_t damaged = -1;
+    for (size_t i = 0; i < batch->count && damaged < 0; i++) {
+        prefetch(batch, i + 2);
+        if (decode_one(batch, i, coded, coded + frame_bytes + DECODE_SLACK)) damaged = (ptrdiff_t)i;
+    }
+    free(coded);
+    return damaged;
+}

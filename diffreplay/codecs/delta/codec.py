@@ -1,0 +1,147 @@
+"""The codec `delta`: what the store asks of it, by the compiled core or, where that is missing, in Python."""
+
+from __future__ import annotations
+
+import copy
+import math
+import warnings
+from collections.abc import Iterable
+from functools import cache, cached_property
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diffreplay.codecs.base import Buffer, Codec, Frame
+from diffreplay.codecs.references import PayingPlanner, set_sizes
+from diffreplay.errors import CorruptDataError, InputError
+
+MOST_REFERENCES = 256  # a reference's number is a byte
+MAX_SET_BYTES = 256 * 84 * 84 * 3
+MAX_FRAME_BYTES = 1 << 24  # larger frames are left raw
+LEVELS = range(1, 6)
+PLAIN = (
+    "diffreplay was installed where no C compiler was at hand, so the codec 'delta' runs in Python, which is hundreds of "
+    "times slower: install a compiler and Python's headers (apt-get install gcc python3-dev), then diffreplay again"
+)
+
+
+@cache
+def core() -> ModuleType:
+    """The compiled core; without it, the same functions in Python, and a warning."""
+    try:
+        from diffreplay.codecs.delta import _core  # type: ignore[attr-defined,unused-ignore]
+    except ImportError:
+        from diffreplay.codecs.delta import plain
+
+        warnings.warn(PLAIN, RuntimeWarning, stacklevel=2)
+        return plain
+    return _core  # type: ignore[no-any-return,unused-ignore]
+
+
+class ReferenceSet:
+    """Reference frames, and, once something is coded against them, what the search for copies needs."""
+
+    def __init__(self, data: Buffer, frame_shape: tuple[int, int, int], level: int) -> None:
+        self.data, self._level = data, level
+        height, width, channels = frame_shape
+        self.sizes = (height * width * channels, width * channels, channels)
+
+    @cached_property
+    def index(self) -> Any:
+        """Built when a frame is coded first."""
+        return core().index(self.data, *self.sizes, self._level)
+
+
+class DeltaCodec(Codec):
+    """Copies from shared reference frames and literal bytes, without entropy coding.
+
+    Args:
+        level: 1 to 5: how long the encoder looks for copies; what it writes is read at the same speed.
+        set_frames: frames in a reference set, at most; 1 to 256.
+        refresh_interval: frames after which a new set is considered, at most.
+
+    Raises:
+        InputError: an argument is out of its range.
+    """
+
+    name = "delta"
+    reference = "set"
+    _max_bytes: int | None = None
+
+    def __init__(self, level: int = 1, set_frames: int = 256, refresh_interval: int = 25_000) -> None:
+        if level not in LEVELS:
+            raise InputError(f"level: expected {LEVELS[0]} to {LEVELS[-1]}, got {level}")
+        if not 1 <= set_frames <= MOST_REFERENCES:
+            raise InputError(f"set_frames: expected 1 to {MOST_REFERENCES}, got {set_frames}")
+        if refresh_interval < 1:
+            raise InputError(f"refresh_interval: expected a positive number of frames, got {refresh_interval}")
+        self._level, self._set_frames, self._refresh_interval = level, set_frames, refresh_interval
+
+    def within(self, max_bytes: int | None) -> DeltaCodec:
+        """The codec with sets that leave most of a cap to frames."""
+        codec = copy.copy(self)
+        codec._max_bytes = max_bytes
+        return codec
+
+    def options(self) -> dict[str, Any]:
+        """Arguments that make this codec again."""
+        return {"level": self._level, "set_frames": self._set_frames, "refresh_interval": self._refresh_interval}
+
+    def set_frames(self, frame_bytes: int) -> int:
+        """How many frames of that size a set has at most."""
+        return min(self._set_frames, max(1, MAX_SET_BYTES // frame_bytes))
+
+    def open_set(self, data: Buffer, frame_shape: tuple[int, int, int]) -> ReferenceSet:
+        """The set for `encode` and `decode`; `data` is not copied."""
+        return ReferenceSet(data, frame_shape, self._level)
+
+    def private_bytes(self, reference: ReferenceSet) -> int:
+        """Bytes that the writer takes for coding against an open set."""
+        return int(core().index_bytes(reference.index))
+
+    def planner(self, frame_shape: tuple[int, int, int]) -> PayingPlanner:
+        """Decides when to build a set, and of which frames."""
+        frame_bytes = math.prod(frame_shape)
+
+        def trial(pieces: Iterable[NDArray[np.uint8]], references: NDArray[np.uint8]) -> int:
+            opened = self.open_set(references.reshape(-1).data, frame_shape)
+            return sum(
+                frame.size if (blob := self.encode(frame, opened)) is None else len(blob)
+                for frames in pieces
+                for frame in frames
+            )
+
+        def cost(size: int) -> int:
+            return set_cost(size, frame_bytes)
+
+        sizes = set_sizes(self.set_frames(frame_bytes), cost, self._max_bytes)
+        return PayingPlanner(sizes, cost, self._refresh_interval, trial, frame_bytes, self._max_bytes)
+
+    def encode(self, frame: Frame, reference: Any = None) -> Buffer | None:
+        """The frame against the set `reference`, or None when raw is no larger."""
+        if frame.size > MAX_FRAME_BYTES:
+            return None
+        coded: bytes | None = core().encode(reference.index, reference.data, frame)
+        return coded
+
+    def decode(self, data: Buffer, lengths: NDArray[np.intp], reference: Any, out: NDArray[np.uint8]) -> None:
+        """Decode all frames, end to end, straight into `out`; the GIL is not held meanwhile."""
+        lengths = np.ascontiguousarray(lengths, np.int64)
+        count, frame_bytes = len(lengths), reference.sizes[0]
+        starts, places = np.cumsum(lengths) - lengths, np.arange(count) * frame_bytes
+        set_starts, set_lengths = np.zeros(count, np.int64), np.full(count, len(reference.data))
+        damaged = core().decode_batch(
+            data, starts, lengths, reference.data, set_starts, set_lengths, out, places, *reference.sizes, False
+        )
+        if damaged >= 0:
+            raise CorruptDataError(
+                f"coded frame {damaged} of {count}, of {lengths[damaged]} bytes, does not decode to {frame_bytes} bytes"
+            )
+
+
+def set_cost(size: int, frame_bytes: int) -> int:
+    """Bytes of a set of so many frames, in shared memory and in the writer's."""
+    lanes = max(8, 1 << (size - 1).bit_length())
+    return (2 * size + lanes) * frame_bytes
