@@ -30,6 +30,18 @@ if ! "$venv/bin/python" -c "$supported" 2>/dev/null; then
     "$python" -m venv --clear "$venv"
 fi
 
+# The codec `delta` is compiled while the library is installed. Without a compiler it is installed all the same, but slow.
+headers='import os, sysconfig; print(os.path.join(sysconfig.get_path("include"), "Python.h"))'
+compiler() { "${CC:-cc}" --version >/dev/null 2>&1 && [ -f "$("$venv/bin/python" -c "$headers")" ]; }
+if ! compiler; then
+    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+        echo "Installing a C compiler, for the codec delta"
+        { apt-get update && apt-get install --yes --no-install-recommends gcc libc6-dev python3-dev; } || true
+    fi
+    compiler || echo "Expected a C compiler and Python's headers, without which the codec delta is slow, found none." \
+        "Install them (as root: apt-get install gcc libc6-dev python3-dev), then run: make --always-make setup" >&2
+fi
+
 # As environment variables the constraints reach the builds of source packages too (relative: pip splits at spaces).
 PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 \
     "$venv/bin/python" -m pip install -e ".[$extras]" </dev/null

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import configparser
 import os
+import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -104,3 +106,42 @@ def test_options_in_args_win() -> None:
     options = command.partition("train.py ")[2].split()
     chosen = yaml.safe_load(run(sys.executable, "train.py", *options, "--cfg", "job").stdout)
     assert (chosen["task_name"], chosen["seed"], chosen["full_compress"]) == ("quadruped_walk", 2, True)
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a build needs, apart from the checkout, which it would write to."""
+    folder = tmp_path_factory.mktemp("sources")
+    for name in ("setup.py", "setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, folder)
+    for name in ("diffreplay", "drqv2"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("*.so", "__pycache__"))
+    return folder
+
+
+def wheel(sources: Path, folder: Path, **environment: str) -> Path:
+    command = (sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-w", folder, ".")
+    result = subprocess.run(
+        command, cwd=sources, env={**os.environ, **environment}, capture_output=True, text=True, timeout=280
+    )
+    assert result.returncode == 0, result.stderr
+    (built,) = folder.glob("*.whl")
+    return built
+
+
+def test_wheel_holds_the_library_alone(sources: Path, tmp_path: Path) -> None:
+    """With one core for all versions of Python; none of the applications, and no C."""
+    built = wheel(sources, tmp_path)
+    assert "-cp311-abi3-" in built.name
+    names = zipfile.ZipFile(built).namelist()
+    assert {name.split("/")[0].partition("-")[0] for name in names} == {"diffreplay"}
+    assert [name for name in names if name.endswith(".so")] == ["diffreplay/codecs/delta/_core.abi3.so"]
+    assert not [name for name in names if name.endswith((".c", ".h"))]
+
+
+def test_wheel_without_a_compiler(sources: Path, tmp_path: Path) -> None:
+    """It is built all the same, without the core."""
+    shutil.rmtree(sources / "build", ignore_errors=True)
+    missing = str(tmp_path / "no-compiler")
+    names = zipfile.ZipFile(wheel(sources, tmp_path, CC=missing, LDSHARED=missing)).namelist()
+    assert "diffreplay/codecs/delta/plain.py" in names and not [name for name in names if name.endswith(".so")]

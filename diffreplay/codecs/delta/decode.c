@@ -77,7 +77,7 @@ int decode_frame(const uint8_t *coded, size_t size, const uint8_t *set, size_t s
 
     while (in < in_end) {
         const Code code = codes[*in++];
-        if (code.kind == KINDS) return -1;
+        if (code.kind == KINDS || to == end) return -1;
         size_t literals = code.literals, length = code.length;
         if (literals == MORE_LITERALS) {
             if (in >= in_end) return -1;
@@ -168,7 +168,7 @@ int decode_frame(const uint8_t *coded, size_t size, const uint8_t *set, size_t s
     return 0;
 }
 
-#if defined(__x86_64__) && defined(__GNUC__) && defined(__gnu_linux__) && !defined(DIFFREPLAY_NO_CLONES)
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && defined(__gnu_linux__)
 __attribute__((target_clones("avx2", "ssse3", "default")))
 #endif
 void to_planes(const uint8_t *restrict from, uint8_t *restrict to, size_t pixels, size_t channels) {

@@ -47,6 +47,7 @@ struct Index {
     unsigned references, lanes; /* lanes: references, and what fills them up */
     unsigned bucket_bits, ways, run_bytes, search_below;
     uint8_t *values;   /* (frame_bytes, lanes) the references' values at a place */
+    uint16_t *agreed;  /* (frame_bytes) for how many bytes from a place on all references agree */
     uint32_t *buckets; /* (1 << bucket_bits, ways) places in the set where a run of bytes begins */
 };
 
@@ -67,7 +68,7 @@ static inline uint32_t hash_run(uint64_t bytes, unsigned count, unsigned bits) {
 }
 
 size_t index_bytes(const Index *index) {
-    return sizeof(Index) + index->shape.frame_bytes * index->lanes +
+    return sizeof(Index) + index->shape.frame_bytes * (index->lanes + sizeof(uint16_t)) +
            (index->buckets ? ((size_t)4 * index->ways << index->bucket_bits) : 0);
 }
 
@@ -98,6 +99,22 @@ static void fill_buckets(Index *index, const uint8_t *set) {
     }
 }
 
+static void fill_values(Index *index, const uint8_t *set) {
+    const size_t frame_bytes = index->shape.frame_bytes;
+    size_t agreed = 0;
+    for (size_t place = frame_bytes; place-- > 0;) {
+        uint8_t *values = index->values + place * index->lanes;
+        unsigned differ = 0;
+        for (unsigned lane = 0; lane < index->lanes; lane++) {
+            const unsigned reference = lane < index->references ? lane : 0;
+            values[lane] = set[reference * frame_bytes + place];
+            differ |= values[lane] ^ set[place];
+        }
+        agreed = differ ? 0 : agreed < UINT16_MAX ? agreed + 1 : agreed;
+        index->agreed[place] = (uint16_t)agreed;
+    }
+}
+
 Index *index_new(const uint8_t *set, size_t set_bytes, const Shape *shape, int level) {
     Index *index = calloc(1, sizeof(Index));
     if (!index) return NULL;
@@ -107,12 +124,9 @@ Index *index_new(const uint8_t *set, size_t set_bytes, const Shape *shape, int l
     if (!index->references) return index;
     index->lanes = lanes_for(index->references);
     index->values = malloc(shape->frame_bytes * index->lanes);
-    if (!index->values) goto failed;
-    for (size_t place = 0; place < shape->frame_bytes; place++)
-        for (unsigned lane = 0; lane < index->lanes; lane++) {
-            unsigned reference = lane < index->references ? lane : 0;
-            index->values[place * index->lanes + lane] = set[reference * shape->frame_bytes + place];
-        }
+    index->agreed = malloc(shape->frame_bytes * sizeof(uint16_t));
+    if (!index->values || !index->agreed) goto failed;
+    fill_values(index, set);
     if (level >= 2 && shape->frame_bytes >= 8) {
         index->run_bytes = 5;
         index->ways = level == 2 ? 4 : level == 3 ? 8 : level == 4 ? 16 : 64;
@@ -132,6 +146,7 @@ failed:
 void index_free(Index *index) {
     if (index) {
         free(index->values);
+        free(index->agreed);
         free(index->buckets);
         free(index);
     }
@@ -327,7 +342,7 @@ static inline uint64_t near_plain(const uint8_t *values, unsigned lanes, uint8_t
 #undef MASKS_NAME
 #undef TARGET
 
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(DIFFREPLAY_NO_CLONES)
+#if defined(__x86_64__) && defined(__GNUC__)
 #define MASKS_NAME(name) name##_avx2
 #define TARGET __attribute__((target("avx2,bmi,lzcnt,popcnt")))
 TARGET static inline uint64_t equal_avx2(const uint8_t *values, unsigned lanes, uint8_t value) {

@@ -3,6 +3,7 @@
 #define WINDOW_T MASKS_NAME(Window)
 #define SLIDE MASKS_NAME(slide)
 #define EXTEND MASKS_NAME(extend)
+#define REACH MASKS_NAME(reach)
 #define RELAX MASKS_NAME(relax)
 #define ENCODE MASKS_NAME(encode)
 #define ENCODE_WORDS MASKS_NAME(encode_words)
@@ -39,7 +40,10 @@ TARGET static inline __attribute__((always_inline)) void EXTEND(WINDOW_T *window
         uint64_t *mask = window->mask[window->end % WINDOW], any = 0;
         if (!window->ahead) {
             const uint8_t *values = index->values + window->end * lanes;
-            for (unsigned w = 0; w < words; w++)
+            if (!near && index->agreed[window->end]) {
+                const uint64_t every = values[0] == frame[window->end] ? ~(uint64_t)0 : 0;
+                for (unsigned w = 0; w < words; w++) mask[w] = all[w] & every;
+            } else for (unsigned w = 0; w < words; w++)
                 mask[w] = all[w] & (near ? MASKS_NAME(near)(values + 64 * w, step, frame[window->end])
                                          : MASKS_NAME(equal)(values + 64 * w, step, frame[window->end]));
         }
@@ -66,6 +70,40 @@ TARGET static inline __attribute__((always_inline)) void SLIDE(WINDOW_T *window,
         window->middle = window->end;
         for (unsigned w = 0; w < words; w++) window->rest[w] = all[w];
     }
+}
+
+/* Where the longest run ends of those that `common` has in common up to `place`; only these are left in `common`. */
+TARGET static inline __attribute__((always_inline)) size_t REACH(const Index *index, const uint8_t *set,
+                                                                 const uint8_t *frame, size_t place, uint64_t *common,
+                                                                 const unsigned words) {
+    const size_t lanes = index->lanes, size = index->shape.frame_bytes;
+    const unsigned step = lanes < 64 ? (unsigned)lanes : 64;
+    while (place < size) {
+        const size_t agreed = index->agreed[place];
+        if (agreed) {
+            const size_t same = same_bytes(frame + place, set + place, agreed);
+            place += same;
+            if (same < agreed) break;
+            continue;
+        }
+        const uint8_t *values = index->values + place * lanes;
+        uint64_t left[WORDS], any = 0, several = 0;
+        for (unsigned w = 0; w < words; w++) {
+            left[w] = common[w] & MASKS_NAME(equal)(values + 64 * w, step, frame[place]);
+            several |= (left[w] & (left[w] - 1)) | (any ? left[w] : 0);
+            any |= left[w];
+        }
+        if (!any) break;
+        for (unsigned w = 0; w < words; w++) common[w] = left[w];
+        place++;
+        if (!several) { /* one is left */
+            unsigned by = 0;
+            for (unsigned w = 0; w < words; w++)
+                if (common[w]) by = 64 * w + (unsigned)__builtin_ctzll(common[w]);
+            return place + same_bytes(frame + place, set + by * size + place, size - place);
+        }
+    }
+    return place;
 }
 
 /* Note at the node where a copy ends that it is reached, if that is cheaper. */
@@ -140,15 +178,11 @@ TARGET static inline __attribute__((always_inline)) ptrdiff_t ENCODE_WORDS(const
             same_length = same.end - place;
         }
         if (words && same_length >= LONG) {
-            size_t longest_same = 0;
-            unsigned by = 0;
-            for (unsigned w = 0; w < words; w++)
-                for (uint64_t rest = same.common[w]; rest; rest &= rest - 1) {
-                    const unsigned r = 64 * w + (unsigned)__builtin_ctzll(rest);
-                    const size_t length =
-                        LONG + same_bytes(frame + place + LONG, set + r * size + place + LONG, left - LONG);
-                    if (length > longest_same || (length == longest_same && r == reference)) longest_same = length, by = r;
-                }
+            const size_t longest_same = REACH(index, set, frame, place + LONG, same.common, words) - place;
+            unsigned by = reference;
+            if (!(same.common[reference / 64] >> reference % 64 & 1))
+                for (unsigned w = words; w-- > 0;)
+                    if (same.common[w]) by = 64 * w + (unsigned)__builtin_ctzll(same.common[w]);
             TAKE(by == reference ? AGAIN : SAME, longest_same, by, shift, by);
         } else if (same_length) {
             unsigned by = reference;
@@ -304,6 +338,7 @@ TARGET static ptrdiff_t ENCODE(const Index *index, Workspace *workspace, const u
 #undef WINDOW_T
 #undef SLIDE
 #undef EXTEND
+#undef REACH
 #undef RELAX
 #undef ENCODE
 #undef ENCODE_WORDS
