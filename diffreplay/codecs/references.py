@@ -24,6 +24,7 @@ STARTUP_GAIN = 0.02
 STARTUP_SETS = 2  # what the sets of that time take in all, in full sets: they are a small, a middling and a full one
 CANDIDATES = 512  # frames that a set is chosen from, at most,
 CANDIDATE_BYTES = 1 << 23  # and in raw bytes
+SHARE = 0.25  # part of them that is chosen, at most
 TRIAL_FRAMES = 64  # that are coded against it to see what it saves, at most,
 TRIAL_BYTES = 1 << 24  # and in raw bytes; but eight frames at least
 CAPPED_INTERVAL = 1 << 13  # frames between two checks under a cap, at most: there a check takes memory from frames
@@ -123,6 +124,7 @@ class PayingPlanner(SetPlanner):
         trial: gives the coded bytes of frames, in arrays (N, H, W, C), against reference frames (K, H, W, C).
         frame_bytes: bytes of a raw frame.
         max_bytes: cap on the store's memory, or None.
+        share: of the frames that a set is chosen from, at most.
     """
 
     def __init__(
@@ -133,9 +135,11 @@ class PayingPlanner(SetPlanner):
         trial: Callable[[Iterable[NDArray[np.uint8]], NDArray[np.uint8]], int],
         frame_bytes: int,
         max_bytes: int | None = None,
+        share: float = SHARE,
     ) -> None:
         self._sizes, self._cost, self._interval, self._trial = sizes, cost, interval, trial
         self.next_check = 1
+        self._share = share
         candidate_bytes, self._buckets_log2 = CANDIDATE_BYTES, BUCKETS_LOG2
         if max_bytes is not None:
             candidate_bytes = min(candidate_bytes, max_bytes // 8)
@@ -173,7 +177,7 @@ class PayingPlanner(SetPlanner):
         rows = store.present(_spread(first, head - held_out, self._candidates))
         if len(rows) < 2:
             return None
-        count = min(self._sizes[0], max(1, len(rows) // 4))
+        count = min(self._sizes[0], max(1, int(len(rows) * self._share)))
         chosen = select_references(_pieces(store, rows), count, self._buckets_log2)
         trial_rows = np.delete(rows, chosen) if startup else store.present(np.arange(head - held_out, head))
         trial_rows = trial_rows[_spread(0, len(trial_rows), self._trial_frames)]

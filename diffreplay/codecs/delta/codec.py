@@ -18,7 +18,8 @@ from diffreplay.codecs.references import PayingPlanner, set_sizes
 from diffreplay.errors import CorruptDataError, InputError
 
 MOST_REFERENCES = 256  # a reference's number is a byte
-MAX_SET_BYTES = 256 * 84 * 84 * 3
+MAX_SET_BYTES = 128 * 84 * 84 * 3
+SHARE = 0.4  # of the frames that a set is chosen from: unlike with zstd, more references cost next to nothing
 MAX_FRAME_BYTES = 1 << 24  # larger frames are left raw
 LEVELS = range(1, 6)
 PLAIN = (
@@ -58,8 +59,8 @@ class DeltaCodec(Codec):
     """Copies from shared reference frames and literal bytes, without entropy coding.
 
     Args:
-        level: 1 to 5: how long the encoder looks for copies; what it writes is read at the same speed.
-        set_frames: frames in a reference set, at most; 1 to 256.
+        level: 1 to 5: how long the encoder looks for copies; 2 by default. What it writes is read at the same speed.
+        set_frames: frames in a reference set, at most; 1 to 256, and as many as 2.7 MB hold.
         refresh_interval: frames after which a new set is considered, at most.
 
     Raises:
@@ -70,7 +71,7 @@ class DeltaCodec(Codec):
     reference = "set"
     _max_bytes: int | None = None
 
-    def __init__(self, level: int = 1, set_frames: int = 256, refresh_interval: int = 25_000) -> None:
+    def __init__(self, level: int = 2, set_frames: int = 128, refresh_interval: int = 25_000) -> None:
         if level not in LEVELS:
             raise InputError(f"level: expected {LEVELS[0]} to {LEVELS[-1]}, got {level}")
         if not 1 <= set_frames <= MOST_REFERENCES:
@@ -117,7 +118,7 @@ class DeltaCodec(Codec):
             return set_cost(size, frame_bytes)
 
         sizes = set_sizes(self.set_frames(frame_bytes), cost, self._max_bytes)
-        return PayingPlanner(sizes, cost, self._refresh_interval, trial, frame_bytes, self._max_bytes)
+        return PayingPlanner(sizes, cost, self._refresh_interval, trial, frame_bytes, self._max_bytes, SHARE)
 
     def encode(self, frame: Frame, reference: Any = None) -> Buffer | None:
         """The frame against the set `reference`, or None when raw is no larger."""
@@ -143,5 +144,4 @@ class DeltaCodec(Codec):
 
 def set_cost(size: int, frame_bytes: int) -> int:
     """Bytes of a set of so many frames, in shared memory and in the writer's."""
-    lanes = max(8, 1 << (size - 1).bit_length())
-    return (2 * size + lanes) * frame_bytes
+    return 4 * size * frame_bytes

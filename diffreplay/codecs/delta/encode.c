@@ -25,6 +25,8 @@
 #define ADJUST_MOST 24
 #define ADJUST_BELOW 6 /* tried only where the copy from the same place is shorter */
 #define SHIFT_LEFT 8   /* bytes of a shifted copy, found before, below which another is looked for */
+#define RUN_BYTES 6       /* that are looked for in the set */
+#define FIRST_SEARCHES 32 /* searches for them that are allowed in any frame */
 #define BACK_BELOW 24
 #define ONE 8 /* the cost of a byte */
 #define TAX 3 /* and of a token, for the time that it takes to decode */
@@ -45,10 +47,12 @@ struct Index {
     Shape shape;
     size_t set_bytes;
     unsigned references, lanes; /* lanes: references, and what fills them up */
-    unsigned bucket_bits, ways, run_bytes, search_below;
+    unsigned bucket_bits, ways, search_below;
+    size_t place_cost; /* a search in the buckets is allowed for so many bytes of the frame */
     uint8_t *values;   /* (frame_bytes, lanes) the references' values at a place */
     uint16_t *agreed;  /* (frame_bytes) for how many bytes from a place on all references agree */
-    uint32_t *buckets; /* (1 << bucket_bits, ways) places in the set where a run of bytes begins */
+    uint32_t *buckets; /* (1 << bucket_bits, ways) where in the set a run of bytes begins: reference, tag, place */
+    unsigned place_bits;
 };
 
 struct Workspace {
@@ -56,15 +60,25 @@ struct Workspace {
     uint32_t newest[1 << BACK_BITS]; /* where in the frame a run of bytes began last */
 };
 
+/* What a level looks for: candidates of a search in the set, below which length of a copy from the same place there is
+ * one, and for how many bytes of the frame. */
+typedef struct {
+    unsigned ways, search_below;
+    size_t place_cost;
+} Level;
+
+static const Level LEVELS[] = {{2, 8, 16}, {4, 8, 1}, {8, 16, 1}, {16, 24, 1}, {64, LONG, 1}};
+
 static unsigned lanes_for(unsigned references) {
     if (references <= 8) return 8;
     if (references <= 16) return 16;
     if (references <= 32) return 32;
-    return references <= 64 ? 64 : references <= 128 ? 128 : 256;
+    return (references + 63) / 64 * 64;
 }
 
-static inline uint32_t hash_run(uint64_t bytes, unsigned count, unsigned bits) {
-    return (uint32_t)(((bytes << (64 - 8 * count)) * 0x9E3779B97F4A7C15ull) >> (64 - bits));
+/* Of the first `count` of 8 bytes; its upper bits are the best. */
+static inline uint64_t hash_run(uint64_t bytes, unsigned count) {
+    return (bytes << (64 - 8 * count)) * 0x9E3779B97F4A7C15ull;
 }
 
 size_t index_bytes(const Index *index) {
@@ -80,18 +94,30 @@ size_t workspace_bytes(const Index *index) {
 const Shape *index_shape(const Index *index) { return &index->shape; }
 size_t index_set_bytes(const Index *index) { return index->set_bytes; }
 
+static inline uint32_t *bucket_of(const Index *index, uint64_t hash) {
+    return index->buckets + index->ways * (size_t)(hash >> (64 - index->bucket_bits));
+}
+
+/* Bits of a hash that the bucket does not tell, as many as there is room for, where an entry has them. */
+static inline uint32_t tag_of(const Index *index, uint64_t hash) {
+    const uint32_t bits = (uint32_t)((hash << index->bucket_bits) >> 40);
+    return bits >> index->place_bits << index->place_bits;
+}
+
 static void fill_buckets(Index *index, const uint8_t *set) {
     const size_t frame_bytes = index->shape.frame_bytes;
     memset(index->buckets, 0xff, (size_t)4 * index->ways << index->bucket_bits);
     for (unsigned reference = 0; reference < index->references; reference++) {
         const uint8_t *frame = set + reference * frame_bytes;
         for (size_t place = 0; place + 8 <= frame_bytes; place++) {
-            const uint64_t bytes = load64(frame + place);
-            uint32_t *bucket = index->buckets + (size_t)index->ways * hash_run(bytes, index->run_bytes, index->bucket_bits);
-            const uint32_t here = (uint32_t)(reference << 24 | place);
+            const uint64_t bytes = load64(frame + place), hash = hash_run(bytes, RUN_BYTES);
+            uint32_t *bucket = bucket_of(index, hash);
+            const uint32_t mask = ((uint32_t)1 << index->place_bits) - 1;
+            const uint32_t here = (uint32_t)(reference << 24 | tag_of(index, hash) | place);
             unsigned known = 0;
             for (unsigned i = 0; i < index->ways && bucket[i] != NOWHERE; i++) /* at this place already? */
-                known |= (bucket[i] & 0xffffff) == place && load64(set + (bucket[i] >> 24) * frame_bytes + place) == bytes;
+                known |= ((bucket[i] ^ here) & 0xffffff) == 0 &&
+                         load64(set + (bucket[i] >> 24) * frame_bytes + (here & mask)) == bytes;
             if (known) continue;
             memmove(bucket + 1, bucket, 4 * (index->ways - 1));
             bucket[0] = here;
@@ -127,10 +153,12 @@ Index *index_new(const uint8_t *set, size_t set_bytes, const Shape *shape, int l
     index->agreed = malloc(shape->frame_bytes * sizeof(uint16_t));
     if (!index->values || !index->agreed) goto failed;
     fill_values(index, set);
-    if (level >= 2 && shape->frame_bytes >= 8) {
-        index->run_bytes = 5;
-        index->ways = level == 2 ? 4 : level == 3 ? 8 : level == 4 ? 16 : 64;
-        index->search_below = level == 2 ? 16 : level == 3 ? 24 : LONG;
+    if (shape->frame_bytes >= 8) {
+        const Level *how = &LEVELS[level < 1 ? 0 : level > 5 ? 4 : level - 1];
+        index->ways = how->ways;
+        index->search_below = how->search_below;
+        index->place_cost = how->place_cost;
+        while (((size_t)1 << index->place_bits) < shape->frame_bytes) index->place_bits++;
         index->bucket_bits = 10;
         while (index->bucket_bits < 18 && ((size_t)index->ways << index->bucket_bits) < set_bytes) index->bucket_bits++;
         index->buckets = malloc((size_t)4 * index->ways << index->bucket_bits);

@@ -138,6 +138,7 @@ TARGET static inline __attribute__((always_inline)) ptrdiff_t ENCODE_WORDS(const
     nodes[0] = (Node){0};
     size_t base = 0, reached = 0, place = 0;
     size_t shifted_from = 0, shifted_end = 0; /* a shifted copy that was found: it goes on up to there */
+    size_t searched = 0; /* in the buckets */
     size_t until = 0, looked = 0; /* a copy reaches to `until`; places after `looked` need no look until then */
     RESET(&same, 0);
     RESET(&near, 0);
@@ -150,6 +151,8 @@ TARGET static inline __attribute__((always_inline)) ptrdiff_t ENCODE_WORDS(const
             nodes[0].cost = 0;
             base = place, reached = at = until = 0;
         }
+        if (index->buckets && place + 10 <= size)
+            __builtin_prefetch(bucket_of(index, hash_run(load64(frame + place + 2), RUN_BYTES)));
         Node *node = &nodes[at];
         const unsigned reference = node->reference;
         const int32_t shift = node->shift;
@@ -157,12 +160,22 @@ TARGET static inline __attribute__((always_inline)) ptrdiff_t ENCODE_WORDS(const
         size_t best = 0; /* of the copies that are long enough to be taken at once */
         Node taken = {0};
         size_t same_length = 0;
+#define PREFETCH(place_)                                                                               \
+    do {                                                                                               \
+        for (unsigned w_ = 0; w_ < words && (place_) < size; w_++)                                     \
+            __builtin_prefetch(index->values + (place_) * index->lanes + 64 * w_);                     \
+        if (index->buckets && (place_) + 9 <= size) {                                                  \
+            __builtin_prefetch(bucket_of(index, hash_run(load64(frame + (place_)), RUN_BYTES)));       \
+            __builtin_prefetch(bucket_of(index, hash_run(load64(frame + (place_) + 1), RUN_BYTES)));   \
+        }                                                                                              \
+    } while (0)
 #define TAKE(kind_, length_, source_, shift_, reference_)                                              \
     do {                                                                                               \
         const size_t length__ = (length_);                                                             \
         if (length__ >= CLEAR && place + length__ > until && (kind_) != ADJUST) {                      \
             until = place + length__;                                                                  \
             looked = place + LOOK;                                                                     \
+            PREFETCH(until);                                                                           \
         }                                                                                              \
         if (length__ >= ((kind_) <= AGAIN ? LONG : VERY_LONG)) {                                                                        \
             if (length__ > best) {                                                                     \
@@ -217,7 +230,8 @@ TARGET static inline __attribute__((always_inline)) ptrdiff_t ENCODE_WORDS(const
                     size_t most = index->set_bytes - (size_t)there < left ? index->set_bytes - (size_t)there : left;
                     TAKE(SHIFTED, same_bytes(frame + place, set + there, most), 0, shift, reference);
                 }
-                if (same_length < index->search_below && left >= 8 && place >= until) {
+                if (same_length < index->search_below && left >= 8 && place >= until &&
+                    (searched * index->place_cost <= place + FIRST_SEARCHES * index->place_cost || shifted_end > place + SHIFT_LEFT)) {
                     size_t lengths[KINDS] = {0};
                     uint32_t sources[KINDS] = {0};
                     int32_t shifts[KINDS] = {0};
@@ -228,15 +242,14 @@ TARGET static inline __attribute__((always_inline)) ptrdiff_t ENCODE_WORDS(const
                         if (kind < KINDS) lengths[kind] = shifted_end - place, sources[kind] = source,
                             shifts[kind] = (int32_t)shifted_from;
                     } else {
-                        const uint32_t *bucket = index->buckets +
-                            (size_t)index->ways * hash_run(load64(frame + place), index->run_bytes, index->bucket_bits);
-                        const uint32_t first = (uint32_t)load64(frame + place);
+                        searched++;
+                        const uint64_t hash = hash_run(load64(frame + place), RUN_BYTES);
+                        const uint32_t *bucket = bucket_of(index, hash), tag = tag_of(index, hash);
+                        const uint32_t mask = ((uint32_t)1 << index->place_bits) - 1;
                         for (unsigned i = 0; i < index->ways && bucket[i] != NOWHERE; i++) {
-                            const size_t reference_there = bucket[i] >> 24, there = bucket[i] & 0xffffff;
+                            const size_t reference_there = bucket[i] >> 24, there = bucket[i] & mask;
                             const size_t from = reference_there * size + there;
-                            uint32_t there_first;
-                            memcpy(&there_first, set + from, 4);
-                            if (there_first != first) continue;
+                            if (((bucket[i] ^ tag) & 0xffffff & ~mask) != 0) continue;
                             const size_t most = index->set_bytes - from < left ? index->set_bytes - from : left;
                             const size_t length = same_bytes(frame + place, set + from, most);
                             if (length <= lengths[SHIFT] && length <= lengths[FAR]) continue;
@@ -264,7 +277,7 @@ TARGET static inline __attribute__((always_inline)) ptrdiff_t ENCODE_WORDS(const
                 if (source >= 0) TAKE(BACK, back, (uint32_t)source, shift, reference);
             }
             if (left >= 8) {
-                uint32_t *found = &newest[hash_run(load64(frame + place), BACK_BYTES, BACK_BITS)];
+                uint32_t *found = &newest[hash_run(load64(frame + place), BACK_BYTES) >> (64 - BACK_BITS)];
                 if (*found != NOWHERE && same_length < BACK_BELOW) {
                     const size_t length = same_bytes(frame + place, frame + *found, left);
                     if (length > back && length >= BACK_BYTES) {
@@ -332,6 +345,7 @@ TARGET static ptrdiff_t ENCODE(const Index *index, Workspace *workspace, const u
     if (!index->references) return ENCODE_WORDS(index, workspace, set, frame, out, room, 0);
     if (index->lanes <= 64) return ENCODE_WORDS(index, workspace, set, frame, out, room, 1);
     if (index->lanes <= 128) return ENCODE_WORDS(index, workspace, set, frame, out, room, 2);
+    if (index->lanes <= 192) return ENCODE_WORDS(index, workspace, set, frame, out, room, 3);
     return ENCODE_WORDS(index, workspace, set, frame, out, room, 4);
 }
 
@@ -344,3 +358,4 @@ TARGET static ptrdiff_t ENCODE(const Index *index, Workspace *workspace, const u
 #undef ENCODE_WORDS
 #undef RESET
 #undef TAKE
+#undef PREFETCH
