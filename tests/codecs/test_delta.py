@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from diffreplay import codecs
 from diffreplay.codecs.delta import plain
-from diffreplay.codecs.delta.codec import core
+from diffreplay.codecs.delta.codec import core as find_core
 from diffreplay.errors import CorruptDataError, InputError
 from diffreplay.testing.damage import mutate
 from diffreplay.testing.frames import frames_of
@@ -24,7 +24,7 @@ from tests.together import run_together
 ROOT = Path(__file__).resolve().parents[2]
 CORE = ROOT / "diffreplay" / "codecs" / "delta"
 FUZZ = Path(__file__).resolve().parent / "fuzz"
-compiled = core()
+compiled = find_core()
 pytestmark = pytest.mark.skipif(compiled is plain, reason="the compiled core was not built")
 LEVELS = (1, 2, 3, 5)
 COUNTING = np.stack([np.arange(24), np.arange(100, 124)]).astype(np.uint8).reshape(2, 4, 6, 1)
@@ -140,14 +140,36 @@ def test_golden_bytes(core):
 
 @pytest.mark.parametrize(
     "blob",
-    ["ff", "f8", "00", "00 02", "1e 01", "50 00", "50 00 00", "70 00 80 00", "85", "c8", "a8 30", "de 01 98 f0"]
-    + ["00 00 ff", "00 01 15 20", "00 01 15 00 00", "10 01 01 01", "21 ff", "22 ff ff", "0f", "21 03 a8 00 ff"],
+    [
+        "ff",
+        "f8",
+        "00",
+        "00 02",
+        "1e 01",
+        "50 00",
+        "50 00 00",
+        "70 00 80 00",
+        "85",
+        "c8",
+        "a8 30",
+        "de 01 98 f0",
+        "00 00 ff",
+        "00 01 15 20",
+        "00 01 15 00 00",
+        "10 01 01 01",
+        "21 ff",
+        "22 ff ff",
+        "0f",
+        "21 03 a8 00 ff",
+    ],
 )
 def test_damaged_bytes_are_refused(blob):
     """By both, in the same way: numbers cut off, codes that there are not, sources outside, bytes too many."""
     wrong = bytes.fromhex(blob)
     if blob == "85":  # SHIFTED before any shift is SAME from 0
-        assert decoded(plain, [wrong], COUNTING, (4, 6, 1))[1] == decoded(compiled, [wrong], COUNTING, (4, 6, 1))[1] == -1
+        assert (
+            decoded(plain, [wrong], COUNTING, (4, 6, 1))[1] == decoded(compiled, [wrong], COUNTING, (4, 6, 1))[1] == -1
+        )
         wrong = b""
         assert decoded(plain, [wrong], COUNTING[:0], (4, 6, 1))[1] == 0
         assert decoded(compiled, [wrong], COUNTING[:0], (4, 6, 1))[1] == 0
@@ -228,7 +250,11 @@ def test_round_trip(data):
     run = st.tuples(st.integers(0, 255), st.integers(1, max(size // 2, 1)), st.integers(0, 3))
 
     def frame():
-        pixels = [(value + step * k) % 256 for value, count, step in data.draw(st.lists(run, min_size=1)) for k in range(count)]
+        pixels = [
+            (value + step * k) % 256
+            for value, count, step in data.draw(st.lists(run, min_size=1))
+            for k in range(count)
+        ]
         return np.resize(np.array(pixels, np.uint8), size)
 
     few = [frame() for _ in range(data.draw(st.integers(0, 3)))]
@@ -277,7 +303,7 @@ def test_long_literals_and_long_copies():
 
 
 def test_batch_takes_frames_from_anywhere_to_anywhere():
-    """Coded, raw and empty ones, each with its own set; what is outside is refused, and the rest of `out` is left alone."""
+    """Coded, raw and empty ones, each with its own set; what is outside is refused, the rest left alone."""
     shape, size = (6, 8, 2), 96
     frames = np.random.default_rng(0).integers(0, 4, (8, *shape), np.uint8)
     sets = frames[:5].tobytes()

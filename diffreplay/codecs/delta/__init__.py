@@ -1,15 +1,15 @@
 """Frames as copies from shared reference frames, and literal bytes: decoded at the speed of memory.
 
-`codec` is the codec, `plain` the same format in Python, for tests and where no C compiler was at hand. The rest is C,
-which `_core` shows to Python: `token.h` the format's constants, `decode.c` and `batch.c` from bytes to frames, `encode.c`
-and `parse.h` the other way, `module.c` what Python calls.
+`codec` is the codec, `plain` the same format in Python, for tests and where no C compiler was at hand. The rest is
+C, which `_core` shows to Python: `token.h` the format's constants, `decode.c` and `batch.c` from bytes to frames,
+`encode.c` and `parse.h` the other way, `module.c` what Python calls.
 
-`_core.decode_batch(log, starts, lengths, sets, set_starts, set_lengths, out, places, frame_bytes, row_bytes, pixel_bytes,
-planar)` decodes any number of frames without the GIL:
+`_core.decode_batch(log, starts, lengths, sets, set_starts, set_lengths, out, places, frame_bytes, row_bytes,
+pixel_bytes, planar)` decodes any number of frames without the GIL:
 
 - `log`, `sets`: any buffers, shared memory that is written meanwhile included;
-- `starts`, `lengths`: int64, (n,): where a frame lies in `log`. As long as a raw frame: raw; shorter: coded; -1: zeros;
-- `set_starts`, `set_lengths`: int64, (n,): where its reference frames lie in `sets`, end to end; unused where not coded;
+- `starts`, `lengths`: int64, (n,): where a frame lies in `log`. As long as a raw one: raw; shorter: coded; -1: zeros;
+- `set_starts`, `set_lengths`: int64, (n,): where its reference frames lie in `sets`, end to end; only if coded;
 - `out`, `places`: a writable buffer, and int64 (n,): where in it each frame begins;
 - `frame_bytes`, `row_bytes`, `pixel_bytes`: of a frame (H, W, C): H * W * C, W * C and C;
 - `planar`: whether frames go to `out` as (C, H, W).

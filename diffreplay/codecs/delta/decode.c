@@ -2,7 +2,7 @@
 #include "decode.h"
 
 #define CHUNK 16
-#define SHORT (2 * CHUNK)
+#define LARGE 96
 enum { MORE_1 = 254, MORE_2 = 255, MORE_LITERALS = 255 };
 
 typedef struct {
@@ -27,44 +27,50 @@ void decode_init(void) {
     while (next < 256) codes[next++].kind = KINDS;
 }
 
-/* Copy `size` bytes that do not overlap, in chunks that may go further where `to_end` and `from_end` leave room. */
+static inline void copy_chunk(uint8_t *to, const uint8_t *from) {
+    uint8_t chunk[CHUNK];
+    memcpy(chunk, from, CHUNK);
+    memcpy(to, chunk, CHUNK);
+}
+
+/* Copy `size` bytes forward in chunks, the last of which goes further, where there is room for that; the source does not
+ * overlap, or lies a chunk or more behind. */
 static inline void copy(uint8_t *to, const uint8_t *to_end, const uint8_t *from, const uint8_t *from_end, size_t size) {
-    if (size <= SHORT && to_end - to >= SHORT && from_end - from >= SHORT) {
-        uint8_t chunk[CHUNK];
-        memcpy(chunk, from, CHUNK);
-        memcpy(to, chunk, CHUNK);
-        if (size > CHUNK) {
-            memcpy(chunk, from + CHUNK, CHUNK);
-            memcpy(to + CHUNK, chunk, CHUNK);
-        }
+    if (__builtin_expect(size <= LARGE && to_end - to >= LARGE && from_end - from >= LARGE, 1)) {
+        copy_chunk(to, from); /* at first without asking how many there are, which nobody can predict */
+        copy_chunk(to + CHUNK, from + CHUNK);
+        for (size_t i = 2 * CHUNK; i < size; i += CHUNK) copy_chunk(to + i, from + i);
         return;
     }
-    memcpy(to, from, size);
+    memmove(to, from, size);
 }
 
 /* Repeat the `distance` bytes before `to`. */
 static inline void repeat(uint8_t *to, const uint8_t *to_end, size_t distance, size_t size) {
     const uint8_t *from = to - distance;
-    if (distance >= size) {
-        if (distance >= SHORT)
+    if (distance >= 2 * CHUNK || distance >= size) {
+        if (distance >= 2 * CHUNK && size <= LARGE && to_end - to >= LARGE)
             copy(to, to_end, from, to_end, size);
-        else
+        else if (distance >= size)
             memcpy(to, from, size);
+        else
+            for (size_t i = 0; i < size; i++) to[i] = from[i];
         return;
     }
-    if (distance == 1) {
-        memset(to, *from, size);
+    /* Bytes that are there already double. */
+    if (size <= LARGE && to_end - to >= LARGE + CHUNK) {
+        if (distance < 8) { /* the first eight one by one, then from a multiple of the distance that is no less */
+            for (size_t i = 0; i < 8; i++) to[i] = from[i];
+            if (size <= 8) return;
+            size_t further = distance;
+            while (further < 8) further += distance;
+            for (size_t i = 8; i < size; i += 8) memcpy(to + i, to + i - further, 8);
+            return;
+        }
+        for (size_t i = 0; i < size; i += 8) memcpy(to + i, from + i, 8);
         return;
     }
-    if (size <= SHORT) {
-        for (size_t i = 0; i < size; i++) to[i] = from[i];
-        return;
-    }
-    while (size > distance) { /* what is there already doubles */
-        memcpy(to, from, distance);
-        to += distance, size -= distance, distance *= 2;
-    }
-    memcpy(to, from, size);
+    for (size_t i = 0; i < size; i++) to[i] = from[i];
 }
 
 int decode_frame(const uint8_t *coded, size_t size, const uint8_t *set, size_t set_bytes, const Shape *shape,
@@ -89,12 +95,10 @@ int decode_frame(const uint8_t *coded, size_t size, const uint8_t *set, size_t s
             }
             literals += KIND[code.kind].literals - 1u;
         }
-        if (literals) {
-            if (literals > (size_t)(in_end - in) || literals > (size_t)(end - to)) return -1;
-            copy(to, end, in, in_end + DECODE_SLACK, literals);
-            in += literals, to += literals;
-            if (to == end) break; /* a frame's last token may end with its literals */
-        }
+        if (literals > (size_t)(in_end - in) || literals > (size_t)(end - to)) return -1;
+        copy(to, end, in, in_end + DECODE_SLACK, literals);
+        in += literals, to += literals;
+        if (to == end && literals) break; /* a frame's last token may end with its literals */
         const Kind *kind = &KIND[code.kind];
         if ((size_t)(in_end - in) < kind->source) return -1;
         const size_t place = (size_t)(to - out), left = (size_t)(end - to);

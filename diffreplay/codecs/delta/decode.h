@@ -3,7 +3,7 @@
 
 #include "token.h"
 
-#define DECODE_SLACK 64 /* bytes that may be read behind a coded frame */
+#define DECODE_SLACK 128 /* bytes that may be read behind a coded frame */
 
 void decode_init(void);
 
