@@ -28,6 +28,7 @@ class Codec(ABC):
 
     name: ClassVar[str]
     reference: ClassVar[Literal["none", "frame", "set"]] = "none"
+    decodes_in_place: ClassVar[bool] = False  # for "set": whether there is a `decode_in_place`
 
     @abstractmethod
     def encode(self, frame: Frame, reference: Any = None) -> Buffer | None:
@@ -55,6 +56,34 @@ class Codec(ABC):
         Raises:
             CorruptDataError: `data` is not what `encode` made of frames of this shape.
         """
+
+    def decode_in_place(
+        self,
+        log: Buffer,
+        starts: NDArray[np.int64],
+        lengths: NDArray[np.int64],
+        sets: Buffer,
+        set_starts: NDArray[np.int64],
+        set_lengths: NDArray[np.int64],
+        out: NDArray[np.uint8],
+        planar: bool,
+    ) -> bool:
+        """Decode frames straight from memory that the writer may go on to write; whether all of them were whole.
+
+        Whatever is read, nothing outside of what is passed is touched. That a frame was damaged, or that its pixels are
+        right, is believed only once it is known that nothing was written meanwhile.
+
+        Args:
+            log: holds the coded frames.
+            starts: (n,) where in it each begins.
+            lengths: (n,) bytes of each; those of a raw frame where it is raw, and -1 for a frame of zeros.
+            sets: holds the reference sets.
+            set_starts: (n,) where in it the set of each frame begins.
+            set_lengths: (n,) and its bytes.
+            out: (n, H, W, C) uint8, C-contiguous; (n, C, H, W) with `planar`.
+            planar: whether the channels come first.
+        """
+        raise NotImplementedError
 
     def options(self) -> dict[str, Any]:
         """Arguments that make this codec again, as JSON can hold them."""

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffreplay.codecs import Buffer, Codec
+from diffreplay.errors import CorruptDataError
 from diffreplay.store.index import NO_ROW, Index, OverrunError, Rows
 from diffreplay.store.layout import LINK, REFERENCE, Column, Layout, Memory
 from diffreplay.store.sets import ReferenceSets
@@ -240,12 +241,45 @@ class AgainstSet(Coding):
         return self._shorter(self.codec.encode(pixels, self._sets.reference), pixels), 0
 
 
+class InPlace(AgainstSet):
+    """Frames coded against reference sets, by a codec that decodes them straight from shared memory."""
+
+    def read(self, rows: Rows, out: NDArray[np.uint8], intact: Callable[[], bool]) -> bool:
+        """As there, but that no coded byte is copied, and what was decoded is believed afterwards."""
+        return self._read(rows, out, False, intact)
+
+    def read_windows(self, rows: Rows, out: NDArray[np.uint8], intact: Callable[[], bool]) -> bool:
+        """As there, in one go."""
+        frames = out.reshape(-1, *out.shape[2:])
+        return self._read(rows.reshape(-1), frames, out.shape[2] > 1, intact)
+
+    def _read(self, rows: Rows, out: NDArray[np.uint8], planar: bool, intact: Callable[[], bool]) -> bool:
+        zeros = rows < 0
+        if zeros.all():
+            out[:] = 0
+            return True
+        known = np.where(zeros, rows.max(), rows)
+        start, length = self._index.locate(known)
+        length[zeros] = -1
+        set_start, set_length = self._sets.locate(known)
+        if not planar:
+            out = out.reshape(-1, *self._layout.frame_shape)
+        whole = self.codec.decode_in_place(
+            self._log, start, length, self._sets.memory, set_start, set_length, out, planar
+        )
+        if not intact():
+            return False
+        if not whole:
+            raise CorruptDataError(f"coded frames do not decode to {self._layout.frame_bytes} bytes each")
+        return True
+
+
 CODINGS: dict[str, type[Coding]] = {"none": Coding, "frame": AgainstFrame, "set": AgainstSet}
 
 
 def coding_of(codec: Codec) -> type[Coding]:
     """How the frames of a codec are coded, by what it says it codes against."""
-    return CODINGS[codec.reference]
+    return InPlace if codec.decodes_in_place else CODINGS[codec.reference]
 
 
 def frames_before(codec: Codec, frame_stack: int) -> int:

@@ -22,6 +22,7 @@ class ReferenceSets:
 
     def __init__(self, layout: Layout, memory: Memory) -> None:
         self._layout, self._counters, self._table, self._bytes = layout, memory.counters, memory.set_table, memory.sets
+        self.memory = memory.sets
         self._opened: dict[int, Any] = {}  # by number, as the codec opened them
         self.reference: Any = None  # the one that the writer codes against
 
@@ -56,6 +57,25 @@ class ReferenceSets:
         places = places[np.argsort(rows[places])]
         parts = np.split(places, np.searchsorted(rows[places], first_rows))
         return [(number, part) for number, part in zip((NO_ROW, *numbers), parts, strict=True) if len(part)]
+
+    def locate(self, rows: Rows) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Where in `memory` the set of each row begins, and its bytes; 0 where it has none.
+
+        Raises:
+            OverrunError: sets were given up meanwhile.
+        """
+        numbers = self.numbers()
+        if not numbers:
+            return np.zeros(len(rows), np.int64), np.zeros(len(rows), np.int64)
+        slots = np.array(numbers, np.int64) % SET_SLOTS
+        table = self._table[slots]
+        fence()
+        if self._counters[Counter.SET_TAIL] != numbers.start:
+            raise OverrunError
+        which = np.searchsorted(table["first_row"].astype(np.int64), rows, side="right") - 1
+        lengths = np.minimum(table["nbytes"].astype(np.int64), self._layout.set_slot)[which]
+        lengths[which < 0] = 0
+        return slots[which] * self._layout.set_slot, lengths
 
     def opened(self, number: int, codec: Codec) -> Any:
         """A set as the codec opened it, from a checked copy of its frames.

@@ -6,10 +6,12 @@ import zlib
 
 import numpy as np
 import pytest
+from snapshot_tools import EveryNineRows
 
 from diffreplay import ReplayBuffer, codecs
 from diffreplay.errors import CorruptDataError
-from diffreplay.store.coding import CODINGS, coding_of, frames_before
+from diffreplay.store.coding import CODINGS, AgainstSet, coding_of, frames_before
+from diffreplay.store.layout import Counter
 from diffreplay.testing import TimeStep, check_codec
 
 
@@ -63,6 +65,13 @@ def test_a_codec_of_ones_own_that_codes_alone(tmp_path):
             assert np.array_equal(batch.next_obs[k].numpy(), written[int(reward)])
 
 
+class ManySets(codecs.DeltaCodec):
+    """Builds a set every few rows."""
+
+    def planner(self, frame_shape):
+        return EveryNineRows()
+
+
 class Long(Deflate):
     """Ignores that what it codes is no shorter than the frame."""
 
@@ -85,6 +94,37 @@ def test_what_is_no_shorter_than_the_frame_is_stored_raw(more):
         replay.add(TimeStep(stack, np.zeros(1, np.float32), 0.0, 1.0, t == 0, False))
     replay.check_invariants()
     assert replay.sample(64).obs.min() > 0
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_frames_decoded_in_place_are_those_that_are_copied_first(channels):
+    """Coded and raw ones, zeros, of several sets; as frames and as windows with the channels first."""
+    replay = ReplayBuffer(400, (3 * channels, 24, 20), (1,), frame_stack=3, codec=ManySets(set_frames=4))
+    rng, stack = np.random.default_rng(0), np.zeros((3 * channels, 24, 20), np.uint8)
+    for t in range(300):
+        frame = np.broadcast_to((np.arange(20) * 9).astype(np.uint8), (channels, 24, 20)).copy()
+        frame[:, t % 20 : t % 20 + 3, t % 17 :] = t % 250
+        if t % 7 == 0:
+            frame = rng.integers(0, 256, frame.shape, np.uint8)
+        stack = np.concatenate([stack[channels:], frame])
+        replay.add(TimeStep(stack, np.zeros(1, np.float32), 0.0, 1.0, t % 60 == 0, t % 60 == 59))
+    store = replay.store
+    assert len(store.sets.numbers()) > 3
+    rows = np.append(rng.integers(store.tail, store.head, 60), [-1, -1]).reshape(-1, 2)
+    wanted = np.empty((rows.size, 24, 20, channels), np.uint8)
+    copied = AgainstSet(store.codec, store.layout, store.memory, store.index, store.sets)
+    assert copied.read(rows.reshape(-1), wanted, lambda: True)
+    out = np.full_like(wanted, 7)
+    assert store.read_into(rows.reshape(-1), store.tail, out) and np.array_equal(out, wanted)
+    windows = np.full((*rows.shape, channels, 24, 20), 7, np.uint8)
+    assert store.read_windows(rows, store.tail, windows)
+    assert np.array_equal(windows, wanted.reshape(*rows.shape, 24, 20, channels).transpose(0, 1, 4, 2, 3))
+    assert not store.read_windows(rows, store.counter(Counter.FREED) - 1, windows)
+    start, length = store.locate(store.present(np.arange(store.tail, store.head)))
+    coded = np.flatnonzero(length < store.layout.frame_bytes)[5]
+    store.memory.log[int(start[coded]) : int(start[coded] + length[coded])] = b"\xff" * int(length[coded])
+    with pytest.raises(CorruptDataError, match="do not decode"):
+        store.read(np.arange(store.tail, store.head))
 
 
 @pytest.mark.parametrize("codec", list(codecs.REGISTRY))

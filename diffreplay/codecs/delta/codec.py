@@ -69,6 +69,7 @@ class DeltaCodec(Codec):
 
     name = "delta"
     reference = "set"
+    decodes_in_place = True
     _max_bytes: int | None = None
 
     def __init__(self, level: int = 2, set_frames: int = 128, refresh_interval: int = 25_000) -> None:
@@ -140,6 +141,25 @@ class DeltaCodec(Codec):
             raise CorruptDataError(
                 f"coded frame {damaged} of {count}, of {lengths[damaged]} bytes, does not decode to {frame_bytes} bytes"
             )
+
+    def decode_in_place(
+        self,
+        log: Buffer,
+        starts: NDArray[np.int64],
+        lengths: NDArray[np.int64],
+        sets: Buffer,
+        set_starts: NDArray[np.int64],
+        set_lengths: NDArray[np.int64],
+        out: NDArray[np.uint8],
+        planar: bool,
+    ) -> bool:
+        """Decode frames straight from shared memory, in one call that does not hold the GIL."""
+        height, width, channels = out.shape[2:] + out.shape[1:2] if planar else out.shape[1:]
+        sizes = height * width * channels, width * channels, channels
+        places = np.arange(len(starts)) * sizes[0]
+        return bool(
+            core().decode_batch(log, starts, lengths, sets, set_starts, set_lengths, out, places, *sizes, planar) < 0
+        )
 
 
 def set_cost(size: int, frame_bytes: int) -> int:
