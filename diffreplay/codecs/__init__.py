@@ -8,8 +8,8 @@ from diffreplay.codecs.base import Buffer, Codec, Frame, SetPlanner
 from diffreplay.codecs.delta import DeltaCodec
 from diffreplay.codecs.installed import find_installed, installed_names
 from diffreplay.codecs.raw import RawCodec
-from diffreplay.codecs.references import STARTUP_SETS as STARTUP_SETS  # for `estimate`
-from diffreplay.codecs.references import select_references
+from diffreplay.codecs.set_planner import STARTUP_SETS as STARTUP_SETS  # for `estimate`
+from diffreplay.codecs.set_planner import select_references
 from diffreplay.codecs.sparse import SparseCodec
 from diffreplay.codecs.sparse import pixel_dtype as pixel_dtype  # for benchmarks
 from diffreplay.codecs.zstd import ZstdCodec

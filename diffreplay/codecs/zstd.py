@@ -22,7 +22,7 @@ import zstandard
 from numpy.typing import NDArray
 
 from diffreplay.codecs.base import Buffer, Codec, Frame
-from diffreplay.codecs.references import SMALL_SHARE, PayingPlanner, set_sizes
+from diffreplay.codecs.set_planner import SMALL_SHARE, PayingPlanner, set_sizes
 from diffreplay.errors import CorruptDataError, InputError
 
 MAX_SET_BYTES = 3 << 19

@@ -17,12 +17,12 @@ from diffreplay.batch import ReplayBatch
 from diffreplay.errors import InputError
 from diffreplay.limits import usable_cores
 from diffreplay.loading.prefetch import KEPT_BATCHES, Prefetcher
-from diffreplay.loading.processes import ProcessWorker, check_start, default_context, why_not_ready
 from diffreplay.loading.sampling import HasReader, ReplayReader, reader_of
 from diffreplay.loading.serving import POLL_SECONDS, Work, sample_when_filled
 from diffreplay.loading.slots import BatchPlace, BatchSpec, Slots
+from diffreplay.loading.supervision import ThreadWorker, Workers
 from diffreplay.loading.warn import Notice
-from diffreplay.loading.workers import ThreadWorker, Workers
+from diffreplay.loading.worker_process import ProcessWorker, check_start, default_context, why_not_ready
 
 
 class ReplayDataset(IterableDataset[ReplayBatch]):

@@ -10,11 +10,11 @@ from typing import Any
 
 from diffreplay.batch import ReplayBatch
 from diffreplay.errors import WorkerError
-from diffreplay.loading.processes import INSTEAD
 from diffreplay.loading.serving import read_report
 from diffreplay.loading.slots import WORKER_BITS, Slots, Task
+from diffreplay.loading.supervision import Workers
 from diffreplay.loading.warn import Notice
-from diffreplay.loading.workers import Workers
+from diffreplay.loading.worker_process import INSTEAD
 
 KEPT_BATCHES = 2  # that a trainer may hold, as views of their slots, without a copy
 LOOK_SECONDS = 1.0  # after which a trainer that hears nothing looks for itself

@@ -22,7 +22,15 @@ import diffreplay
 from tests.loading.test_loader import pids, replay  # noqa: F401
 
 ROOM = Path(diffreplay.__file__).parent / "loading"
-INTERRUPTED = {"loader.py", "prefetch.py", "workers.py", "serving.py", "slots.py", "processes.py", "to_device.py"}
+INTERRUPTED = {
+    "loader.py",
+    "prefetch.py",
+    "supervision.py",
+    "serving.py",
+    "slots.py",
+    "worker_process.py",
+    "to_device.py",
+}
 KINDS = [
     {"num_workers": 0},
     {"num_workers": 2, "threads": True},

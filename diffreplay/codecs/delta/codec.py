@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffreplay.codecs.base import Buffer, Codec, Frame
-from diffreplay.codecs.references import PayingPlanner, set_sizes
+from diffreplay.codecs.set_planner import PayingPlanner, set_sizes
 from diffreplay.errors import CorruptDataError, InputError
 
 MOST_REFERENCES = 256  # a reference's number is a byte

@@ -14,10 +14,10 @@ from multiprocessing.connection import Connection, wait
 from typing import Protocol
 
 from diffreplay.errors import WorkerError
-from diffreplay.loading.processes import INSTEAD
 from diffreplay.loading.serving import DONE, READY, STOP, TASK, Stopped, Work, hear, ring, serve
 from diffreplay.loading.slots import WORKER_MASK
 from diffreplay.loading.warn import warn
+from diffreplay.loading.worker_process import INSTEAD
 
 END_SECONDS = 2.0
 DEATHS = 3  # for each worker, in a row and without a batch between, after which no more are started
