@@ -3,8 +3,8 @@
 To draw is to choose windows at random (`windows`); to sample, to draw and to read what was drawn as a batch
 (`sampling`), into a place that `slots` gives. `loader` hands batches out in their order: sampled in this process, or
 ahead of time (`prefetch`) by workers. `supervision` starts these, notices when one dies and replaces it. They are
-threads or processes (`worker_process`), and do what `serving` says. `warn` speaks up while they wait; `to_device` copies
-to a GPU.
+threads or processes (`worker_process`), and do what `serving` says. `warn` speaks up while they wait; `to_device`
+copies to a GPU.
 
 Imports `store`, and nothing above. What others use stands here.
 """
