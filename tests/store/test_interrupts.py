@@ -26,6 +26,8 @@ def make(codec, limits):
     options = {"capacity": 400, **LIMITS[limits]}
     if "max_bytes" in options and codec.startswith(("zstd", "many")):
         options["max_bytes"] += 9_000_000  # what its coder takes
+    elif codec == "delta" and "max_bytes" in options:
+        options["max_bytes"] += 100_000  # likewise
     return buffer(codec=CODECS[codec](), nstep=2, **options)
 
 
