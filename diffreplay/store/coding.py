@@ -83,17 +83,12 @@ class Coding:
             OverrunError: the index makes no sense, as it was being overwritten.
             CorruptDataError: coded bytes are damaged.
         """
-        zeros = rows < 0
-        out[zeros] = 0
-        fetched: list[Coded] = []
-        if not zeros.all():
-            start, length = self._index.locate(np.where(zeros, rows.max(), rows))
-            length[zeros] = -1
-            raw_bytes = self._layout.frame_bytes
-            raw, coded = np.flatnonzero(length == raw_bytes), np.flatnonzero((length >= 0) & (length < raw_bytes))
-            self._copy_raw(start[raw], out, raw)
-            if len(coded):
-                fetched = self._fetch(rows, coded, start, length, out)
+        start, length = self._locate(rows)
+        out[length < 0] = 0
+        raw_bytes = self._layout.frame_bytes
+        raw, coded = np.flatnonzero(length == raw_bytes), np.flatnonzero((length >= 0) & (length < raw_bytes))
+        self._copy_raw(start[raw], out, raw)
+        fetched = self._fetch(rows, coded, start, length, out) if len(coded) else []
         if not intact():
             return False
         for part in fetched:
@@ -113,6 +108,15 @@ class Coding:
                 return False
             out[piece] = pixels.reshape(-1, length, height, width, channels).transpose(0, 1, 4, 2, 3)
         return True
+
+    def _locate(self, rows: Rows) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """As `Index.locate`; the length of NO_ROW, whose place belongs to another row, is -1."""
+        zeros = rows < 0
+        if zeros.all():
+            return np.zeros_like(rows), np.full_like(rows, -1)
+        start, length = self._index.locate(np.where(zeros, rows.max(), rows))
+        length[zeros] = -1
+        return start, length
 
     def _fetch(
         self,
@@ -254,14 +258,8 @@ class InPlace(AgainstSet):
         return self._read(rows.reshape(-1), frames, out.shape[2] > 1, intact)
 
     def _read(self, rows: Rows, out: NDArray[np.uint8], planar: bool, intact: Callable[[], bool]) -> bool:
-        zeros = rows < 0
-        if zeros.all():
-            out[:] = 0
-            return True
-        known = np.where(zeros, rows.max(), rows)
-        start, length = self._index.locate(known)
-        length[zeros] = -1
-        set_start, set_length = self._sets.locate(known)
+        start, length = self._locate(rows)
+        set_start, set_length = self._sets.locate(rows)
         if not planar:
             out = out.reshape(-1, *self._layout.frame_shape)
         whole = self.codec.decode_in_place(

@@ -49,11 +49,7 @@ class ReferenceSets:
         Raises:
             OverrunError: sets were given up meanwhile.
         """
-        numbers = self.numbers()
-        first_rows = self._table["first_row"][np.array(numbers, np.int64) % SET_SLOTS].astype(np.int64)
-        fence()
-        if self._counters[Counter.SET_TAIL] != numbers.start:
-            raise OverrunError  # an entry may have been reused, and the table no longer be in order
+        numbers, first_rows, _ = self._live()
         places = places[np.argsort(rows[places])]
         parts = np.split(places, np.searchsorted(rows[places], first_rows))
         return [(number, part) for number, part in zip((NO_ROW, *numbers), parts, strict=True) if len(part)]
@@ -64,18 +60,20 @@ class ReferenceSets:
         Raises:
             OverrunError: sets were given up meanwhile.
         """
+        numbers, first_rows, nbytes = self._live()
+        # Entry 0 is the empty set before the first one.
+        which = np.searchsorted(first_rows, rows, side="right")
+        starts = np.append(0, np.array(numbers, np.int64) % SET_SLOTS * self._layout.set_slot)
+        return starts[which], np.append(0, np.minimum(nbytes, self._layout.set_slot))[which]
+
+    def _live(self) -> tuple[range, NDArray[np.int64], NDArray[np.int64]]:
+        """The sets that still have rows, the first row that each serves, and its bytes."""
         numbers = self.numbers()
-        if not numbers:
-            return np.zeros(len(rows), np.int64), np.zeros(len(rows), np.int64)
-        slots = np.array(numbers, np.int64) % SET_SLOTS
-        table = self._table[slots]
+        table = self._table[np.array(numbers, np.int64) % SET_SLOTS]
         fence()
         if self._counters[Counter.SET_TAIL] != numbers.start:
-            raise OverrunError
-        which = np.searchsorted(table["first_row"].astype(np.int64), rows, side="right") - 1
-        lengths = np.minimum(table["nbytes"].astype(np.int64), self._layout.set_slot)[which]
-        lengths[which < 0] = 0
-        return slots[which] * self._layout.set_slot, lengths
+            raise OverrunError  # an entry may have been reused, and the table no longer be in order
+        return numbers, table["first_row"].astype(np.int64), table["nbytes"].astype(np.int64)
 
     def opened(self, number: int, codec: Codec) -> Any:
         """A set as the codec opened it, from a checked copy of its frames.
