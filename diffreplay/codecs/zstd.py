@@ -10,10 +10,9 @@ it is gathered, so that what is stored has no overhead at all.
 
 from __future__ import annotations
 
-import copy
 import math
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import cached_property, lru_cache
 from typing import Any
 
@@ -21,11 +20,11 @@ import numpy as np
 import zstandard
 from numpy.typing import NDArray
 
-from diffreplay.codecs.base import Buffer, Codec, Frame
-from diffreplay.codecs.set_planner import SMALL_SHARE, PayingPlanner, set_sizes
+from diffreplay.codecs.base import Buffer, Frame
+from diffreplay.codecs.planned import PlannedCodec
+from diffreplay.codecs.set_planner import SMALL_SHARE
 from diffreplay.errors import CorruptDataError, InputError
 
-MAX_SET_BYTES = 3 << 19
 MAX_BLOCK_BYTES = 1 << 17  # RFC 8878: larger frames are several blocks, whose headers are stored
 BLOCK_HEADER_BYTES = 3
 ROW_STRATEGIES = range(zstandard.STRATEGY_GREEDY, zstandard.STRATEGY_LAZY2 + 1)  # which have tags in place of chains
@@ -79,7 +78,7 @@ class ReferenceSet:
         return found
 
 
-class ZstdCodec(Codec):
+class ZstdCodec(PlannedCodec):
     """Zstandard with shared reference frames.
 
     Args:
@@ -89,8 +88,7 @@ class ZstdCodec(Codec):
     """
 
     name = "zstd"
-    reference = "set"
-    _max_bytes: int | None = None
+    max_set_bytes = 3 << 19
 
     def __init__(self, level: int | None = None, set_frames: int = 64, refresh_interval: int = 25_000) -> None:
         if level is not None and not 1 <= level <= zstandard.MAX_COMPRESSION_LEVEL:
@@ -99,21 +97,7 @@ class ZstdCodec(Codec):
             raise InputError(
                 f"expected positive set_frames and refresh_interval, got {set_frames} and {refresh_interval}"
             )
-        self._level, self._set_frames, self._refresh_interval = level, set_frames, refresh_interval
-
-    def within(self, max_bytes: int | None) -> ZstdCodec:
-        """The codec with sets, and with match tables, that leave most of a cap to frames."""
-        codec = copy.copy(self)
-        codec._max_bytes = max_bytes
-        return codec
-
-    def options(self) -> dict[str, Any]:
-        """Arguments that make this codec again."""
-        return {"level": self._level, "set_frames": self._set_frames, "refresh_interval": self._refresh_interval}
-
-    def set_frames(self, frame_bytes: int) -> int:
-        """How many frames of that size a set has at most."""
-        return min(self._set_frames, max(1, MAX_SET_BYTES // frame_bytes))
+        super().__init__(level, set_frames, refresh_interval)
 
     def open_set(self, data: Buffer, frame_shape: tuple[int, int, int]) -> ReferenceSet:
         """The set for `encode` and `decode`."""
@@ -155,24 +139,6 @@ class ZstdCodec(Codec):
     def private_bytes(self, reference: ReferenceSet) -> int:
         """Bytes that the writer takes for coding against an open set."""
         return reference.private_bytes
-
-    def planner(self, frame_shape: tuple[int, int, int]) -> PayingPlanner:
-        """Decides when to build a set, and of which frames."""
-
-        def trial(pieces: Iterable[NDArray[np.uint8]], references: NDArray[np.uint8]) -> int:
-            opened = self.open_set(references.reshape(-1).data, frame_shape)
-            return sum(
-                frame.size if (blob := self.encode(frame, opened)) is None else len(blob)
-                for frames in pieces
-                for frame in frames
-            )
-
-        def cost(size: int) -> int:
-            return self._cost(size, frame_shape)
-
-        interval, frame_bytes = self._refresh_interval, math.prod(frame_shape)
-        sizes = set_sizes(self.set_frames(frame_bytes), cost, self._max_bytes)
-        return PayingPlanner(sizes, cost, interval, trial, frame_bytes, self._max_bytes)
 
     def encode(self, frame: Frame, reference: Any = None) -> Buffer | None:
         """The frame against the set `reference`, or None when raw is no larger."""

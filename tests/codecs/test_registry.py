@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import pkgutil
 
 import numpy as np
@@ -80,7 +81,8 @@ def test_round_trip_of_long_and_wide_frames(name, shape):
 def test_registry_is_complete():
     for module in pkgutil.iter_modules(codecs.__path__):
         importlib.import_module(f"diffreplay.codecs.{module.name}")
-    ours = {c.name: c for c in subclasses(codecs.Codec) if c.__module__.startswith("diffreplay.codecs.")}
+    found = [c for c in subclasses(codecs.Codec) if c.__module__.startswith("diffreplay.codecs.")]
+    ours = {c.name: c for c in found if not inspect.isabstract(c)}
     assert ours == codecs.REGISTRY
     for name, codec in codecs.REGISTRY.items():
         assert isinstance(codecs.get(name), codec)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import warnings
-from collections.abc import Iterable
 from functools import cache, cached_property
 from types import ModuleType
 from typing import Any
@@ -13,13 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from diffreplay.codecs.base import Buffer, Codec, Frame
-from diffreplay.codecs.set_planner import PayingPlanner, set_sizes
+from diffreplay.codecs.base import Buffer, Frame
+from diffreplay.codecs.planned import PlannedCodec
 from diffreplay.errors import CorruptDataError, InputError
 
 MOST_REFERENCES = 256  # a reference's number is a byte
-MAX_SET_BYTES = 128 * 84 * 84 * 3
-SHARE = 0.4  # of the frames that a set is chosen from: unlike with zstd, more references cost next to nothing
 MAX_FRAME_BYTES = 1 << 24  # larger frames are left raw
 LEVELS = range(1, 6)
 PLAIN = (
@@ -55,7 +51,7 @@ class ReferenceSet:
         return core().index(self.data, *self.sizes, self._level)
 
 
-class DeltaCodec(Codec):
+class DeltaCodec(PlannedCodec):
     """Copies from shared reference frames and literal bytes, without entropy coding.
 
     Args:
@@ -68,9 +64,10 @@ class DeltaCodec(Codec):
     """
 
     name = "delta"
-    reference = "set"
+    max_set_bytes = 128 * 84 * 84 * 3
+    share = 0.4  # unlike with zstd, more references cost next to nothing
     decodes_in_place = True
-    _max_bytes: int | None = None
+    _level: int
 
     def __init__(self, level: int = 2, set_frames: int = 128, refresh_interval: int = 25_000) -> None:
         if level not in LEVELS:
@@ -79,21 +76,7 @@ class DeltaCodec(Codec):
             raise InputError(f"set_frames: expected 1 to {MOST_REFERENCES}, got {set_frames}")
         if refresh_interval < 1:
             raise InputError(f"refresh_interval: expected a positive number of frames, got {refresh_interval}")
-        self._level, self._set_frames, self._refresh_interval = level, set_frames, refresh_interval
-
-    def within(self, max_bytes: int | None) -> DeltaCodec:
-        """The codec with sets that leave most of a cap to frames."""
-        codec = copy.copy(self)
-        codec._max_bytes = max_bytes
-        return codec
-
-    def options(self) -> dict[str, Any]:
-        """Arguments that make this codec again."""
-        return {"level": self._level, "set_frames": self._set_frames, "refresh_interval": self._refresh_interval}
-
-    def set_frames(self, frame_bytes: int) -> int:
-        """How many frames of that size a set has at most."""
-        return min(self._set_frames, max(1, MAX_SET_BYTES // frame_bytes))
+        super().__init__(level, set_frames, refresh_interval)
 
     def open_set(self, data: Buffer, frame_shape: tuple[int, int, int]) -> ReferenceSet:
         """The set for `encode` and `decode`; `data` is not copied."""
@@ -103,23 +86,9 @@ class DeltaCodec(Codec):
         """Bytes that the writer takes for coding against an open set."""
         return int(core().index_bytes(reference.index))
 
-    def planner(self, frame_shape: tuple[int, int, int]) -> PayingPlanner:
-        """Decides when to build a set, and of which frames."""
-        frame_bytes = math.prod(frame_shape)
-
-        def trial(pieces: Iterable[NDArray[np.uint8]], references: NDArray[np.uint8]) -> int:
-            opened = self.open_set(references.reshape(-1).data, frame_shape)
-            return sum(
-                frame.size if (blob := self.encode(frame, opened)) is None else len(blob)
-                for frames in pieces
-                for frame in frames
-            )
-
-        def cost(size: int) -> int:
-            return set_cost(size, frame_bytes)
-
-        sizes = set_sizes(self.set_frames(frame_bytes), cost, self._max_bytes)
-        return PayingPlanner(sizes, cost, self._refresh_interval, trial, frame_bytes, self._max_bytes, SHARE)
+    def _cost(self, size: int, frame_shape: tuple[int, int, int]) -> int:
+        """Bytes of a set of so many frames, in shared memory and in the writer's."""
+        return 4 * size * math.prod(frame_shape)
 
     def encode(self, frame: Frame, reference: Any = None) -> Buffer | None:
         """The frame against the set `reference`, or None when raw is no larger."""
@@ -160,8 +129,3 @@ class DeltaCodec(Codec):
         return bool(
             core().decode_batch(log, starts, lengths, sets, set_starts, set_lengths, out, places, *sizes, planar) < 0
         )
-
-
-def set_cost(size: int, frame_bytes: int) -> int:
-    """Bytes of a set of so many frames, in shared memory and in the writer's."""
-    return 4 * size * frame_bytes
