@@ -123,7 +123,7 @@ def restore_store(store: FrameStore, state: dict[str, Any]) -> None:
         return
     saved = state["parts"][0]
     finish_adopting(store, saved.head)
-    reopen_streams(store, saved)
+    reopen_streams(store, saved.next_check, saved.streams)
 
 
 def _runs(store: FrameStore) -> Iterator[tuple[int, int]]:

@@ -167,4 +167,4 @@ def _resume(replay: Buffer, manifest: Manifest) -> None:
         if row >= store.tail:
             rows.add(row)
         streams.append((name, row, bool(is_open), reference_row, group_size))
-    reopen_streams(store, export_state(store)._replace(next_check=next_check, streams=streams))
+    reopen_streams(store, next_check, streams)

@@ -154,10 +154,10 @@ def finish_adopting(store: FrameStore, head: int) -> None:
     store.budget.publish()
 
 
-def reopen_streams(store: FrameStore, state: StoreState) -> None:
-    """Have the streams go on where they were; each begins anew where its observation is not whole any more."""
-    store.planner.next_check = state.next_check
-    for stream in state.streams:
+def reopen_streams(store: FrameStore, next_check: int, streams: list[tuple[Any, int, bool, int, int]]) -> None:
+    """Have the planner and the streams of a state go on; a stream begins anew if its observation is not whole."""
+    store.planner.next_check = next_check
+    for stream in streams:
         _reopen(store, *stream)
     store.find_ends()
 

@@ -34,7 +34,7 @@ def copy(store, into, run):
         assert len(rows.coded) <= 2 and sum(map(len, rows.coded)) == rows.lengths.sum()
         adopt_rows(into, rows)
     finish_adopting(into, state.head)
-    reopen_streams(into, state)
+    reopen_streams(into, state.next_check, state.streams)
 
 
 @pytest.mark.parametrize("run", [1, 37, 5000])
