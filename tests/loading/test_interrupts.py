@@ -133,7 +133,7 @@ def test_an_interrupt_while_workers_start_loses_nothing(
             interrupts += 1
         batches = batches or iter(interrupted)
         assert all(torch.equal(next(batches).window, window) for window in wanted)
-    check_slots(batches, len(wanted))
+        check_slots(batches, len(wanted))
     assert interrupts > 10
 
 
