@@ -16,7 +16,7 @@ setup(
             sorted(str(path) for path in FOLDER.glob("*.c")),
             depends=sorted(str(path) for path in FOLDER.glob("*.h")),
             include_dirs=[str(FOLDER)],
-            extra_compile_args=["-O3", "-std=gnu11", "-fvisibility=hidden"],
+            extra_compile_args=["-O2", "-ftree-vectorize", "-std=gnu11", "-fvisibility=hidden"],
             define_macros=[("Py_LIMITED_API", "0x030b0000")],
             py_limited_api=True,
             optional=True,

@@ -8,6 +8,24 @@
 #define LINE 64
 #define LINES_AHEAD 16
 
+/* (pixels, channels) to (channels, pixels). */
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && defined(__gnu_linux__)
+__attribute__((target_clones("avx2", "ssse3", "default")))
+#endif
+static void to_planes(const uint8_t *restrict from, uint8_t *restrict to, size_t pixels, size_t channels) {
+    if (channels == 3) {
+        uint8_t *restrict red = to, *restrict green = to + pixels, *restrict blue = to + 2 * pixels;
+        for (size_t i = 0; i < pixels; i++) {
+            red[i] = from[3 * i];
+            green[i] = from[3 * i + 1];
+            blue[i] = from[3 * i + 2];
+        }
+        return;
+    }
+    for (size_t c = 0; c < channels; c++)
+        for (size_t i = 0; i < pixels; i++) to[c * pixels + i] = from[i * channels + c];
+}
+
 static inline int64_t number(const uint8_t *numbers, size_t i) {
     int64_t value;
     memcpy(&value, numbers + 8 * i, 8);
@@ -27,7 +45,7 @@ static inline void prefetch(const Batch *batch, size_t i) {
     for (int64_t at = 0; at < most; at += LINE) __builtin_prefetch(batch->log + start + at);
 }
 
-static int decode_one(const Batch *batch, size_t i, uint8_t *coded, uint8_t *pixels) {
+static int decode_one(const Batch *batch, const Decoder *decoder, size_t i, uint8_t *coded, uint8_t *pixels) {
     const size_t frame_bytes = batch->shape.frame_bytes, channels = batch->shape.pixel_bytes;
     const int64_t start = number(batch->starts, i), length = number(batch->lengths, i);
     const int64_t place = number(batch->places, i);
@@ -50,7 +68,7 @@ static int decode_one(const Batch *batch, size_t i, uint8_t *coded, uint8_t *pix
     if (!within(set_start, set_length, batch->sets_bytes)) return -1;
     /* Decided upon only in a copy that nobody changes. */
     memcpy(coded, batch->log + start, (size_t)length);
-    const int result = decode_frame(coded, (size_t)length, batch->sets + set_start, (size_t)set_length, &batch->shape,
+    const int result = decode_frame(decoder, coded, (size_t)length, batch->sets + set_start, (size_t)set_length,
                                     planar ? pixels : out);
     if (!result && planar) to_planes(pixels, out, frame_bytes / channels, channels);
     return result;
@@ -60,10 +78,12 @@ ptrdiff_t decode_batch(const Batch *batch) {
     const size_t frame_bytes = batch->shape.frame_bytes;
     uint8_t *coded = calloc(1, 2 * frame_bytes + DECODE_SLACK);
     if (!coded) return -2;
+    Decoder decoder;
+    decoder_init(&decoder, &batch->shape);
     ptrdiff_t damaged = -1;
     for (size_t i = 0; i < batch->count && damaged < 0; i++) {
         prefetch(batch, i + 2);
-        if (decode_one(batch, i, coded, coded + frame_bytes + DECODE_SLACK)) damaged = (ptrdiff_t)i;
+        if (decode_one(batch, &decoder, i, coded, coded + frame_bytes + DECODE_SLACK)) damaged = (ptrdiff_t)i;
     }
     free(coded);
     return damaged;

@@ -43,4 +43,14 @@ static inline uint64_t load64(const uint8_t *at) {
     return value;
 }
 
+static inline uint16_t load16(const uint8_t *at) {
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+    uint16_t value;
+    memcpy(&value, at, 2);
+    return value;
+#else
+    return (uint16_t)(at[0] | at[1] << 8);
+#endif
+}
+
 #endif

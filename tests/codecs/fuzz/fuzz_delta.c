@@ -45,7 +45,9 @@ static void check_decode(Input input, const Shape *shape, const uint8_t *set, si
     uint8_t *coded = exactly(input.size + DECODE_SLACK), *out = exactly(shape->frame_bytes);
     memset(coded, 0xaa, input.size + DECODE_SLACK);
     if (input.size) memcpy(coded, input.data, input.size);
-    decode_frame(coded, input.size, set, set_bytes, shape, out);
+    Decoder decoder;
+    decoder_init(&decoder, shape);
+    decode_frame(&decoder, coded, input.size, set, set_bytes, out);
     free(coded);
     free(out);
 }
@@ -89,7 +91,9 @@ static void check_round_trip(Input input, const Shape *shape, const uint8_t *set
         memcpy(behind, coded, (size_t)length);
         memset(behind + length, 0xaa, DECODE_SLACK);
         memset(again, 0x55, size);
-        if (decode_frame(behind, (size_t)length, set, set_bytes, shape, again) || memcmp(frame, again, size)) abort();
+        Decoder decoder;
+        decoder_init(&decoder, shape);
+        if (decode_frame(&decoder, behind, (size_t)length, set, set_bytes, again) || memcmp(frame, again, size)) abort();
         free(behind);
     }
     free(frame);
