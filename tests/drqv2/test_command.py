@@ -4,10 +4,12 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import imageio.v3 as imageio
 import pytest
+from processes import left_of
 from training_options import TINY
 
 from runs.options import shortened
@@ -72,9 +74,10 @@ def descendants(process_id):
     """Processes under one, as (parent, process, command line)."""
     found = []
     for path in Path(f"/proc/{process_id}/task").glob("*/children"):
-        for child in path.read_text().split():
-            line = Path(f"/proc/{child}/cmdline").read_bytes().replace(b"\0", b" ").decode()
-            found += [(process_id, int(child), line), *descendants(int(child))]
+        with suppress(FileNotFoundError, ProcessLookupError):  # of a thread or process that has ended meanwhile
+            for child in path.read_text().split():
+                line = Path(f"/proc/{child}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+                found += [(process_id, int(child), line), *descendants(int(child))]
     return found
 
 
@@ -101,6 +104,7 @@ def test_workers_come_from_a_server_and_a_second_run_in_the_folder_is_refused(tm
     finally:
         first.kill()
         first.wait()
+    assert not left_of([child for _, child, _ in family], 20), "nobody outlives a killed trainer"
 
 
 def test_a_full_disk_ends_a_run_in_one_line(tmp_path):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import itertools
-import os
 import random
 import signal
 import sys
@@ -17,6 +16,7 @@ from typing import Any
 
 import pytest
 import torch
+from processes import kill
 
 import diffreplay
 from tests.loading.test_loader import pids, replay  # noqa: F401
@@ -152,8 +152,7 @@ def test_an_interrupt_while_a_worker_that_died_is_replaced_loses_nothing(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for line in range(40, 160, 2):
-            for pid in pids(batches):
-                os.kill(pid, signal.SIGKILL)
+            kill(*pids(batches))
             for number in numbers:  # until its death is noticed
                 try:
                     with AtLine(line):
