@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import itertools
 import random
 import signal
 import sys
@@ -182,16 +181,19 @@ def test_alarms_at_random_moments_lose_no_batch_and_no_slot(
                 raise Interrupt
             frame = frame.f_back
 
-    before, interrupts = signal.signal(signal.SIGALRM, handle), 0
+    before, interrupts, took = signal.signal(signal.SIGALRM, handle), 0, 1e-3
     try:
         for number, window in enumerate(wanted):
-            for tries in itertools.count(1):  # later at each, so that on a machine however slow the batch comes through
-                signal.setitimer(signal.ITIMER_REAL, tries * rng.random() * rng.choice([1e-4, 1e-3, 4e-3]))
+            while True:
+                begin = time.perf_counter()
+                signal.setitimer(signal.ITIMER_REAL, 1e-6 + took * rng.random() * rng.choice([0.5, 2, 8]))
                 try:
                     batch = next(batches)
+                    took = time.perf_counter() - begin
                     break
                 except Interrupt:
                     interrupts += 1
+                    took *= 1.2  # later at each, so that on a machine however slow the batch comes through
             signal.setitimer(signal.ITIMER_REAL, 0)
             assert torch.equal(batch.window, window), f"batch {number}"
             if rng.random() < 0.3:

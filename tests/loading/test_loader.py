@@ -209,7 +209,7 @@ def test_a_worker_that_cannot_start_says_what_to_do(tmp_path: Path) -> None:
             """
         )
     )
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=200, cwd=ROOT)
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=800, cwd=ROOT)
     assert done.returncode and 'under if __name__ == "__main__"' in done.stderr.splitlines()[-1]
 
 
@@ -245,7 +245,7 @@ def test_no_process_outlives_the_trainer(tmp_path: Path, context: str, end: str)
     if end != "exception":
         time.sleep(0.2)
         trainer.send_signal(signal.SIGKILL if end == "SIGKILL" else signal.SIGINT)
-    trainer.communicate(timeout=200)
+    trainer.communicate(timeout=800)
     assert not left_of(everyone)
     assert not [name for name in os.listdir("/dev/shm") if set(map(str, everyone)) & set(re.findall(r"\d+", name))]
 

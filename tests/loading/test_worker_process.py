@@ -50,7 +50,7 @@ def program(text: str, **options: Any) -> subprocess.CompletedProcess[str]:
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=800,
         **options,
     )
 
@@ -328,7 +328,7 @@ def test_a_replacement_that_is_killed_early_is_replaced_too(moody: diffreplay.Re
     kill(*pids(batches))
     with pytest.warns(RuntimeWarning, match="died") as told:
         found += [next(batches).window for _ in range(19)]
-    assert len(told) == 2 and not mood.exists()
+    assert len([one for one in told if one.category is RuntimeWarning]) == 2 and not mood.exists()
     assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
 
 
@@ -353,5 +353,5 @@ def test_a_loader_that_waits_says_once_what_is_missing(
         writer.start()
         next(batches)
         writer.join()
-    assert len(told) == 1
-    assert told[0].filename == __file__
+    (one,) = (one for one in told if one.category is RuntimeWarning)
+    assert one.filename == __file__
