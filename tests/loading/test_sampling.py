@@ -67,7 +67,7 @@ def anew(replay):
 def least_seconds(one, other, quotient):
     """The least processor time that each of two calls took in 15 turns, whatever else the machine does.
 
-    In more turns, where the other one is not below so many times the first one yet: a busy machine has few calm moments.
+    In more turns, where the other one is not yet below so many times the first: a busy machine has few calm moments.
     """
     least = np.full(2, np.inf)
     for turn in range(MOST_TURNS):
