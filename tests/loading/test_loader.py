@@ -215,7 +215,7 @@ def test_a_worker_that_cannot_start_says_what_to_do(tmp_path: Path) -> None:
 
 TRAINER = """
 import os, sys, time
-sys.path.insert(0, {root!r})
+sys.path[:0] = [{root!r}, {root!r} + "/tests"]
 from tests.loading.test_loader import fill, loader, pids
 import diffreplay
 if __name__ == "__main__":
