@@ -173,7 +173,7 @@ def test_a_save_that_is_interrupted_leaves_one_state_or_the_other(directory):
                 interrupted += 1
                 took *= 1.1  # later at each, so that on a machine however slow a save comes through
             if not (directory / MANIFEST).exists():
-                assert not sizes(directory)
+                assert not directory.exists() or not sizes(directory)
                 continue
             # Older files may wait for the next save where the interrupt came after the commit.
             assert set(sizes(directory)) - saved <= named(directory)
