@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import multiprocessing
 import time
 import zipfile
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ import numpy as np
 from torch.utils.data import IterableDataset, get_worker_info
 
 from drqv2.episode_files import Episode, EpisodeFile, list_episodes, load_episode
+from drqv2.workers import end_with_trainer
 
 FETCH_EVERY = 1000  # samples between two looks at the folder
 POLL_SECONDS = 0.05
@@ -142,6 +142,8 @@ class DiskReplayDataset(IterableDataset):
     def __iter__(self) -> Iterator[Transition]:
         info = get_worker_info()
         worker = info.id if info is not None else 0
+        if info is not None:
+            end_with_trainer()
         share = EpisodeShare(
             self._directory,
             worker,
@@ -163,8 +165,4 @@ class DiskReplayDataset(IterableDataset):
     def _wait(self, in_process: bool) -> None:
         if in_process:
             raise RuntimeError(f"no episode of at least {self._nstep} transitions in {self._directory} to sample from")
-        parent = multiprocessing.parent_process()
-        if parent is not None and not parent.is_alive():
-            # Nobody will write an episode any more.
-            raise SystemExit(0)
         time.sleep(POLL_SECONDS)

@@ -24,7 +24,7 @@ def run(name: str, *arguments: str) -> str:
     """What an example prints when it is run from another folder."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}  # other tests have the other cores
     command = [sys.executable, EXAMPLES / name, *arguments]
-    result = subprocess.run(command, cwd="/", env=environment, capture_output=True, text=True, timeout=200)
+    result = subprocess.run(command, cwd="/", env=environment, capture_output=True, text=True, timeout=800)
     assert result.returncode == 0, result.stderr
     return result.stdout
 
@@ -88,6 +88,6 @@ def test_stable_baselines3_script_changes_two_lines() -> None:
 
 def test_missing_packages_are_named() -> None:
     code = "import sys; sys.modules['stable_baselines3'] = None; import diffreplay.sb3"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=200)
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=800)
     assert result.returncode == 1
     assert result.stderr.splitlines()[-1].endswith("install it with pip install 'diffreplay[atari]'")

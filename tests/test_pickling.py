@@ -99,7 +99,7 @@ def test_other_processes_share_it(method):
         process.start()
     ours.send(replay)
     for _ in processes:
-        assert np.array_equal(answers.get(timeout=200), expected)
+        assert np.array_equal(answers.get(timeout=800), expected)
     for process in processes:
         process.join(100)
         assert process.exitcode == 0
@@ -111,4 +111,4 @@ def _held(replay):
 
 def test_a_pool_of_processes_shares_it():
     with ProcessPoolExecutor(1, multiprocessing.get_context("forkserver")) as pool:
-        assert pool.submit(_held, filled()).result(timeout=200) == 20
+        assert pool.submit(_held, filled()).result(timeout=800) == 20

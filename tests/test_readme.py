@@ -68,7 +68,7 @@ def test_example_runs(tmp_path: Path) -> None:
         env={**os.environ, "PYTHONPATH": str(ROOT), "MUJOCO_GL": "egl"},
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=800,
     )
     assert result.returncode == 0, result.stderr
     printed = re.fullmatch(r"torch\.Size\(\[256, 9, 84, 84\]\) ([0-9.]+)x smaller than plain stacks\n", result.stdout)

@@ -20,7 +20,7 @@ CHECK = "scripts/check_rendering.py"
 
 def run(*command: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True, timeout=120
+        command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True, timeout=800
     )
 
 
@@ -122,7 +122,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def wheel(sources: Path, folder: Path, **environment: str) -> Path:
     command = (sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-w", folder, ".")
     result = subprocess.run(
-        command, cwd=sources, env={**os.environ, **environment}, capture_output=True, text=True, timeout=280
+        command, cwd=sources, env={**os.environ, **environment}, capture_output=True, text=True, timeout=800
     )
     assert result.returncode == 0, result.stderr
     (built,) = folder.glob("*.whl")

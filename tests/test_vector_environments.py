@@ -104,7 +104,8 @@ def run(code, mode, make=SyncVectorEnv, nstep=NSTEP, **options):
         warnings.simplefilter("always")
         exec(code, names)
     env.close()
-    return replay, env.steps, [str(warning.message) for warning in caught if "gymnasium" not in warning.filename]
+    ours = [warning for warning in caught if issubclass(warning.category, RuntimeWarning | UserWarning)]
+    return replay, env.steps, [str(warning.message) for warning in ours if "gymnasium" not in warning.filename]
 
 
 def right_windows(steps):

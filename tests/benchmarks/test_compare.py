@@ -46,7 +46,7 @@ def compared(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Result:
     files = ["--json", written / "new" / "results.json", "--chart", written / "new" / "chart.png"]
     command = [sys.executable, "-m", "benchmarks.compare", f"task={TASK}", "--quick", *options, *files]
     ran = subprocess.run(
-        [str(word) for word in command], cwd=compare.ROOT, capture_output=True, text=True, check=False, timeout=280
+        [str(word) for word in command], cwd=compare.ROOT, capture_output=True, text=True, check=False, timeout=800
     )
     assert ran.returncode == 0, ran.stderr
     return Result(ran.returncode, ran.stdout, ran.stderr, json.loads(Path(files[1]).read_text()), Path(files[3]))
@@ -171,7 +171,7 @@ def test_a_mistake_is_one_line(options: list[str], expected: str) -> None:
 
 def test_a_mistyped_task_ends_with_status_1() -> None:
     command = [sys.executable, "-m", "benchmarks.compare", "task=walker_wolk"]
-    ran = subprocess.run(command, cwd=compare.ROOT, capture_output=True, text=True, check=False, timeout=100)
+    ran = subprocess.run(command, cwd=compare.ROOT, capture_output=True, text=True, check=False, timeout=800)
     assert ran.returncode == 1 and ran.stdout == ""
     assert "did you mean walker_walk" in ran.stderr and ran.stderr.count("\n") == 1
 

@@ -159,7 +159,7 @@ def test_the_video_shows_an_episode(directory, channels, capsys):
 
 def run(*arguments, **options):
     command = [sys.executable, "-m", "diffreplay", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=200, **options)
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=800, **options)
 
 
 def test_a_wrong_path_gives_one_line(tmp_path):
@@ -204,7 +204,7 @@ def test_missing_packages_are_named(directory, option):
     script += (
         f"from diffreplay.__main__ import main; sys.exit(main(['inspect', {str(directory)!r}, {option!r}, 'x.mp4']))"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, timeout=200)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, timeout=800)
     assert done.returncode == 2 and "to be installed" in done.stderr
     assert done.stderr.endswith("run pip install 'imageio[ffmpeg]'\n") and len(done.stderr.splitlines()) == 1
     assert values(done.stdout)["steps"].startswith("70")

@@ -165,7 +165,7 @@ def test_the_page_s_example_runs(tmp_path):
     script.write_text(f"import diffreplay\n{code}{STEPS}")
     command = [sys.executable, script]
     result = subprocess.run(
-        command, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=200
+        command, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=800
     )
     assert result.returncode == 0, result.stderr
     assert re.fullmatch(r"(0\.500 of \d+ transitions\n){3}", result.stdout), result.stdout

@@ -16,6 +16,7 @@ from diffreplay.store.reader import FrameReader
 from diffreplay.testing import TimeStep
 
 SIDE = 4
+MOST_TURNS = 300
 
 
 def buffer(capacity, frame_stack=2, codec="raw", **options):
@@ -63,6 +64,22 @@ def anew(replay):
     return ReplayReader(frames, replay.nstep, replay.discount, replay.shorter_at_end)
 
 
+def least_seconds(one, other, quotient):
+    """The least processor time that each of two calls took in 15 turns, whatever else the machine does.
+
+    In more turns, where the other one is not yet below so many times the first: a busy machine has few calm moments.
+    """
+    least = np.full(2, np.inf)
+    for turn in range(MOST_TURNS):
+        for k, call in enumerate((one, other)):
+            start = time.thread_time()
+            call()
+            least[k] = min(least[k], time.thread_time() - start)
+        if turn >= 14 and least[1] < quotient * least[0]:
+            break
+    return least
+
+
 def drawn(replay, count, seed=0):
     """Numbers of the actions of a batch."""
     return replay.sample(count, np.random.default_rng(seed)).action[:, 0].tolist()
@@ -77,13 +94,7 @@ def test_a_batch_costs_as_much_from_a_large_buffer(length, nstep, overlap):
     for replay in replays:
         fill(replay, replay.capacity, length, overlap)
         replay.sample(64)
-    costs = np.empty((15, 2))
-    for row in costs:
-        for k, replay in enumerate(replays):
-            start = time.thread_time()
-            replay.sample(64)
-            row[k] = time.thread_time() - start
-    small, large = costs.min(axis=0)  # whatever else the machine does
+    small, large = least_seconds(*(lambda replay=replay: replay.sample(64) for replay in replays), quotient=2)
     assert large < 2 * small
 
 
@@ -94,13 +105,7 @@ def test_a_batch_costs_as_much_where_hardly_any_row_ends_a_window():
         fill(replay, 20, 11)
         fill(replay, replay.capacity, 4)
         replay.sample(64)
-    costs = np.empty((15, 2))
-    for row in costs:
-        for k, replay in enumerate(replays):
-            start = time.thread_time()
-            assert len(replay.sample(64).obs) == 64
-            row[k] = time.thread_time() - start
-    small, large = costs.min(axis=0)  # whatever else the machine does
+    small, large = least_seconds(*(lambda replay=replay: replay.sample(64) for replay in replays), quotient=2)
     assert large < 2 * small
 
 
@@ -178,13 +183,10 @@ def test_asking_again_and_again_looks_at_new_rows_alone():
     replay = buffer(20_000, nstep=3)
     fill(replay, 20_000, 2)
     assert not replay.can_sample()
-    start = time.thread_time()
-    for _ in range(100):
-        assert not replay.can_sample()
-    again = time.thread_time() - start
-    start = time.thread_time()
-    assert not anew(replay).can_sample()
-    assert again / 100 < (time.thread_time() - start) / 4
+    others = iter([anew(replay) for _ in range(MOST_TURNS)])
+    first, again = least_seconds(lambda: next(others).can_sample(), replay.can_sample, quotient=1 / 4)
+    assert again < first / 4
+    assert not replay.can_sample()
 
 
 MISSING = {

@@ -178,7 +178,7 @@ def test_the_folder_is_on_disk_after_the_rename(tmp_path):
     program = "import sys; from pathlib import Path; from runs.snapshot import save_snapshot\n"
     program += "save_snapshot(Path(sys.argv[1]), {'step': 1})"
     command = ["strace", "-f", "-y", "-o", str(trace), "-e", "trace=fsync,rename,renameat,renameat2"]
-    subprocess.run([*command, sys.executable, "-c", program, str(tmp_path / "snapshot.pt")], check=True, timeout=100)
+    subprocess.run([*command, sys.executable, "-c", program, str(tmp_path / "snapshot.pt")], check=True, timeout=800)
     calls = [line for line in trace.read_text().splitlines() if str(tmp_path) in line]
     order = [line.split("(")[0].split()[-1][:6] for line in calls]
     assert order == ["fsync", "rename", "fsync"]

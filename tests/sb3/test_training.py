@@ -84,14 +84,15 @@ def test_save_and_load(tmp_path: Path) -> None:
 def test_saving_and_loading_needs_little_memory(tmp_path: Path) -> None:
     """Frames of noise, so that the buffer is large; peaks are those of processes that do nothing else."""
     common = f"""
-        import pickle, resource
+        import pickle
         import numpy as np
         import stable_baselines3.common.buffers
         from gymnasium import spaces
         from stable_baselines3.common.save_util import load_from_pkl, save_to_pkl
         from diffreplay.sb3 import CompressedReplayBuffer
         path = {str(tmp_path / "replay.pkl")!r}
-        peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        def peak():
+            return next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith("VmHWM"))
     """
     save = """
         space, rng = spaces.Box(0, 255, (4, 84, 84), np.uint8), np.random.default_rng(0)

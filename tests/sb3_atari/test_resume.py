@@ -53,7 +53,7 @@ def start(folder: Path, *options: str) -> subprocess.Popen[str]:
 
 def finish(folder: Path, *options: str) -> str:
     run = start(folder, *options)
-    output, _ = run.communicate(timeout=300)
+    output, _ = run.communicate(timeout=800)
     assert run.returncode == 0, output
     return output
 
@@ -94,7 +94,7 @@ def assert_same(a: object, b: object, path: str = "") -> None:
         assert a == b, f"{path}: {a} != {b}"
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("options", [QRDQN, PPO], ids=["qrdqn", "ppo"])
 def test_a_run_that_was_killed_twice_ends_like_an_undisturbed_one(tmp_path: Path, options: list[str]) -> None:
     calm, killed, rng = tmp_path / "calm", tmp_path / "killed", random.Random(0)
@@ -149,7 +149,7 @@ def test_a_finished_run_has_nothing_to_train_and_overwrites_nothing(finished: Pa
 def test_other_options_are_refused_in_one_line(finished: Path, options: list[str], message: str) -> None:
     before = contents(finished)
     run = start(finished, *QRDQN, *options)
-    output, _ = run.communicate(timeout=200)
+    output, _ = run.communicate(timeout=800)
     assert run.returncode == 1
     (line,) = [line for line in output.splitlines() if "A.L.E" not in line and "Stella" not in line]
     assert line.startswith("train.py: ") and message in line and "hydra.run.dir" in line
@@ -163,7 +163,7 @@ def test_damage_is_one_line(finished: Path, damaged: str) -> None:
     try:
         path.write_bytes(whole[: len(whole) // 2] + bytes([whole[len(whole) // 2] ^ 1]) + whole[len(whole) // 2 + 1 :])
         run = start(finished, *QRDQN)
-        output, _ = run.communicate(timeout=200)
+        output, _ = run.communicate(timeout=800)
         assert run.returncode == 1 and "not a readable snapshot (its checksum differs)" in output
         assert "Traceback" not in output and str(path) in output
     finally:

@@ -55,7 +55,7 @@ for name in sys.argv[2:]:
 def load_in_a_process(*directories, codec="named"):
     """Of each: load it, load what is not damaged, and verify; peak bytes, seconds, and what each said."""
     command = [sys.executable, "-c", LOAD, codec, *directories]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=280)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=800)
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
 
@@ -216,7 +216,7 @@ def test_inspecting_what_is_hostile_gives_one_line(directory, saved):
     (directory / MANIFEST).unlink()
     os.mkfifo(directory / MANIFEST)
     command = [sys.executable, "-m", "diffreplay", "inspect", directory]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=200)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=800)
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and "it is a FIFO, not a file" in done.stderr
 
 

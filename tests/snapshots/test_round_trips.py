@@ -9,11 +9,11 @@ import resource
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+from processes import kill, runs
 from says import says
 from snapshot_tools import (
     CODECS,
@@ -232,15 +232,18 @@ def test_another_process_saves_while_this_one_loads(directory):
                 own.save(directory)
         finally:
             os._exit(1)
-    heads, loads, deadline = set(), 0, time.monotonic() + 100
-    while (loads < 100 or len(heads) < 6) and time.monotonic() < deadline:
-        loaded = ReplayBuffer.load(directory, codec=RestlessZstd())
-        loaded.check_invariants()
-        heads.add(loaded.store.head)
-        loads += 1
-    os.kill(child, 9)
-    os.waitpid(child, 0)
-    assert len(heads) > 5 and all(head % 20 == 0 for head in heads)
+    heads, loads = set(), 0
+    try:
+        while loads < 100 or len(heads) < 6:
+            loaded = ReplayBuffer.load(directory, codec=RestlessZstd())
+            loaded.check_invariants()
+            heads.add(loaded.store.head)
+            loads += 1
+            assert runs(child)
+    finally:
+        kill(child)
+        os.waitpid(child, 0)
+    assert all(head % 20 == 0 for head in heads)
 
 
 @pytest.mark.parametrize(("where", "rounds"), [("disk", 50), ("memory", 150)])
@@ -248,7 +251,7 @@ def test_a_killed_save_leaves_a_committed_state(where, rounds, directory, tmp_pa
     """200 times in all."""
     target = directory if where == "memory" else tmp_path
     command = [sys.executable, ROOT / "tests/kill_saver.py", target, str(rounds), "1"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=280)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=800)
     assert done.returncode == 0, done.stderr
     seen = json.loads(done.stdout)
     assert seen["kept"] + seen["committed under way"] >= rounds
@@ -273,7 +276,7 @@ def test_loading_takes_no_second_copy(tmp_path):
     noise_steps(replay, 28_000, 0)
     replay.save(tmp_path)
     command = [sys.executable, "-c", PEAK, tmp_path]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=280, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=800, check=True)
     peak, size = map(int, done.stdout.split())
     assert size > 195e6 and size * 0.95 < peak < size * 1.15
 

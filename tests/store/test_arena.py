@@ -94,7 +94,7 @@ def test_failures_leave_no_file_open():
         with pytest.raises(SharedMemoryError):
             Arena(1 << 55)
     gc.collect()
-    assert set(os.listdir("/proc/self/fd")) == before
+    assert set(os.listdir("/proc/self/fd")) <= before
 
 
 def test_ring_takes_and_gives_back_extents_across_its_end():

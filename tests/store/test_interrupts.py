@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import signal
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -133,7 +134,7 @@ def test_alarms_at_random_moments(codec):
     """Real signals, which come between two instructions wherever Python looks for them."""
     replay, twin = make(codec, "capacity"), make(codec, "capacity")
     writer, other, rng = Writer(replay), Writer(twin), np.random.default_rng(0)
-    alarms, tries = 0, 1
+    alarms, took = 0, 2e-4
 
     def alarm(*_):
         raise InterruptedError
@@ -144,13 +145,14 @@ def test_alarms_at_random_moments(codec):
             steps = writer.steps
             head = replay.store.head
             try:
-                # Later at each try, so that on a machine however slow the step comes through.
-                signal.setitimer(signal.ITIMER_REAL, tries * rng.uniform(1e-5, 4e-4))
+                begin = time.perf_counter()
+                signal.setitimer(signal.ITIMER_REAL, rng.uniform(1e-5, max(2e-5, 2 * took)))
                 writer.add(1)
                 signal.setitimer(signal.ITIMER_REAL, 0)
-                tries = 1
+                took = time.perf_counter() - begin
             except InterruptedError:
-                alarms, tries = alarms + 1, tries + 1
+                # Later at each, so that on a machine however slow the step comes through.
+                alarms, took = alarms + 1, 1.2 * took
                 # Between the addition and the next line here, the step is stored.
                 writer.steps = steps + (replay.store.head > head)
             if writer.steps % 500 == 0:
