@@ -11,7 +11,7 @@ export MUJOCO_GL PYTHON
 
 INSTALLED := $(VENV)/.installed
 INSTALLED_DOCS := $(VENV)/.installed-docs
-PACKAGE_LISTS := setup.cfg setup.py constraints.txt scripts/create_venv.sh $(wildcard diffreplay/codecs/delta/*.[ch])
+PACKAGE_LISTS := setup.cfg setup.py constraints.txt scripts/create_venv.sh $(wildcard diffreplay/*/*.c diffreplay/codecs/delta/*.[ch])
 
 .DEFAULT_GOAL := help
 .PHONY: help setup rendering train test lint format docs clean clean-env

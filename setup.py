@@ -1,4 +1,4 @@
-"""Builds the compiled core of the codec `delta`; everything else of the package stands in setup.cfg.
+"""Builds what is compiled; everything else of the package stands in setup.cfg.
 
 One build serves CPython 3.11 and later. Where there is no compiler, the library is installed without.
 """
@@ -7,20 +7,27 @@ from pathlib import Path
 
 from setuptools import Extension, setup
 
-FOLDER = Path("diffreplay/codecs/delta")
+DELTA = Path("diffreplay/codecs/delta")
+
+
+def compiled(name: str, sources: list[Path], headers: list[Path]) -> Extension:
+    """An extension module of that name."""
+    return Extension(
+        name,
+        [str(path) for path in sources],
+        depends=[str(path) for path in headers],
+        include_dirs=sorted({str(path.parent) for path in headers}),
+        extra_compile_args=["-O2", "-ftree-vectorize", "-std=gnu11", "-fvisibility=hidden"],
+        define_macros=[("Py_LIMITED_API", "0x030b0000")],
+        py_limited_api=True,
+        optional=True,
+    )
+
 
 setup(
     ext_modules=[
-        Extension(
-            "diffreplay.codecs.delta._core",
-            sorted(str(path) for path in FOLDER.glob("*.c")),
-            depends=sorted(str(path) for path in FOLDER.glob("*.h")),
-            include_dirs=[str(FOLDER)],
-            extra_compile_args=["-O2", "-ftree-vectorize", "-std=gnu11", "-fvisibility=hidden"],
-            define_macros=[("Py_LIMITED_API", "0x030b0000")],
-            py_limited_api=True,
-            optional=True,
-        )
+        compiled("diffreplay.codecs.delta._core", sorted(DELTA.glob("*.c")), sorted(DELTA.glob("*.h"))),
+        compiled("diffreplay.store._lookup", [Path("diffreplay/store/_lookup.c")], []),
     ],
     options={"bdist_wheel": {"py_limited_api": "cp311"}},
 )

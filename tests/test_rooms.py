@@ -39,6 +39,7 @@ OF_OTHERS = {
     "_children": "multiprocessing: a forked child forgets the workers of its parent, which it would end otherwise",
     "_inheriting": "multiprocessing: whether a process is still importing the program's main file",
     "import _core": "the compiled half of the codec delta, beside its Python half",
+    "import _lookup": "the compiled half of the index's look-ups, beside the same in NumPy",
     "import _thread": "the standard library: starts a thread in one call, which no interrupt cuts in two",
     "_last_obs": "Stable-Baselines3: what a model goes on from has no public name",
     "_last_episode_starts": "Stable-Baselines3: likewise",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -34,8 +35,8 @@ class BatchSpec:
 
     def nbytes(self, length: int) -> int:
         """Bytes of a place for a batch of `length` frames a transition."""
-        pixels = length * int(np.prod(self.frame_shape))
-        action = int(np.prod(self.action_shape)) * np.dtype(self.action_dtype).itemsize
+        pixels = length * math.prod(self.frame_shape)
+        action = math.prod(self.action_shape) * np.dtype(self.action_dtype).itemsize
         return round_up(self.size * (pixels + action + 8) + 3 * 64)
 
 
@@ -52,7 +53,7 @@ class BatchPlace:
         self._pixels = self._memory[self._taken :]
 
     def _take(self, dtype: str, shape: tuple[int, ...]) -> NDArray[Any]:
-        nbytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        nbytes = math.prod(shape) * np.dtype(dtype).itemsize
         array = self._memory[self._taken : self._taken + nbytes].view(dtype).reshape(shape)
         self._taken += round_up(nbytes, 64)
         return array
@@ -61,7 +62,7 @@ class BatchPlace:
         """(size, length * C, H, W): `length` frames for each transition, oldest first."""
         height, width, channels = self.spec.frame_shape
         shape = (self.spec.size, length * channels, height, width)
-        return self._pixels[: int(np.prod(shape))].reshape(shape)
+        return self._pixels[: math.prod(shape)].reshape(shape)
 
     def batch(self, window: NDArray[np.uint8]) -> ReplayBatch:
         """The batch that was drawn here: a view of `window`, which came from here, and copies of the rest."""

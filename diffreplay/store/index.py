@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from diffreplay.store.layout import BLOCK_ROWS, Layout, Memory
+from diffreplay.store import lookup
+from diffreplay.store.layout import BLOCK_ROWS, Flag, Layout, Memory
 
 Rows = NDArray[np.int64]
 NO_ROW = -1  # a frame of zeros before an episode's start, or a step that does not exist
@@ -27,8 +28,18 @@ class Index:
 
     def get(self, name: str, rows: Rows) -> NDArray[Any]:
         """Copy of a column's values at `rows`."""
-        block, place = np.divmod(rows, BLOCK_ROWS)
-        return self._columns[name][block % self._blocks, place]
+        column = self._columns[name]
+        out = np.empty(rows.shape + column.shape[2:], column.dtype)
+        lookup.take(column, np.ascontiguousarray(rows), out)
+        return out
+
+    def stacks(self, rows: Rows, frame_stack: int) -> Rows:
+        """Rows of the frames of each observation, (N,) to (N, frame_stack), oldest first; NO_ROW is zeros."""
+        out, columns = np.empty((len(rows), frame_stack), np.int64), self._columns
+        # A row with both flags begins an episode, and links to itself; in a RESTART's stack that is no reason.
+        padding, rows = Flag.FIRST | Flag.ZEROS, np.ascontiguousarray(rows)
+        lookup.stacks(columns["flags"], columns["link"], rows, out, padding, Flag.RESTART)
+        return out
 
     def put(self, name: str, rows: Rows, values: ArrayLike) -> None:
         """Write a column's values at `rows`."""
@@ -60,14 +71,9 @@ class Index:
 
     def spans(self, rows: Rows) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Where in the log the coded frames of `rows` begin and end, numbered for ever."""
-        block, place = np.divmod(rows, BLOCK_ROWS)
-        block %= self._blocks
-        ends = self._columns["end"]
-        base = self._base[block].astype(np.int64)
-        end = base + ends[block, place]
-        start = base + np.where(place > 0, ends[block, place - 1], 0)
-        # A frame never straddles the ring's end: it starts there anew.
-        return np.maximum(start, (end - 1) // self._log_bytes * self._log_bytes, out=start), end
+        start, end = np.empty_like(rows), np.empty_like(rows)
+        lookup.spans(self._base[:, None], self._columns["end"], np.ascontiguousarray(rows), start, end, self._log_bytes)
+        return start, end
 
     def locate(self, rows: Rows) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Place in the log's ring and length of coded frames.

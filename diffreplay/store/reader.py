@@ -71,19 +71,7 @@ class FrameReader:
 
     def stacks(self, rows: Rows) -> Rows:
         """Rows of the frames of each observation, (N,) to (N, frame_stack), oldest first; NO_ROW is zeros."""
-        stacks = np.empty((len(rows), self.layout.frame_stack), np.int64)
-        stacks[:, -1] = rows
-        for k in range(self.layout.frame_stack - 2, -1, -1):
-            stacks[:, k] = self._older_frame(stacks[:, k + 1])
-        return stacks
-
-    def _older_frame(self, rows: Rows) -> Rows:
-        flags = self.column("flags", rows)
-        older = rows - self.column("link", rows)  # a FIRST row links to itself: its padding
-        padding = Flag.FIRST | Flag.ZEROS
-        older[(flags & (padding | Flag.RESTART)) == padding] = NO_ROW
-        older[rows < 0] = NO_ROW
-        return older
+        return self.index.stacks(rows, self.layout.frame_stack)
 
     def previous_steps(self, rows: Rows) -> Rows:
         """The step before each step `rows` in its episode, or NO_ROW at its start."""

@@ -63,8 +63,9 @@ class ReferenceSets:
         numbers, first_rows, nbytes = self._live()
         # Entry 0 is the empty set before the first one.
         which = np.searchsorted(first_rows, rows, side="right")
-        starts = np.append(0, np.array(numbers, np.int64) % SET_SLOTS * self._layout.set_slot)
-        return starts[which], np.append(0, np.minimum(nbytes, self._layout.set_slot))[which]
+        slot = self._layout.set_slot
+        starts = np.array([0, *(number % SET_SLOTS * slot for number in numbers)], np.int64)
+        return starts[which], np.array([0, *np.minimum(nbytes, slot)], np.int64)[which]
 
     def _live(self) -> tuple[range, NDArray[np.int64], NDArray[np.int64]]:
         """The sets that still have rows, the first row that each serves, and its bytes."""

@@ -369,7 +369,7 @@ def test_without_the_core():
     """Everything works, slowly, and says so once."""
     script = """
 import sys, warnings
-sys.modules["diffreplay.codecs.delta._core"] = None
+sys.modules["diffreplay.codecs.delta._core"] = sys.modules["diffreplay.store._lookup"] = None
 warnings.simplefilter("always")
 import numpy as np
 import diffreplay

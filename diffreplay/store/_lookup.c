@@ -1,0 +1,192 @@
+/* diffreplay.store._lookup: what a batch asks of the index, for CPython 3.11 and later through its limited API.
+ *
+ * It does what store/index.py and store/reader.py say in NumPy, and in a tenth of the time. Another process may write
+ * to the columns meanwhile: whatever is read, nothing outside of them is touched. */
+#define PY_SSIZE_T_CLEAN
+#ifndef Py_LIMITED_API
+#define Py_LIMITED_API 0x030b0000
+#endif
+#include <Python.h>
+
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+/* A column of the index: row r lies in block r / rows % blocks, as entry r % rows. */
+typedef struct {
+    Py_buffer buffer;
+    const char *start;
+    ptrdiff_t stride; /* from block to block */
+    int64_t blocks, rows;
+    size_t size; /* bytes of an entry */
+} Column;
+
+static void column_release(Column *column) { PyBuffer_Release(&column->buffer); }
+
+static int column_get(Column *column, PyObject *array, size_t most) {
+    Py_buffer *buffer = &column->buffer;
+    if (PyObject_GetBuffer(array, buffer, PyBUF_STRIDED_RO) < 0) return -1;
+    if (buffer->ndim >= 2 && buffer->shape[0] > 0 && buffer->shape[1] > 0) {
+        size_t size = (size_t)buffer->itemsize;
+        int whole = 1;
+        for (int axis = buffer->ndim; axis-- > 2; size *= (size_t)buffer->shape[axis])
+            whole &= buffer->strides[axis] == (Py_ssize_t)size;
+        if (whole && (buffer->shape[1] == 1 || buffer->strides[1] == (Py_ssize_t)size) && size <= most) {
+            *column = (Column){*buffer, buffer->buf, buffer->strides[0], buffer->shape[0], buffer->shape[1], size};
+            return 0;
+        }
+    }
+    PyErr_SetString(PyExc_ValueError, "expected a column of blocks of rows, whose entries lie one after the other");
+    PyBuffer_Release(buffer);
+    return -1;
+}
+
+/* The block of a row of any number. */
+static inline int64_t block_of(const Column *column, int64_t row) {
+    int64_t block = row / column->rows - (row % column->rows < 0);
+    if ((uint64_t)block >= (uint64_t)column->blocks) { /* else the division can be saved */
+        block %= column->blocks;
+        if (block < 0) block += column->blocks;
+    }
+    return block;
+}
+
+/* Where a row of any number lies. */
+static inline const char *entry(const Column *column, int64_t row) {
+    int64_t place = row % column->rows;
+    if (place < 0) place += column->rows;
+    return column->start + block_of(column, row) * column->stride + place * (ptrdiff_t)column->size;
+}
+
+/* An unsigned number of at most 8 bytes, little-endian. */
+static inline uint64_t value(const Column *column, int64_t row) {
+    const char *at = entry(column, row);
+    uint64_t number = 0;
+    switch (column->size) {
+    case 1: return *(const uint8_t *)at;
+    case 2: {
+        uint16_t two;
+        memcpy(&two, at, 2);
+        return two;
+    }
+    case 4: {
+        uint32_t four;
+        memcpy(&four, at, 4);
+        return four;
+    }
+    default: memcpy(&number, at, 8); return number;
+    }
+}
+
+static inline int64_t number(const Py_buffer *numbers, size_t i) {
+    int64_t value;
+    memcpy(&value, (const char *)numbers->buf + 8 * i, 8);
+    return value;
+}
+
+static inline void put(Py_buffer *numbers, size_t i, int64_t value) { memcpy((char *)numbers->buf + 8 * i, &value, 8); }
+
+static PyObject *py_take(PyObject *self, PyObject *args) {
+    (void)self;
+    PyObject *array, *result = NULL;
+    Py_buffer rows, out;
+    Column column;
+    if (!PyArg_ParseTuple(args, "Oy*w*", &array, &rows, &out)) return NULL;
+    if (column_get(&column, array, SIZE_MAX) < 0) goto done;
+    const size_t count = (size_t)rows.len / 8;
+    if (rows.len % 8 || (size_t)out.len != count * column.size) {
+        PyErr_SetString(PyExc_ValueError, "expected int64 rows, and room for an entry of each");
+    } else {
+        for (size_t i = 0; i < count; i++)
+            memcpy((char *)out.buf + i * column.size, entry(&column, number(&rows, i)), column.size);
+        result = Py_NewRef(Py_None);
+    }
+    column_release(&column);
+done:
+    PyBuffer_Release(&rows);
+    PyBuffer_Release(&out);
+    return result;
+}
+
+static PyObject *py_stacks(PyObject *self, PyObject *args) {
+    (void)self;
+    PyObject *flags_array, *links_array, *result = NULL;
+    Py_buffer rows, out;
+    Column flags, links;
+    unsigned padding, restart;
+    if (!PyArg_ParseTuple(args, "OOy*w*II", &flags_array, &links_array, &rows, &out, &padding, &restart)) return NULL;
+    if (column_get(&flags, flags_array, 8) < 0) goto done;
+    if (column_get(&links, links_array, 8) < 0) goto flags_only;
+    const size_t count = (size_t)rows.len / 8, length = count ? (size_t)out.len / 8 / count : 0;
+    if (rows.len % 8 || (size_t)out.len != 8 * count * length || (count && !length)) {
+        PyErr_SetString(PyExc_ValueError, "expected int64 rows, and int64 room for as many frames of each");
+    } else {
+        for (size_t i = 0; i < count; i++) {
+            int64_t row = number(&rows, i);
+            put(&out, (i + 1) * length - 1, row);
+            for (size_t k = length - 1; k-- > 0;) {
+                const uint64_t flag = value(&flags, row);
+                const int zeros = (flag & (padding | restart)) == padding;
+                row = row < 0 || zeros ? -1 : row - (int64_t)value(&links, row);
+                put(&out, i * length + k, row);
+            }
+        }
+        result = Py_NewRef(Py_None);
+    }
+    column_release(&links);
+flags_only:
+    column_release(&flags);
+done:
+    PyBuffer_Release(&rows);
+    PyBuffer_Release(&out);
+    return result;
+}
+
+static PyObject *py_spans(PyObject *self, PyObject *args) {
+    (void)self;
+    PyObject *base_array, *ends_array, *result = NULL;
+    Py_buffer rows, starts_out, ends_out;
+    Column base, ends;
+    Py_ssize_t log_bytes;
+    if (!PyArg_ParseTuple(args, "OOy*w*w*n", &base_array, &ends_array, &rows, &starts_out, &ends_out, &log_bytes))
+        return NULL;
+    if (column_get(&ends, ends_array, 4) < 0) goto done;
+    if (column_get(&base, base_array, 8) < 0) goto ends_only;
+    if (base.blocks != ends.blocks || rows.len % 8 || starts_out.len != rows.len || ends_out.len != rows.len ||
+        log_bytes < 1) {
+        PyErr_SetString(PyExc_ValueError, "expected int64 rows, and int64 room for as many beginnings and ends");
+    } else {
+        for (size_t i = 0; i < (size_t)rows.len / 8; i++) {
+            const int64_t row = number(&rows, i);
+            const uint64_t begin = value(&base, block_of(&ends, row));
+            const uint64_t end = begin + value(&ends, row);
+            const uint64_t start = row % ends.rows ? begin + value(&ends, row - 1) : begin;
+            /* A frame never straddles the ring's end: it starts there anew. */
+            const int64_t last = (int64_t)(end - 1), over = last % log_bytes;
+            const int64_t lap = last - (over < 0 ? over + log_bytes : over);
+            put(&starts_out, i, (int64_t)start < lap ? lap : (int64_t)start);
+            put(&ends_out, i, (int64_t)end);
+        }
+        result = Py_NewRef(Py_None);
+    }
+    column_release(&base);
+ends_only:
+    column_release(&ends);
+done:
+    PyBuffer_Release(&rows);
+    PyBuffer_Release(&starts_out);
+    PyBuffer_Release(&ends_out);
+    return result;
+}
+
+static PyMethodDef methods[] = {
+    {"take", py_take, METH_VARARGS, "take(column, rows, out): copy a column's entries."},
+    {"stacks", py_stacks, METH_VARARGS, "stacks(flags, links, rows, out, padding, restart): rows of older frames."},
+    {"spans", py_spans, METH_VARARGS, "spans(base, ends, rows, starts_out, ends_out, log_bytes): where frames lie."},
+    {NULL, NULL, 0, NULL},
+};
+
+static struct PyModuleDef module = {
+    PyModuleDef_HEAD_INIT, "_lookup", "Looks rows up in the index.", -1, methods, NULL, NULL, NULL, NULL};
+
+PyMODINIT_FUNC PyInit__lookup(void) { return PyModule_Create(&module); }

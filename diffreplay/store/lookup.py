@@ -1,0 +1,81 @@
+"""Looks rows up in the columns of the index: compiled where there is a compiler, else by the same functions in NumPy.
+
+A column is an array (blocks, BLOCK_ROWS, ...), and row r its entry [r // BLOCK_ROWS % blocks, r % BLOCK_ROWS]. Another
+process may write to it meanwhile: then what comes out means nothing, and only that.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def take(column: NDArray[Any], rows: NDArray[np.int64], out: NDArray[Any]) -> None:
+    """Copy a column's entries at `rows` to `out`, which has one for each."""
+    block, place = np.divmod(rows, column.shape[1])
+    out[...] = column[block % len(column), place]
+
+
+def stacks(
+    flags: NDArray[Any],
+    links: NDArray[Any],
+    rows: NDArray[np.int64],
+    out: NDArray[np.int64],
+    padding: int,
+    restart: int,
+) -> None:
+    """Rows of the frames of observations (N,) to `out` (N, frame_stack), oldest first; -1 is a frame of zeros.
+
+    Args:
+        flags: column.
+        links: column of how many rows back the frame before is, 0 where it is this one again.
+        rows: rows of the newest frames.
+        out: where they go.
+        padding: of the flags, those that a frame has before which there are zeros,
+        restart: unless it has this one, too.
+    """
+    out[:, -1] = rows
+    for k in range(out.shape[1] - 2, -1, -1):
+        newer = np.ascontiguousarray(out[:, k + 1])
+        flag, link = np.empty(len(newer), flags.dtype), np.empty(len(newer), links.dtype)
+        take(flags, newer, flag)
+        take(links, newer, link)
+        out[:, k] = np.where((newer < 0) | ((flag & (padding | restart)) == padding), -1, newer - link)
+
+
+def spans(
+    base: NDArray[Any],
+    ends: NDArray[Any],
+    rows: NDArray[np.int64],
+    starts_out: NDArray[np.int64],
+    ends_out: NDArray[np.int64],
+    log_bytes: int,
+) -> None:
+    """Where in the log the coded frames of `rows` begin and end, numbered for ever.
+
+    Args:
+        base: where the blocks begin, (blocks, 1).
+        ends: column of where the frames end, from their block's beginning on.
+        rows: (N,).
+        starts_out: (N,).
+        ends_out: (N,).
+        log_bytes: of the ring. No frame straddles its end: it starts there anew.
+    """
+    block, place = np.divmod(rows, ends.shape[1])
+    block %= len(ends)
+    begin = base[block, 0].astype(np.int64)
+    ends_out[:] = begin + ends[block, place]
+    np.add(begin, np.where(place > 0, ends[block, place - 1], 0), out=starts_out)
+    np.maximum(starts_out, (ends_out - 1) // log_bytes * log_bytes, out=starts_out)
+
+
+try:
+    from diffreplay.store import _lookup  # type: ignore[attr-defined,unused-ignore]
+except ImportError:
+    _lookup = None  # type: ignore[assignment,unused-ignore]
+
+in_numpy = {"take": take, "stacks": stacks, "spans": spans}  # for comparison with the compiled ones
+if _lookup is not None:
+    take, stacks, spans = _lookup.take, _lookup.stacks, _lookup.spans

@@ -1,0 +1,93 @@
+"""The compiled look-ups in the index give what the same ones in NumPy give, and refuse what does not fit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from diffreplay.store import Flag, lookup
+
+compiled = pytest.importorskip("diffreplay.store._lookup")
+BLOCKS, ROWS, GAP = 5, 16, 64
+LOG_BYTES = 1000
+
+
+def column(rng: np.random.Generator, dtype: str, shape: tuple[int, ...] = ()) -> NDArray[Any]:
+    """A column with random entries and a gap between its blocks, as others stand there."""
+    size = ROWS * np.dtype(dtype).itemsize * int(np.prod(shape, dtype=int))
+    memory = rng.integers(0, 256, BLOCKS * (size + GAP), np.uint8)
+    inner = np.empty((ROWS, *shape), dtype).strides
+    return np.ndarray((BLOCKS, ROWS, *shape), dtype, memory.data, 0, (size + GAP, *inner))
+
+
+@pytest.fixture(params=range(20))
+def rng(request: pytest.FixtureRequest) -> np.random.Generator:
+    return np.random.default_rng(request.param)
+
+
+def some_rows(rng: np.random.Generator) -> Iterator[NDArray[np.int64]]:
+    yield np.empty(0, np.int64)
+    yield rng.integers(0, BLOCKS * ROWS, 50)
+    yield rng.integers(0, 10**12, 50)
+    yield rng.integers(-300, 300, 50)  # what torn links lead to
+
+
+@pytest.mark.parametrize(("dtype", "shape"), [("u1", ()), ("<f4", ()), ("<f8", (3, 2)), ("<i8", (1,)), ("u1", (0,))])
+def test_take(rng: np.random.Generator, dtype: str, shape: tuple[int, ...]) -> None:
+    entries = column(rng, dtype, shape)
+    for flat in some_rows(rng):
+        for rows in (flat, flat.reshape(-1, 1), flat.reshape(2, -1)):
+            ours, theirs = (np.zeros(rows.shape + shape, dtype) for _ in range(2))
+            compiled.take(entries, rows, ours)
+            lookup.in_numpy["take"](entries, rows, theirs)
+            assert ours.tobytes() == theirs.tobytes()
+
+
+@pytest.mark.parametrize("frame_stack", [1, 2, 4])
+def test_stacks(rng: np.random.Generator, frame_stack: int) -> None:
+    flags, links = column(rng, "u1"), column(rng, "<u2")
+    links %= int(rng.integers(1, 200))
+    for rows in some_rows(rng):
+        ours, theirs = (np.zeros((len(rows), frame_stack), np.int64) for _ in range(2))
+        for stacks, out in ((compiled.stacks, ours), (lookup.in_numpy["stacks"], theirs)):
+            stacks(flags, links, rows, out, Flag.FIRST | Flag.ZEROS, Flag.RESTART)
+        assert np.array_equal(ours, theirs)
+
+
+def test_spans(rng: np.random.Generator) -> None:
+    base, ends = column(rng, "<u8")[:, :1], column(rng, "<u4")
+    base %= int(rng.choice([1, 10, 10**6, 2**62]))
+    ends %= int(rng.choice([1, 500, 2**32 - 1]))
+    for rows in some_rows(rng):
+        ours, theirs = (np.zeros((2, len(rows)), np.int64) for _ in range(2))
+        for spans, out in ((compiled.spans, ours), (lookup.in_numpy["spans"], theirs)):
+            spans(base, ends, rows, *out, LOG_BYTES)
+        assert np.array_equal(ours, theirs)
+
+
+def test_what_does_not_fit_is_refused() -> None:
+    rng = np.random.default_rng(0)
+    flags, rows, few = column(rng, "u1"), np.arange(4), np.zeros(3, np.int64)
+    for array in (
+        np.zeros(4, np.uint8),
+        flags[:, ::2],
+        flags[:0],
+        np.zeros((2, 0), np.uint8),
+        column(rng, "u1", (4,))[..., 1:],
+    ):
+        with pytest.raises(ValueError, match="expected a column"):
+            compiled.take(array, rows, np.zeros(4, np.uint8))
+    with pytest.raises(ValueError, match="room for an entry"):
+        compiled.take(flags, rows, np.zeros(3, np.uint8))
+    with pytest.raises(ValueError, match="room for as many frames"):
+        compiled.stacks(flags, column(rng, "<u2"), rows, few, 3, 8)
+    with pytest.raises(ValueError, match="room for as many beginnings"):
+        compiled.spans(column(rng, "<u8")[:, :1], column(rng, "<u4"), rows, few, few, LOG_BYTES)
+    with pytest.raises(ValueError, match="room for as many beginnings"):
+        compiled.spans(column(rng, "<u8")[:2, :1], column(rng, "<u4"), few, few, few, LOG_BYTES)
+    with pytest.raises(ValueError, match="expected a column"):
+        compiled.stacks(flags, column(rng, "<u8", (2,)), rows, np.zeros((4, 2), np.int64), 3, 8)
