@@ -1,343 +1,311 @@
 /* The search for the cheapest way through a frame. encode.c includes this once for each set of instructions. */
 
-#define WINDOW_T MASKS_NAME(Window)
-#define SLIDE MASKS_NAME(slide)
-#define EXTEND MASKS_NAME(extend)
-#define REACH MASKS_NAME(reach)
+#define PARSE_T MASKS_NAME(Parse)
+#define COST_UP_TO MASKS_NAME(cost_up_to)
 #define RELAX MASKS_NAME(relax)
+#define TAKE MASKS_NAME(take)
+#define ALIKE MASKS_NAME(alike)
+#define SAME_COPIES MASKS_NAME(same_copies)
+#define ADJUST_COPIES MASKS_NAME(adjust_copies)
+#define SHIFTED_COPY MASKS_NAME(shifted_copy)
+#define SEARCH MASKS_NAME(search)
+#define SHIFT_COPIES MASKS_NAME(shift_copies)
+#define BACK_COPIES MASKS_NAME(back_copies)
+#define COPIES MASKS_NAME(copies)
+#define SETTLE_WAY MASKS_NAME(settle_way)
+#define SETTLE_BEST MASKS_NAME(settle_best)
+#define LITERAL MASKS_NAME(literal)
 #define ENCODE MASKS_NAME(encode)
 #define ENCODE_WORDS MASKS_NAME(encode_words)
 
-/* Masks of the run that begins at a place: [place, end) all have a reference in common. */
 typedef struct {
-    uint64_t mask[WINDOW][WORDS];
-    uint64_t first[WINDOW][WORDS]; /* of each place, the AND of the masks from there to `middle` */
-    uint64_t rest[WORDS];          /* the AND of the masks from `middle` on */
-    uint64_t common[WORDS];        /* and of all of them */
-    size_t middle, end;
-    int ahead; /* the mask at `end` is there, too */
-} WINDOW_T;
+    const Index *index;
+    const uint8_t *set, *frame;
+    Workspace *work;
+    Output output;
+    RUNS_T runs;
+    size_t place, base;   /* nodes are counted from `base` */
+    size_t reached;       /* the last node that has a cost */
+    size_t until, looked; /* a copy reaches to `until`; places after `looked` need no look until then */
+    uint32_t pixel;
+    uint64_t here; /* the bytes at the place, where there are 8 */
+    uint32_t cost; /* of the place's node, and its shift and reference */
+    int32_t shift;
+    unsigned reference;
+    Best best;           /* of the copies that are long enough to be taken at once */
+    size_t shifted_end;  /* a shifted copy that was found goes on up to there, */
+    int32_t shifted;     /* by so much */
+    size_t searched;     /* in the buckets */
+} PARSE_T;
 
-/* Begin anew at `place`. */
-#define RESET(window, place)                                                              \
-    do {                                                                                  \
-        (window)->middle = (window)->end = (place);                                       \
-        (window)->ahead = 0;                                                              \
-        for (unsigned w_ = 0; w_ < words; w_++) (window)->rest[w_] = all[w_];             \
-    } while (0)
-
-/* Lengthen the run that begins at `place` as far as it goes, up to `most` bytes. */
-TARGET static inline __attribute__((always_inline)) void EXTEND(WINDOW_T *window, const Index *index,
-                                                                const uint8_t *frame, size_t place, size_t most,
-                                                                int near, const unsigned words, const uint64_t *all) {
-    const size_t lanes = index->lanes;
-    const unsigned step = lanes < 64 ? (unsigned)lanes : 64;
-    const size_t stop = index->shape.frame_bytes - place < most ? index->shape.frame_bytes : place + most;
-    uint64_t common[WORDS];
-    for (unsigned w = 0; w < words; w++)
-        common[w] = (place < window->middle ? window->first[place % WINDOW][w] : all[w]) & window->rest[w];
-    while (window->end < stop) {
-        uint64_t *mask = window->mask[window->end % WINDOW], any = 0;
-        if (!window->ahead) {
-            const uint8_t *values = index->values + window->end * lanes;
-            if (!near && index->agreed[window->end]) {
-                const uint64_t every = values[0] == frame[window->end] ? ~(uint64_t)0 : 0;
-                for (unsigned w = 0; w < words; w++) mask[w] = all[w] & every;
-            } else for (unsigned w = 0; w < words; w++)
-                mask[w] = all[w] & (near ? MASKS_NAME(near)(values + 64 * w, step, frame[window->end])
-                                         : MASKS_NAME(equal)(values + 64 * w, step, frame[window->end]));
-        }
-        window->ahead = 1;
-        for (unsigned w = 0; w < words; w++) any |= common[w] & mask[w];
-        if (!any) break;
-        for (unsigned w = 0; w < words; w++) common[w] &= mask[w], window->rest[w] &= mask[w];
-        window->ahead = 0;
-        window->end++;
-    }
-    for (unsigned w = 0; w < words; w++) window->common[w] = common[w];
-}
-
-/* Leave `place`, to begin at the next. */
-TARGET static inline __attribute__((always_inline)) void SLIDE(WINDOW_T *window, size_t place, const unsigned words,
-                                                               const uint64_t *all) {
-    if (window->end <= place) {
-        RESET(window, place + 1);
-    } else if (window->middle <= place + 1) {
-        uint64_t common[WORDS];
-        for (unsigned w = 0; w < words; w++) common[w] = all[w];
-        for (size_t i = window->end; i-- > place + 1;)
-            for (unsigned w = 0; w < words; w++) window->first[i % WINDOW][w] = common[w] &= window->mask[i % WINDOW][w];
-        window->middle = window->end;
-        for (unsigned w = 0; w < words; w++) window->rest[w] = all[w];
+/* Have all nodes up to `to` have a cost. */
+TARGET INLINE void COST_UP_TO(PARSE_T *parse, size_t to) {
+    while (parse->reached < to) {
+        for (unsigned i = 1; i <= COSTS_AT_ONCE; i++) parse->work->costs[parse->reached + i] = UINT32_MAX;
+        parse->reached += COSTS_AT_ONCE;
     }
 }
 
-/* Where the longest run ends of those that `common` has in common up to `place`; only these are left in `common`. */
-TARGET static inline __attribute__((always_inline)) size_t REACH(const Index *index, const uint8_t *set,
-                                                                 const uint8_t *frame, size_t place, uint64_t *common,
-                                                                 const unsigned words) {
-    const size_t lanes = index->lanes, size = index->shape.frame_bytes;
-    const unsigned step = lanes < 64 ? (unsigned)lanes : 64;
-    while (place < size) {
-        const size_t agreed = index->agreed[place];
-        if (agreed) {
-            const size_t same = same_bytes(frame + place, set + place, agreed);
-            place += same;
-            if (same < agreed) break;
-            continue;
-        }
-        const uint8_t *values = index->values + place * lanes;
-        uint64_t left[WORDS], any = 0, several = 0;
-        for (unsigned w = 0; w < words; w++) {
-            left[w] = common[w] & MASKS_NAME(equal)(values + 64 * w, step, frame[place]);
-            several |= (left[w] & (left[w] - 1)) | (any ? left[w] : 0);
-            any |= left[w];
-        }
-        if (!any) break;
-        for (unsigned w = 0; w < words; w++) common[w] = left[w];
-        place++;
-        if (!several) { /* one is left */
-            unsigned by = 0;
-            for (unsigned w = 0; w < words; w++)
-                if (common[w]) by = 64 * w + (unsigned)__builtin_ctzll(common[w]);
-            return place + same_bytes(frame + place, set + by * size + place, size - place);
-        }
-    }
-    return place;
+/* Note at the node `to` that a copy from the node `start` leads there, if that is cheaper than what is known. */
+TARGET INLINE void RELAX(PARSE_T *parse, const Node *start, uint32_t cost, size_t to, const unsigned kind, size_t length,
+                         uint32_t source, int32_t shift) {
+    if (cost >= parse->work->costs[to]) return;
+    parse->work->costs[to] = cost;
+    const int names = kind == SAME || kind == ADJUST, shifts = kind == SHIFT || kind == FAR;
+    parse->work->nodes[to] = (Node){.shift = shifts ? shift : start->shift,
+                                    .source = source,
+                                    .length = (uint16_t)length,
+                                    .kind = (uint8_t)kind,
+                                    .reference = names ? (uint8_t)source : start->reference};
 }
 
-/* Note at the node where a copy ends that it is reached, if that is cheaper. */
-TARGET static inline __attribute__((always_inline)) void RELAX(Node *nodes, size_t from, size_t *reached, unsigned kind,
-                                                               size_t length, uint32_t source, int32_t shift,
-                                                               unsigned reference) {
-    const Node *start = &nodes[from];
+/* Consider a copy of `from` to the place, and, where pixels have several bytes, such that begin up to a pixel earlier,
+ * for which `from` has `before` bytes. `shift` is that of SHIFT and FAR. */
+TARGET INLINE void TAKE(PARSE_T *parse, const unsigned kind, size_t length, const uint8_t *from, size_t before,
+                        uint32_t source, int32_t shift) {
     const Kind *k = &KIND[kind];
-    const size_t units = kind == ADJUST ? length / 2 : length, to = from + length;
-    if (units < k->least) return;
-    uint32_t cost = start->cost + TAX +
-                    ONE * (1 + k->source + literal_bytes(k, start->literals) + length_bytes(k, units));
-    if (kind == ADJUST) cost += ONE * (uint32_t)units;
-    while (*reached < to) nodes[++*reached].cost = UINT32_MAX;
-    if (cost < nodes[to].cost)
-        nodes[to] = (Node){cost, 0, source, shift, (uint16_t)length, (uint8_t)kind, (uint8_t)reference};
+    if (length < k->least) return;
+    if (length >= CLEAR && parse->place + length > parse->until) {
+        parse->until = parse->place + length;
+        parse->looked = parse->place + LOOK;
+    }
+    if (length >= (kind <= AGAIN ? LONG : VERY_LONG)) {
+        if (length > parse->best.length) parse->best = (Best){length, source, shift, kind};
+        return;
+    }
+    size_t at = parse->place - parse->base;
+    const size_t to = at + length, most = at < before ? at : before;
+    const uint8_t *here = parse->frame + parse->place;
+    const unsigned token = TAX + ONE * (1u + k->source);
+    const Node *node = &parse->work->nodes[at];
+    COST_UP_TO(parse, to);
+    uint32_t cost = parse->cost + token + ONE * (literal_bytes(k, node->literals) + length_bytes(k, length));
+    RELAX(parse, node, cost, to, kind, length, source, shift);
+    for (size_t back = 1; back <= most && back < parse->pixel; back++) {
+        if (here[-(ptrdiff_t)back] != from[-(ptrdiff_t)back]) return;
+        cost = parse->work->costs[--at];
+        node = &parse->work->nodes[at];
+        if (cost == UINT32_MAX || (kind == AGAIN && node->reference != source) || (kind == SHIFTED && node->shift != shift))
+            continue;
+        cost += token + ONE * (literal_bytes(k, node->literals) + length_bytes(k, length + back));
+        RELAX(parse, node, cost, to, kind, length + back, source, shift);
+    }
 }
 
-TARGET static inline __attribute__((always_inline)) ptrdiff_t ENCODE_WORDS(const Index *index, Workspace *workspace,
-                                                                           const uint8_t *set, const uint8_t *frame,
-                                                                           uint8_t *out, size_t room,
-                                                                           const unsigned words) {
-    const Shape *shape = &index->shape;
-    const size_t size = shape->frame_bytes, row = shape->row_bytes, pixel = shape->pixel_bytes;
-    Node *nodes = workspace->nodes;
-    uint32_t *newest = workspace->newest;
-    Output output = {out, out + room};
-    WINDOW_T same, near;
-    uint64_t all[WORDS] = {0};
-    for (unsigned r = 0; r < index->references; r++) all[r / 64] |= (uint64_t)1 << r % 64;
-    memset(newest, 0xff, sizeof workspace->newest);
-    nodes[0] = (Node){0};
-    size_t base = 0, reached = 0, place = 0;
-    size_t shifted_from = 0, shifted_end = 0; /* a shifted copy that was found: it goes on up to there */
-    size_t searched = 0; /* in the buckets */
-    size_t until = 0, looked = 0; /* a copy reaches to `until`; places after `looked` need no look until then */
-    RESET(&same, 0);
-    RESET(&near, 0);
-    while (place < size) {
-        if (output.to >= output.end) return -1;
-        size_t at = place - base;
-        if (at >= SETTLE) {
-            write_way(&output, frame, set, index, nodes, base, at);
-            nodes[0] = nodes[at];
-            nodes[0].cost = 0;
-            base = place, reached = at = until = 0;
+/* For how many bytes the frame from its place on is as what `from` points to, `left` at most. */
+TARGET INLINE size_t ALIKE(const PARSE_T *parse, const uint8_t *from, size_t left) {
+    const uint8_t *here = parse->frame + parse->place;
+    if (left < 8) return same_bytes(here, from, left);
+    const uint64_t differ = parse->here ^ load64(from);
+    return differ ? first_byte(differ) : 8 + same_bytes(here + 8, from + 8, left - 8);
+}
+
+TARGET INLINE size_t SAME_COPIES(PARSE_T *parse, const unsigned words) {
+    const size_t place = parse->place, size = parse->index->shape.frame_bytes;
+    const uint8_t *from = parse->set + parse->reference * size + place;
+    const size_t again = ALIKE(parse, from, size - place);
+    if (again >= KIND[AGAIN].least) TAKE(parse, AGAIN, again, from, place, parse->reference, 0);
+    const size_t end = FIND_SAME(&parse->runs, parse->index, parse->set, parse->frame, place, parse->reference, words);
+    if (end <= place + again) return again;
+    const unsigned by = parse->runs.by;
+    TAKE(parse, SAME, end - place, parse->set + by * size + place, place, by, 0);
+    return end - place;
+}
+
+TARGET INLINE void ADJUST_COPIES(PARSE_T *parse, size_t same_length, const unsigned words) {
+    const Kind *k = &KIND[ADJUST];
+    const size_t most = FIND_NEAR(&parse->runs, parse->index, parse->set, parse->frame, parse->place, words) / 2;
+    if (2 * most <= same_length || most < ADJUST_LEAST / 2) return;
+    const size_t at = parse->place - parse->base;
+    const Node *node = &parse->work->nodes[at];
+    const uint32_t cost = parse->cost + TAX + ONE * (1 + k->source + literal_bytes(k, node->literals));
+    COST_UP_TO(parse, at + 2 * most);
+    for (size_t pairs = ADJUST_LEAST / 2; pairs <= most; pairs++)
+        RELAX(parse, node, cost + ONE * (uint32_t)(pairs + length_bytes(k, pairs)), at + 2 * pairs, ADJUST, 2 * pairs,
+              parse->runs.near_by, 0);
+}
+
+TARGET INLINE void SHIFTED_COPY(PARSE_T *parse) {
+    const size_t left = parse->index->shape.frame_bytes - parse->place, set_bytes = parse->index->set_bytes;
+    const ptrdiff_t there = (ptrdiff_t)parse->place + parse->shift;
+    if (there < 0 || (size_t)there >= set_bytes) return;
+    const size_t most = set_bytes - (size_t)there < left ? set_bytes - (size_t)there : left;
+    const uint8_t *from = parse->set + there;
+    const size_t length = ALIKE(parse, from, most);
+    if (length >= KIND[SHIFTED].least) TAKE(parse, SHIFTED, length, from, (size_t)there, 0, parse->shift);
+}
+
+/* The longest copies by SHIFT and by FAR of those that the set's buckets know. */
+TARGET INLINE void SEARCH(PARSE_T *parse, Found *longest) {
+    const Index *index = parse->index;
+    const uint8_t *here = parse->frame + parse->place;
+    const size_t size = index->shape.frame_bytes, left = size - parse->place;
+    const uint64_t hash = hash_run(parse->here, RUN_BYTES);
+    const uint32_t *bucket = bucket_of(index, hash), tag = tag_of(index, hash), mask = place_mask(index);
+    for (unsigned begin = 0; begin < index->level.ways; begin += 4)
+        for (unsigned tagged_ = tagged(bucket + begin, tag, 0xffffff & ~mask); tagged_; tagged_ &= tagged_ - 1) {
+            const uint32_t entry = bucket[begin + (unsigned)__builtin_ctz(tagged_)];
+            if (entry == NOWHERE) return;
+            const size_t reference = entry >> 24, there = entry & mask, from = reference * size + there;
+            const size_t most = index->set_bytes - from < left ? index->set_bytes - from : left;
+            const size_t length = same_bytes(here, parse->set + from, most);
+            if (length <= longest[0].length && length <= longest[1].length) continue;
+            uint32_t source;
+            const unsigned kind = shift_kind(&index->shape, parse->place, reference, there, &source);
+            if (kind != KINDS && length > longest[kind == FAR].length)
+                longest[kind == FAR] = (Found){length, source, (int32_t)((ptrdiff_t)from - (ptrdiff_t)parse->place)};
         }
-        if (index->buckets && place + 10 <= size)
-            __builtin_prefetch(bucket_of(index, hash_run(load64(frame + place + 2), RUN_BYTES)));
-        Node *node = &nodes[at];
-        const unsigned reference = node->reference;
-        const int32_t shift = node->shift;
-        const size_t left = size - place;
-        size_t best = 0; /* of the copies that are long enough to be taken at once */
-        Node taken = {0};
-        size_t same_length = 0;
-#define PREFETCH(place_)                                                                               \
-    do {                                                                                               \
-        for (unsigned w_ = 0; w_ < words && (place_) < size; w_++)                                     \
-            __builtin_prefetch(index->values + (place_) * index->lanes + 64 * w_);                     \
-        if (index->buckets && (place_) + 9 <= size) {                                                  \
-            __builtin_prefetch(bucket_of(index, hash_run(load64(frame + (place_)), RUN_BYTES)));       \
-            __builtin_prefetch(bucket_of(index, hash_run(load64(frame + (place_) + 1), RUN_BYTES)));   \
-        }                                                                                              \
-    } while (0)
-#define TAKE(kind_, length_, source_, shift_, reference_)                                              \
-    do {                                                                                               \
-        const size_t length__ = (length_);                                                             \
-        if (length__ >= CLEAR && place + length__ > until && (kind_) != ADJUST) {                      \
-            until = place + length__;                                                                  \
-            looked = place + LOOK;                                                                     \
-            PREFETCH(until);                                                                           \
-        }                                                                                              \
-        if (length__ >= ((kind_) <= AGAIN ? LONG : VERY_LONG)) {                                                                        \
-            if (length__ > best) {                                                                     \
-                best = length__;                                                                       \
-                taken = (Node){0, 0, (source_), (shift_), 0, (uint8_t)(kind_), (uint8_t)(reference_)}; \
-            }                                                                                          \
-        } else {                                                                                       \
-            RELAX(nodes, at, &reached, (kind_), length__, (source_), (shift_), (reference_));          \
-        }                                                                                              \
-    } while (0)
-        if (words) {
-            EXTEND(&same, index, frame, place, LONG, 0, words, all);
-            same_length = same.end - place;
-        }
-        if (words && same_length >= LONG) {
-            const size_t longest_same = REACH(index, set, frame, place + LONG, same.common, words) - place;
-            unsigned by = reference;
-            if (!(same.common[reference / 64] >> reference % 64 & 1))
-                for (unsigned w = words; w-- > 0;)
-                    if (same.common[w]) by = 64 * w + (unsigned)__builtin_ctzll(same.common[w]);
-            TAKE(by == reference ? AGAIN : SAME, longest_same, by, shift, by);
-        } else if (same_length) {
-            unsigned by = reference;
-            if (!(same.common[reference / 64] >> reference % 64 & 1)) {
-                for (unsigned w = 0; w < words; w++)
-                    if (same.common[w]) {
-                        by = 64 * w + (unsigned)__builtin_ctzll(same.common[w]);
-                        break;
-                    }
-                size_t length = 0; /* of the reference that needs no naming */
-                while (length < same_length &&
-                       same.mask[(place + length) % WINDOW][reference / 64] >> reference % 64 & 1)
-                    length++;
-                if (length) TAKE(AGAIN, length, reference, shift, reference);
-            }
-            TAKE(by == reference ? AGAIN : SAME, same_length, by, shift, by);
-        }
-        if (same_length < LONG) {
-            if (words && same_length < ADJUST_BELOW && place >= until) {
-                EXTEND(&near, index, frame, place, ADJUST_MOST, 1, words, all);
-                const size_t most = (near.end - place) & ~(size_t)1;
-                if (most >= ADJUST_LEAST && most > same_length) {
-                    unsigned by = 0;
-                    for (unsigned w = words; w-- > 0;)
-                        if (near.common[w]) by = 64 * w + (unsigned)__builtin_ctzll(near.common[w]);
-                    for (size_t length = most; length >= ADJUST_LEAST; length -= 2) TAKE(ADJUST, length, by, shift, by);
-                }
-            }
-            if (index->buckets) {
-                const ptrdiff_t there = (ptrdiff_t)place + shift;
-                if (there >= 0 && (size_t)there < index->set_bytes && set[there] == frame[place]) {
-                    size_t most = index->set_bytes - (size_t)there < left ? index->set_bytes - (size_t)there : left;
-                    TAKE(SHIFTED, same_bytes(frame + place, set + there, most), 0, shift, reference);
-                }
-                if (same_length < index->search_below && left >= 8 && place >= until &&
-                    (searched * index->place_cost <= place + FIRST_SEARCHES * index->place_cost || shifted_end > place + SHIFT_LEFT)) {
-                    size_t lengths[KINDS] = {0};
-                    uint32_t sources[KINDS] = {0};
-                    int32_t shifts[KINDS] = {0};
-                    if (shifted_end > place + SHIFT_LEFT) {
-                        uint32_t source;
-                        const size_t from = shifted_from + place;
-                        unsigned kind = shift_kind(shape, place, from / size, from % size, &source);
-                        if (kind < KINDS) lengths[kind] = shifted_end - place, sources[kind] = source,
-                            shifts[kind] = (int32_t)shifted_from;
-                    } else {
-                        searched++;
-                        const uint64_t hash = hash_run(load64(frame + place), RUN_BYTES);
-                        const uint32_t *bucket = bucket_of(index, hash), tag = tag_of(index, hash);
-                        const uint32_t mask = ((uint32_t)1 << index->place_bits) - 1;
-                        for (unsigned i = 0; i < index->ways && bucket[i] != NOWHERE; i++) {
-                            const size_t reference_there = bucket[i] >> 24, there = bucket[i] & mask;
-                            const size_t from = reference_there * size + there;
-                            if (((bucket[i] ^ tag) & 0xffffff & ~mask) != 0) continue;
-                            const size_t most = index->set_bytes - from < left ? index->set_bytes - from : left;
-                            const size_t length = same_bytes(frame + place, set + from, most);
-                            if (length <= lengths[SHIFT] && length <= lengths[FAR]) continue;
-                            uint32_t source;
-                            const unsigned kind = shift_kind(shape, place, reference_there, there, &source);
-                            if (kind < KINDS && length > lengths[kind]) {
-                                lengths[kind] = length, sources[kind] = source;
-                                shifts[kind] = (int32_t)((ptrdiff_t)from - (ptrdiff_t)place);
-                            }
-                        }
-                        const unsigned longer = lengths[FAR] > lengths[SHIFT] ? FAR : SHIFT;
-                        shifted_end = place + lengths[longer];
-                        shifted_from = (size_t)(ptrdiff_t)shifts[longer];
-                    }
-                    if (lengths[SHIFT]) TAKE(SHIFT, lengths[SHIFT], sources[SHIFT], shifts[SHIFT], reference);
-                    if (lengths[FAR] > lengths[SHIFT]) TAKE(FAR, lengths[FAR], sources[FAR], shifts[FAR], reference);
-                }
-            }
-            if (place >= pixel && frame[place] == frame[place - pixel])
-                TAKE(RUN, same_bytes(frame + place, frame + place - pixel, left), 0, shift, reference);
-            size_t back = 0;
-            if (place >= row && frame[place] == frame[place - row]) {
-                const int source = back_source(shape, row);
-                back = same_bytes(frame + place, frame + place - row, left);
-                if (source >= 0) TAKE(BACK, back, (uint32_t)source, shift, reference);
-            }
-            if (left >= 8) {
-                uint32_t *found = &newest[hash_run(load64(frame + place), BACK_BYTES) >> (64 - BACK_BITS)];
-                if (*found != NOWHERE && same_length < BACK_BELOW) {
-                    const size_t length = same_bytes(frame + place, frame + *found, left);
-                    if (length > back && length >= BACK_BYTES) {
-                        const int source = back_source(shape, place - *found);
-                        if (source >= 0) TAKE(BACK, length, (uint32_t)source, shift, reference);
-                    }
-                }
-                *found = (uint32_t)place;
-            }
-        }
-        if (best) {
-            write_way(&output, frame, set, index, nodes, base, at);
-            size_t length = best, literals = nodes[at].literals;
-            const int to_end = place + length == size;
-            if (!(to_end && !literals && taken.kind == AGAIN)) {
-                const size_t most = longest(&KIND[taken.kind]);
-                const size_t once = length < most ? length : most;
-                write_token(&output, frame, set, index, place - literals, &taken, literals, once, to_end && once == length);
-                place += once;
-            } else {
-                place = size;
-            }
-            nodes[0] = (Node){0};
-            nodes[0].shift = taken.shift, nodes[0].reference = taken.reference;
-            base = place, reached = 0;
-            RESET(&same, place);
-            RESET(&near, place);
-            shifted_end = until = 0;
-            continue;
-        }
-        if (place >= looked && place + 1 < until) {
-            place = until;
-            RESET(&same, place);
-            RESET(&near, place);
-            continue;
-        }
-        if (reached == at) nodes[++reached].cost = UINT32_MAX;
-        Node *next = &nodes[at + 1];
-        if (node->cost + ONE < next->cost) {
-            *next = *node;
-            next->cost += ONE;
-            next->literals++;
-            next->length = 0;
-        }
-        if (words) {
-            SLIDE(&same, place, words, all);
-            if (near.end <= place)
-                RESET(&near, place + 1);
-            else
-                SLIDE(&near, place, words, all);
-        }
-        place++;
+}
+
+TARGET INLINE void SHIFT_COPIES(PARSE_T *parse) {
+    const size_t place = parse->place;
+    const uint32_t size = (uint32_t)parse->index->shape.frame_bytes;
+    Found found[2] = {{0}}; /* by SHIFT, by FAR */
+    if (parse->shifted_end > place + SHIFT_LEFT) {
+        uint32_t source;
+        const size_t there = (size_t)((ptrdiff_t)place + parse->shifted);
+        const unsigned kind = shift_kind(&parse->index->shape, place, (uint32_t)there / size, (uint32_t)there % size, &source);
+        if (kind != KINDS) found[kind == FAR] = (Found){parse->shifted_end - place, source, parse->shifted};
+    } else {
+        const size_t cost = parse->index->level.place_cost;
+        if (parse->searched * cost > place + FIRST_SEARCHES * cost) return;
+        parse->searched++;
+        SEARCH(parse, found);
+        const Found *longer = &found[found[1].length > found[0].length];
+        parse->shifted_end = place + longer->length;
+        parse->shifted = longer->shift;
     }
-    write_way(&output, frame, set, index, nodes, base, place - base);
-    const size_t literals = nodes[place - base].literals;
-    if (literals) {
-        const Node none = {0}; /* of kind SAME */
-        write_token(&output, frame, set, index, size - literals, &none, literals, 0, 1);
+    const ptrdiff_t near = (ptrdiff_t)place + found[0].shift, far = (ptrdiff_t)place + found[1].shift;
+    if (found[0].length)
+        TAKE(parse, SHIFT, found[0].length, parse->set + near, (size_t)near, found[0].source, found[0].shift);
+    if (found[1].length > found[0].length)
+        TAKE(parse, FAR, found[1].length, parse->set + far, (size_t)far, found[1].source, found[1].shift);
+}
+
+TARGET INLINE void BACK_COPIES(PARSE_T *parse, size_t same_length) {
+    const Shape *shape = &parse->index->shape;
+    const size_t place = parse->place, left = shape->frame_bytes - place;
+    const size_t pixel = shape->pixel_bytes, row = shape->row_bytes;
+    const uint8_t *here = parse->frame + place;
+    size_t above = 0;
+    if (place >= pixel) {
+        const size_t run = ALIKE(parse, here - pixel, left);
+        if (run >= KIND[RUN].least) TAKE(parse, RUN, run, here - pixel, place - pixel, 0, 0);
     }
-    return output.to < output.end ? output.to - out : -1;
+    if (place >= row) {
+        above = ALIKE(parse, here - row, left);
+        const int source = above >= KIND[BACK].least ? back_source(shape, row) : -1;
+        if (source >= 0) TAKE(parse, BACK, above, here - row, place - row, (uint32_t)source, 0);
+    }
+    if (left < 8) return;
+    uint32_t *newest = &parse->work->newest[hash_run(parse->here, BACK_BYTES) >> (64 - BACK_BITS)];
+    const size_t found = *newest;
+    *newest = (uint32_t)place;
+    if (found == NOWHERE || same_length >= BACK_BELOW) return;
+    const size_t length = ALIKE(parse, parse->frame + found, left);
+    if (length <= above || length < BACK_BYTES) return;
+    const int source = back_source(shape, place - found);
+    if (source >= 0) TAKE(parse, BACK, length, parse->frame + found, found, (uint32_t)source, 0);
+}
+
+/* Look at all copies to the place: where pixels have several bytes, at those from the set only as a pixel begins. */
+TARGET INLINE void COPIES(PARSE_T *parse, const unsigned words) {
+    const Index *index = parse->index;
+    const size_t place = parse->place;
+    size_t same_length = 0;
+    if (words && (parse->pixel == 1 || (uint32_t)place % parse->pixel == 0)) {
+        same_length = SAME_COPIES(parse, words);
+        if (same_length >= LONG) return;
+        if (same_length < ADJUST_BELOW && place >= parse->until) ADJUST_COPIES(parse, same_length, words);
+        if (index->buckets) {
+            SHIFTED_COPY(parse);
+            if (same_length < index->level.search_below && place + 8 <= index->shape.frame_bytes && place >= parse->until)
+                SHIFT_COPIES(parse);
+        }
+    }
+    BACK_COPIES(parse, same_length);
+}
+
+/* Write the way to the place, and begin anew there. */
+TARGET INLINE void SETTLE_WAY(PARSE_T *parse) {
+    const size_t at = parse->place - parse->base;
+    const Sight sight = {parse->index, parse->set, parse->frame};
+    write_way(&parse->output, &sight, parse->work->nodes, parse->work->way, parse->base, at);
+    parse->work->nodes[0] = parse->work->nodes[at];
+    parse->work->costs[0] = 0;
+    parse->base = parse->place;
+    parse->reached = parse->until = 0;
+}
+
+/* The same, and with the copy that is taken at once, behind which it begins anew. */
+TARGET INLINE void SETTLE_BEST(PARSE_T *parse) {
+    SETTLE_WAY(parse);
+    const Sight sight = {parse->index, parse->set, parse->frame};
+    const Best best = parse->best;
+    Node node = parse->work->nodes[0];
+    const size_t size = parse->index->shape.frame_bytes, literals = node.literals, most = longest(&KIND[best.kind]);
+    const size_t once = best.length < most ? best.length : most;
+    const int to_end = parse->place + once == size;
+    if (best.kind == SAME) node.reference = (uint8_t)best.source;
+    if (best.kind == SHIFT || best.kind == FAR) node.shift = best.shift;
+    node.kind = (uint8_t)best.kind;
+    node.source = best.source;
+    if (!(to_end && !literals && best.kind == AGAIN))
+        write_token(&parse->output, &sight, parse->place - literals, &node, literals, once, to_end);
+    node.literals = 0;
+    parse->work->nodes[0] = node;
+    parse->place += once;
+    parse->base = parse->place;
+    parse->shifted_end = 0;
+}
+
+/* Go on by a literal, if that is cheaper. */
+TARGET INLINE void LITERAL(PARSE_T *parse) {
+    const size_t at = parse->place - parse->base, next = at + 1;
+    const Node *node = &parse->work->nodes[at];
+    COST_UP_TO(parse, next);
+    if (parse->cost + ONE < parse->work->costs[next]) {
+        Node *then = &parse->work->nodes[next];
+        parse->work->costs[next] = parse->cost + ONE;
+        then->literals = node->literals + 1;
+        then->shift = node->shift, then->reference = node->reference;
+    }
+    parse->place++;
+}
+
+TARGET INLINE ptrdiff_t ENCODE_WORDS(const Index *index, Workspace *work, const uint8_t *set, const uint8_t *frame,
+                                     uint8_t *out, size_t room, const unsigned words) {
+    const size_t size = index->shape.frame_bytes;
+    PARSE_T parse = {.index = index, .set = set, .frame = frame, .work = work, .output = {out, out + room},
+                     .pixel = (uint32_t)index->shape.pixel_bytes};
+    for (unsigned r = 0; r < index->references; r++) parse.runs.all[r / 64] |= (uint64_t)1 << r % 64;
+    memset(work->newest, 0xff, sizeof work->newest);
+    work->nodes[0] = (Node){0};
+    work->costs[0] = 0;
+    while (parse.place < size) {
+        if (parse.output.to >= parse.output.end) return -1;
+        if (parse.place - parse.base >= SETTLE) SETTLE_WAY(&parse);
+        if (index->buckets && parse.place + 10 <= size)
+            __builtin_prefetch(bucket_of(index, hash_run(load64(frame + parse.place + 2), RUN_BYTES)));
+        const size_t at = parse.place - parse.base;
+        parse.cost = work->costs[at];
+        parse.shift = work->nodes[at].shift, parse.reference = work->nodes[at].reference;
+        parse.here = parse.place + 8 <= size ? load64(frame + parse.place) : 0;
+        parse.best.length = 0;
+        COPIES(&parse, words);
+        if (parse.best.length)
+            SETTLE_BEST(&parse);
+        else if (parse.place >= parse.looked && parse.place + 1 < parse.until)
+            parse.place = parse.until;
+        else
+            LITERAL(&parse);
+    }
+    SETTLE_WAY(&parse);
+    const size_t literals = work->nodes[0].literals;
+    const Node none = {.kind = SAME};
+    const Sight sight = {index, set, frame};
+    if (literals) write_token(&parse.output, &sight, size - literals, &none, literals, 0, 1);
+    return parse.output.to < parse.output.end ? parse.output.to - out : -1;
 }
 
 TARGET static ptrdiff_t ENCODE(const Index *index, Workspace *workspace, const uint8_t *set, const uint8_t *frame,
@@ -348,14 +316,3 @@ TARGET static ptrdiff_t ENCODE(const Index *index, Workspace *workspace, const u
     if (index->lanes <= 192) return ENCODE_WORDS(index, workspace, set, frame, out, room, 3);
     return ENCODE_WORDS(index, workspace, set, frame, out, room, 4);
 }
-
-#undef WINDOW_T
-#undef SLIDE
-#undef EXTEND
-#undef REACH
-#undef RELAX
-#undef ENCODE
-#undef ENCODE_WORDS
-#undef RESET
-#undef TAKE
-#undef PREFETCH

@@ -2,7 +2,7 @@
  * numbers; any frame coded against a set like it, and decoded again.
  *
  *   clang -g -O1 -fsanitize=fuzzer,address,undefined -Idiffreplay/codecs/delta tests/codecs/fuzz/fuzz_delta.c \
- *       diffreplay/codecs/delta/{batch,decode,encode}.c -o fuzz_delta && ./fuzz_delta CORPUS
+ *       diffreplay/codecs/delta/{batch,decode,encode,index,write}.c -o fuzz_delta && ./fuzz_delta CORPUS
  *
  * Compiled with -DREPLAY it needs no libFuzzer: it runs the files that it is given, and each of them changed at random. Every buffer is allocated as large
  * as it may be used, so that AddressSanitizer sees a byte beyond. */
