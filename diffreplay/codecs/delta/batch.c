@@ -7,6 +7,8 @@
 
 #define LINE 64
 #define LINES_AHEAD 16
+#define AHEAD 2 /* frames */
+#define BUCKETS 1024 /* that frames are ordered by */
 
 /* (pixels, channels) to (channels, pixels). */
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && defined(__gnu_linux__)
@@ -38,7 +40,6 @@ static inline int within(int64_t start, int64_t size, size_t bytes) {
 }
 
 static inline void prefetch(const Batch *batch, size_t i) {
-    if (i >= batch->count) return;
     const int64_t start = number(batch->starts, i), length = number(batch->lengths, i);
     if (!within(start, length, batch->log_bytes)) return;
     const int64_t most = length < LINE * LINES_AHEAD ? length : LINE * LINES_AHEAD;
@@ -74,17 +75,42 @@ static int decode_one(const Batch *batch, const Decoder *decoder, size_t i, uint
     return result;
 }
 
+/* The order in which frames lie in the log, roughly: near ones were coded against the same references, which are then
+ * in cache. `order` has room for them all. */
+static void order_by_place(const Batch *batch, size_t *order) {
+    size_t firsts[BUCKETS + 1] = {0};
+    uint64_t least = UINT64_MAX, most = 0;
+    unsigned shift = 0;
+    for (size_t i = 0; i < batch->count; i++) {
+        const uint64_t start = (uint64_t)number(batch->starts, i);
+        if (start < least) least = start;
+        if (start > most) most = start;
+    }
+    while ((most - least) >> shift >= BUCKETS) shift++;
+    for (size_t i = 0; i < batch->count; i++) firsts[1 + (((uint64_t)number(batch->starts, i) - least) >> shift)]++;
+    for (size_t b = 0; b < BUCKETS; b++) firsts[b + 1] += firsts[b];
+    for (size_t i = 0; i < batch->count; i++) order[firsts[((uint64_t)number(batch->starts, i) - least) >> shift]++] = i;
+}
+
 ptrdiff_t decode_batch(const Batch *batch) {
     const size_t frame_bytes = batch->shape.frame_bytes;
     uint8_t *coded = calloc(1, 2 * frame_bytes + DECODE_SLACK);
-    if (!coded) return -2;
-    Decoder decoder;
-    decoder_init(&decoder, &batch->shape);
+    size_t *order = calloc(batch->count ? batch->count : 1, sizeof *order);
     ptrdiff_t damaged = -1;
-    for (size_t i = 0; i < batch->count && damaged < 0; i++) {
-        prefetch(batch, i + 2);
-        if (decode_one(batch, &decoder, i, coded, coded + frame_bytes + DECODE_SLACK)) damaged = (ptrdiff_t)i;
+    if (coded && order) {
+        Decoder decoder;
+        decoder_init(&decoder, &batch->shape);
+        order_by_place(batch, order);
+        for (size_t i = 0; i < batch->count; i++) {
+            if (i + AHEAD < batch->count) prefetch(batch, order[i + AHEAD]);
+            if (decode_one(batch, &decoder, order[i], coded, coded + frame_bytes + DECODE_SLACK) &&
+                (damaged < 0 || (ptrdiff_t)order[i] < damaged))
+                damaged = (ptrdiff_t)order[i];
+        }
+    } else {
+        damaged = -2;
     }
     free(coded);
+    free(order);
     return damaged;
 }
