@@ -3,8 +3,8 @@
 `codec` is the codec, `plain` the same format in Python, for tests and where no C compiler was at hand. The rest is
 C, which `_core` shows to Python: `token.h` the format's constants, `decode.c` and `batch.c` from bytes to frames,
 `module.c` what Python calls. The other way: `index.c` what is known of a set, `masks.h` which references have a value,
-`runs.h` the longest copies from the same place, `parse.h` the search for the cheapest way, `write.c` its tokens,
-`encode.c` all of it for one frame.
+`runs.h` the longest copies from the same place, `copies.h` all that are looked at, `way.h` and `parse.h` the search for
+the cheapest way, `write.c` its tokens, `encode.c` all of it for one frame.
 
 `_core.decode_batch(log, starts, lengths, sets, set_starts, set_lengths, out, places, frame_bytes, row_bytes,
 pixel_bytes, planar)` decodes any number of frames without the GIL:

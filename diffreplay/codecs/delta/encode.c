@@ -97,6 +97,8 @@ static inline int back_source(const Shape *shape, size_t distance) {
 #define TARGET
 #define INLINE static inline __attribute__((always_inline))
 #include "runs.h"
+#include "way.h"
+#include "copies.h"
 #include "parse.h"
 #undef MASKS_NAME
 #undef TARGET
@@ -105,6 +107,8 @@ static inline int back_source(const Shape *shape, size_t distance) {
 #define MASKS_NAME(name) name##_avx2
 #define TARGET AVX2
 #include "runs.h"
+#include "way.h"
+#include "copies.h"
 #include "parse.h"
 #endif
 
