@@ -35,7 +35,7 @@ TARGET INLINE void ADJUST_COPIES(PARSE_T *parse, size_t same_length, const unsig
     if (2 * most <= same_length || most < ADJUST_LEAST / 2) return;
     const size_t at = parse->place - parse->base;
     const Node *node = &parse->work->nodes[at];
-    const uint32_t cost = parse->cost + TAX + ONE * (1 + k->source + literal_bytes(k, node->literals));
+    const uint32_t cost = parse->cost + parse->index->tax + ONE * (1 + k->source + literal_bytes(k, node->literals));
     COST_UP_TO(parse, at + 2 * most);
     for (size_t pairs = ADJUST_LEAST / 2; pairs <= most; pairs++)
         RELAX(parse, node, cost + ONE * (uint32_t)(pairs + length_bytes(k, pairs)), at + 2 * pairs, ADJUST, 2 * pairs,

@@ -27,7 +27,6 @@
 #define FIRST_SEARCHES 32 /* searches in the set that are allowed in any frame */
 #define BACK_BELOW 24
 #define ONE 8 /* the cost of a byte */
-#define TAX 3 /* and of a token, for the time that it takes to decode */
 #define BACK_BITS 12
 #define BACK_BYTES 3 /* a run that is looked for within the frame */
 

@@ -5,6 +5,10 @@
 
 #define MOST_BUCKET_BITS 18
 
+/* In eighths of a byte. They are where a copy of one more byte stops paying: between such steps nothing changes. Coloured
+ * frames have so many short copies that the next step would make them a sixteenth larger. */
+enum { TAX = 24, TAX_ON_COLOURS = 8 };
+
 static const Level LEVELS[] = {{4, 8, 16}, {4, 8, 1}, {8, 16, 1}, {16, 24, 1}, {64, 48, 1}};
 
 static unsigned lanes_for(unsigned references) {
@@ -71,6 +75,7 @@ Index *index_new(const uint8_t *set, size_t set_bytes, const Shape *shape, int l
     index->shape = *shape;
     index->set_bytes = set_bytes;
     index->references = (unsigned)(set_bytes / shape->frame_bytes);
+    index->tax = shape->pixel_bytes == 1 ? TAX : TAX_ON_COLOURS;
     if (!index->references) return index;
     index->lanes = lanes_for(index->references);
     index->values = malloc(shape->frame_bytes * index->lanes);

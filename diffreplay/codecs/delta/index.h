@@ -19,6 +19,7 @@ struct Index {
     size_t set_bytes;
     unsigned references, lanes; /* lanes: references, and what fills them up */
     Level level;
+    unsigned tax; /* the cost of a token, besides its bytes, for the time that it takes to decode; in ONEs */
     unsigned bucket_bits, place_bits;
     uint8_t *values;   /* (frame_bytes, lanes) the references' values at a place */
     uint16_t *agreed;  /* (frame_bytes) for how many bytes up to a place all references agree */

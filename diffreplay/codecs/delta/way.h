@@ -63,7 +63,7 @@ TARGET INLINE void TAKE(PARSE_T *parse, const unsigned kind, size_t length, cons
     size_t at = parse->place - parse->base;
     const size_t to = at + length, most = at < before ? at : before;
     const uint8_t *here = parse->frame + parse->place;
-    const unsigned token = TAX + ONE * (1u + k->source);
+    const unsigned token = parse->index->tax + ONE * (1u + k->source);
     const Node *node = &parse->work->nodes[at];
     COST_UP_TO(parse, to);
     uint32_t cost = parse->cost + token + ONE * (literal_bytes(k, node->literals) + length_bytes(k, length));
