@@ -7,10 +7,11 @@ MODES = {
     # half_compress, full_compress, codec -> gray, black floor, codec
     (): (False, False, None),
     ("half_compress=true",): (True, False, "raw"),
-    ("full_compress=true",): (True, True, "zstd"),
+    ("full_compress=true",): (True, True, "delta"),
+    ("full_compress=true", "codec=zstd"): (True, True, "zstd"),
     ("full_compress=true", "codec=sparse"): (True, True, "sparse"),
-    ("full_compress=true", "grayscale=false"): (False, True, "zstd"),
-    ("full_compress=true", "black_floor=false"): (True, False, "zstd"),
+    ("full_compress=true", "grayscale=false"): (False, True, "delta"),
+    ("full_compress=true", "black_floor=false"): (True, False, "delta"),
     ("half_compress=true", "black_floor=true"): (True, True, "raw"),
     ("grayscale=true", "black_floor=true"): (True, True, None),
 }
