@@ -1,4 +1,4 @@
-"""The one interface behind which the four replay modes sit, so that the training loop does not know which it has."""
+"""The one interface behind which all replay modes sit, so that the training loop does not know which it has."""
 
 from __future__ import annotations
 

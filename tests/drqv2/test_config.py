@@ -1,7 +1,9 @@
 import pytest
 from training_options import tiny_config
 
+from diffreplay import codecs
 from runs.errors import OptionError
+from runs.options import DEFAULT_CODEC
 
 MODES = {
     # half_compress, full_compress, codec -> gray, black floor, codec
@@ -21,6 +23,10 @@ MODES = {
 def test_modes_and_what_they_turn_on(overrides):
     config = tiny_config(*overrides)
     assert (config.observe_in_gray, config.paint_floor_black, config.replay_codec) == MODES[overrides]
+
+
+def test_the_default_codec_is_the_librarys():
+    assert DEFAULT_CODEC == codecs.DEFAULT
 
 
 @pytest.mark.parametrize(

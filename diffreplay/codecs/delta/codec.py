@@ -20,7 +20,8 @@ MAX_FRAME_BYTES = 1 << 24  # larger frames are left raw
 LEVELS = range(1, 6)
 PLAIN = (
     "diffreplay was installed where no C compiler was at hand, so the codec 'delta' runs in Python, which is hundreds "
-    "of times slower: install a compiler and Python's headers (apt-get install gcc python3-dev), then diffreplay again"
+    "of times slower; install a compiler and Python's headers (apt-get install gcc python3-dev) and diffreplay again, "
+    "or choose codec='zstd'"
 )
 
 
