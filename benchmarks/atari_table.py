@@ -33,7 +33,7 @@ from sb3_atari.training import make_model
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "SB3": {},
-    "zstd": {"full_compress": True},
+    "zstd": {"full_compress": True, "codec": "zstd"},
     "sparse": {"full_compress": True, "codec": "sparse"},
 }
 OPTIONS = [option.name for option in fields(AtariConfig)]

@@ -45,7 +45,7 @@ MODES = (
     Mode("disk", "disk baseline", "RGB", None, ()),
     Mode("half", "Half, raw", "gray", "raw", ("half_compress=true",)),
     Mode("sparse", "Full, sparse", "gray, black floor", "sparse", ("full_compress=true", "codec=sparse")),
-    Mode("zstd", "Full, zstd", "gray, black floor", "zstd", ("full_compress=true",)),
+    Mode("zstd", "Full, zstd", "gray, black floor", "zstd", ("full_compress=true", "codec=zstd")),
 )
 
 

@@ -22,7 +22,7 @@ def estimate(
     action_shape: tuple[int, ...] = (1,),
     action_dtype: DTypeLike = "float32",
     frame_stack: int = 3,
-    codec: str | codecs.Codec = "zstd",
+    codec: str | codecs.Codec = codecs.DEFAULT,
     episode_length: int = 1000,
 ) -> ReplayStats:
     """Predict `ReplayBuffer.stats()` of a full buffer.

@@ -36,7 +36,7 @@ class ReplayBuffer:
         shorter_at_end: a transition starts at each step of an episode that has ended: where fewer than `nstep` steps
             follow, it spans those. Else, as in DrQ-v2, the last `nstep` - 1 steps of an episode start none, and
             an episode of fewer steps holds none.
-        codec: "raw", "sparse", "zstd" or a codec instance.
+        codec: "raw", "sparse", "zstd", "delta" (the default) or a codec instance.
         max_bytes: hard cap on `stats().total_bytes` and what `add` takes for a moment besides; the oldest frames leave.
         seed: of `sample`.
 
@@ -60,7 +60,7 @@ class ReplayBuffer:
         nstep: int = 1,
         discount: float = 0.99,
         shorter_at_end: bool = False,
-        codec: str | codecs.Codec = "zstd",
+        codec: str | codecs.Codec = codecs.DEFAULT,
         max_bytes: int | None = None,
         seed: int = 0,
     ) -> None:

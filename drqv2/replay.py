@@ -1,4 +1,4 @@
-"""The one interface behind which the four replay modes sit, so that the training loop does not know which it has."""
+"""The one interface behind which all replay modes sit, so that the training loop does not know which it has."""
 
 from __future__ import annotations
 
@@ -189,7 +189,7 @@ def _new_buffer(
         frame_stack=config.frame_stack,
         nstep=config.nstep,
         discount=config.discount,
-        codec=config.replay_codec or "zstd",
+        codec=config.replay_codec or diffreplay.codecs.DEFAULT,
         max_bytes=config.replay_buffer_max_bytes,
         seed=config.seed,
     )

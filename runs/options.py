@@ -16,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from runs.errors import OptionError
 
 LONGEST_NAME = 200  # bytes, of the 255 that most file systems allow, with a time before it and a digest after it
+DEFAULT_CODEC = "delta"  # diffreplay's, which takes seconds to import
 
 Options = TypeVar("Options")
 
@@ -73,5 +74,5 @@ def check_compression(half_compress: bool, full_compress: bool, codec: str | Non
 def chosen_codec(half_compress: bool, full_compress: bool, codec: str | None) -> str | None:
     """Name of the compressed buffer's codec; None for the uncompressed baseline."""
     if full_compress:
-        return codec or "zstd"
+        return codec or DEFAULT_CODEC
     return "raw" if half_compress else None

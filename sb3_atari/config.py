@@ -27,7 +27,7 @@ GAMES = (
     "SpaceInvaders",
 )
 ALGORITHMS = ("qrdqn", "ppo")
-CODECS = ("zstd", "sparse", "raw")
+CODECS = ("delta", "zstd", "sparse", "raw")
 AT_LEAST = {
     "frame_stack": 1,
     "num_train_steps": 1,

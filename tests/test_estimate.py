@@ -36,12 +36,12 @@ def fill(episodes: list[np.ndarray], codec: str) -> diffreplay.ReplayStats:
     return replay.stats()
 
 
-@pytest.mark.parametrize("codec", ["raw", "sparse", "zstd"])
+@pytest.mark.parametrize("codec", ["raw", "sparse", "zstd", "delta"])
 def test_the_size_of_a_full_buffer_is_predicted_within_15_percent(codec: str) -> None:
     episodes = pong(3000)
     found = fill(episodes, codec)
     frames = np.concatenate(episodes)
-    sample = frames[:: len(frames) // 300] if codec == "zstd" else frames[100:400]
+    sample = frames[:: len(frames) // 300] if codec in ("zstd", "delta") else frames[100:400]
     predicted = diffreplay.estimate(
         sample, found.transitions, frame_stack=4, codec=codec, episode_length=len(frames) // len(episodes)
     )

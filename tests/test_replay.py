@@ -323,7 +323,7 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("invariant", DAMAGE)
-@pytest.mark.parametrize("codec", ["sparse", "zstd"])
+@pytest.mark.parametrize("codec", ["sparse", "zstd", "delta"])
 def test_broken_invariants_are_named(codec, invariant):
     replay = buffer(400, (1, 20, 20), codec=codec)
     fill(replay, 1200, lambda t: np.full((1, 20, 20), t % 7, np.uint8))
@@ -333,7 +333,7 @@ def test_broken_invariants_are_named(codec, invariant):
         replay.check_invariants()
 
 
-@pytest.mark.parametrize("codec", ["sparse", "zstd"])
+@pytest.mark.parametrize("codec", ["sparse", "zstd", "delta"])
 def test_damaged_frames_are_noticed(codec):
     replay = buffer(400, (1, 40, 40), codec=codec)
     background = noise((1, 40, 40))(0)

@@ -42,6 +42,8 @@ CASES: dict[str, dict[str, Any]] = {
     "resets": {"codec": "zstd", "style": "resets"},
     "over three steps": {"codec": "zstd", "style": "over three steps", "streams": [0]},
     "lost": {"codec": "sparse", "saves": [20, 40, 60], "lose": 1},
+    "delta": {"codec": "delta"},
+    "delta with sets": {"codec": "delta", "set_frames": 4, "capacity": 70, "side": 64, "saves": [50, 90]},
 }
 DEFAULTS = {"capacity": 40, "frame_stack": 3, "channels": 1, "side": 8, "noisy": False, "streams": [0, 1]}
 DEFAULTS |= {"nstep": 1, "shorter_at_end": False, "max_bytes": None, "style": "steps", "saves": [25, 45, 58]}
@@ -94,8 +96,10 @@ def make_buffer(case: dict[str, Any]) -> Any:
     """An empty buffer, or None where this version has not what it takes."""
     case = DEFAULTS | case
     codec: Any = case["codec"]
+    if codec not in diffreplay.codecs.REGISTRY:
+        return None
     if "set_frames" in case:
-        codec = diffreplay.codecs.ZstdCodec(set_frames=case["set_frames"])
+        codec = diffreplay.codecs.REGISTRY[codec](set_frames=case["set_frames"])
     options = {"frame_stack": case["frame_stack"], "nstep": case["nstep"], "max_bytes": case["max_bytes"]}
     if case["shorter_at_end"]:
         if "shorter_at_end" not in inspect.signature(diffreplay.ReplayBuffer).parameters:
@@ -160,6 +164,8 @@ BUFFERS: dict[str, dict[str, Any]] = {
     "dict replay": {"kind": "DictReplay", "steps": 45},
     "rollout": {"kind": "Rollout", "steps": 20},
     "dict rollout": {"kind": "DictRollout", "codec": "sparse", "steps": 20},
+    "replay, delta": {"codec": "delta", "steps": 45},
+    "rollout, delta": {"kind": "Rollout", "codec": "delta", "steps": 20},
 }
 
 

@@ -21,6 +21,7 @@ REGISTRY: dict[str, type[Codec]] = {
     "zstd": ZstdCodec,
     "delta": DeltaCodec,
 }
+DEFAULT = "delta"
 
 
 def get(codec: str | Codec) -> Codec:
@@ -55,6 +56,7 @@ def find(name: str) -> type[Codec]:
 
 
 __all__ = [
+    "DEFAULT",
     "REGISTRY",
     "Buffer",
     "Codec",

@@ -31,7 +31,7 @@ class CompressedReplays(CompressedBuffer, ReplayBuffer):
         observation_space: as that buffer takes it.
         action_space: as in Stable-Baselines3.
         *args: further arguments of that buffer.
-        codec: "raw", "sparse", "zstd" or a codec instance.
+        codec: "raw", "sparse", "zstd", "delta" (the default) or a codec instance.
         max_bytes: cap on `stats().total_bytes`; the oldest steps leave first, and `size()` counts those left.
         frame_stack: frames in an observation; None finds it from the first observations.
         **kwargs: further arguments of that buffer.
@@ -46,7 +46,7 @@ class CompressedReplays(CompressedBuffer, ReplayBuffer):
         observation_space: spaces.Space[Any],
         action_space: spaces.Space[Any],
         *args: Any,
-        codec: str | Codec = "zstd",
+        codec: str | Codec = codecs.DEFAULT,
         max_bytes: int | None = None,
         frame_stack: int | None = None,
         **kwargs: Any,
@@ -143,7 +143,7 @@ class CompressedReplayBuffer(CompressedReplays, ReplayBuffer):
         handle_timeout_termination: whether an episode that was cut off does not count as done.
         n_steps: steps of reward in a sample. An algorithm passes its own `n_steps` and `gamma` to no custom buffer.
         gamma: discount of those steps, to be given where there is more than one.
-        codec: "raw", "sparse", "zstd" or a codec instance.
+        codec: "raw", "sparse", "zstd", "delta" (the default) or a codec instance.
         max_bytes: cap on `stats().total_bytes`; the oldest steps leave first, and `size()` counts those left.
         frame_stack: frames in an observation; None finds it from the first observations. Until then, a frame has 3
             channels, or one where 3 does not divide them. What is wrong costs compression, never exactness.
@@ -166,7 +166,7 @@ class CompressedReplayBuffer(CompressedReplays, ReplayBuffer):
         n_steps: int = 1,
         gamma: float | None = None,
         *,
-        codec: str | Codec = "zstd",
+        codec: str | Codec = codecs.DEFAULT,
         max_bytes: int | None = None,
         frame_stack: int | None = None,
     ) -> None:

@@ -8,7 +8,7 @@ from gymnasium import spaces
 from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
 
 from diffreplay import codecs
-from diffreplay.codecs import Codec, ZstdCodec
+from diffreplay.codecs import Codec
 from diffreplay.errors import InputError
 from diffreplay.sb3.buffer import CompressedBuffer
 from diffreplay.sb3.images import ImageArray, recut
@@ -26,7 +26,7 @@ class CompressedRollouts(CompressedBuffer, RolloutBuffer):
         observation_space: as that buffer takes it.
         action_space: as in Stable-Baselines3.
         *args: further arguments of that buffer.
-        codec: "raw", "sparse", "zstd" or a codec instance.
+        codec: "raw", "sparse", "zstd", "delta" (the default) or a codec instance.
         max_bytes: cap on `stats().total_bytes`; `add` raises when a rollout does not fit.
         frame_stack: frames in an observation; None finds it from the first observations.
         **kwargs: further arguments of that buffer.
@@ -40,7 +40,7 @@ class CompressedRollouts(CompressedBuffer, RolloutBuffer):
         observation_space: spaces.Space[Any],
         action_space: spaces.Space[Any],
         *args: Any,
-        codec: str | Codec = "zstd",
+        codec: str | Codec = codecs.DEFAULT,
         max_bytes: int | None = None,
         frame_stack: int | None = None,
         **kwargs: Any,
@@ -68,8 +68,10 @@ class CompressedRollouts(CompressedBuffer, RolloutBuffer):
         states = self.buffer_size * self.n_envs
         left = share_bytes(self._max_bytes, self._plain_bytes() + 4 * states * len(self._cuts), self._cuts)
         codec = codecs.get(self._codec)
-        if self._codec == "zstd":
-            codec = ZstdCodec(set_frames=min(64, max(1, states // STATES_PER_REFERENCE)))
+        if self._codec in ("delta", "zstd"):
+            kind: Any = type(codec)
+            most = codec.options()["set_frames"]
+            codec = kind(set_frames=min(most, max(1, states // STATES_PER_REFERENCE)))
         for key, cut in self._cuts.items():
             # The newest observations of the rollout before stay, as the next ones build on them.
             held, cap = states + 2 * self.n_envs, left[key]
@@ -129,8 +131,9 @@ class CompressedRolloutBuffer(CompressedRollouts, RolloutBuffer):
         buffer_size: steps of each environment in a rollout.
         observation_space: a Box of uint8. Observations of other spaces stay uncompressed, with a warning.
         action_space: as in Stable-Baselines3, and after it device, gae_lambda, gamma and n_envs.
-        codec: "raw", "sparse", "zstd" or a codec instance. "zstd" takes a set of reference frames in proportion to
-            the rollout, as one for a whole replay buffer would be larger than the rollout.
+        codec: "raw", "sparse", "zstd", "delta" (the default) or a codec instance. "delta" and "zstd" take a set of
+            reference frames in proportion to the rollout, as one for a whole replay buffer would be larger than the
+            rollout.
         max_bytes: cap on `stats().total_bytes`; `add` raises when a rollout does not fit.
         frame_stack: frames in an observation; None finds it from the first observations. Until then, a frame has 3
             channels, or one where 3 does not divide them. What is wrong costs compression, never exactness.

@@ -70,7 +70,7 @@ def test_damage_is_named_and_gives_status_1(directory, capsys):
 
 
 @pytest.mark.filterwarnings("ignore:10 transitions in a row", "ignore:left out")
-@pytest.mark.parametrize("codec", ["raw", "sparse", "zstd"])
+@pytest.mark.parametrize("codec", ["raw", "sparse", "zstd", "delta"])
 def test_rows_in_place_of_frames_that_are_stored_elsewhere_are_not_lost(directory, codec, capsys):
     """Transitions over two steps leave such rows. Their frames are counted where they are, damaged or not."""
     replay, rng = ReplayBuffer(300, (3, 16, 16), (1,), codec=codec), np.random.default_rng(0)

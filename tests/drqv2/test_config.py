@@ -1,16 +1,19 @@
 import pytest
 from training_options import tiny_config
 
+from diffreplay import codecs
 from runs.errors import OptionError
+from runs.options import DEFAULT_CODEC
 
 MODES = {
     # half_compress, full_compress, codec -> gray, black floor, codec
     (): (False, False, None),
     ("half_compress=true",): (True, False, "raw"),
-    ("full_compress=true",): (True, True, "zstd"),
+    ("full_compress=true",): (True, True, "delta"),
+    ("full_compress=true", "codec=zstd"): (True, True, "zstd"),
     ("full_compress=true", "codec=sparse"): (True, True, "sparse"),
-    ("full_compress=true", "grayscale=false"): (False, True, "zstd"),
-    ("full_compress=true", "black_floor=false"): (True, False, "zstd"),
+    ("full_compress=true", "grayscale=false"): (False, True, "delta"),
+    ("full_compress=true", "black_floor=false"): (True, False, "delta"),
     ("half_compress=true", "black_floor=true"): (True, True, "raw"),
     ("grayscale=true", "black_floor=true"): (True, True, None),
 }
@@ -20,6 +23,10 @@ MODES = {
 def test_modes_and_what_they_turn_on(overrides):
     config = tiny_config(*overrides)
     assert (config.observe_in_gray, config.paint_floor_black, config.replay_codec) == MODES[overrides]
+
+
+def test_the_default_codec_is_the_librarys():
+    assert DEFAULT_CODEC == codecs.DEFAULT
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,7 @@ def raw(tmp_path_factory):
     return train(tmp_path_factory.mktemp("raw") / "run", "raw", 1400)
 
 
-@pytest.mark.parametrize("codec", ["raw", "zstd", "sparse"])
+@pytest.mark.parametrize("codec", ["raw", "delta", "zstd", "sparse"])
 def test_weights_do_not_depend_on_the_codec(tmp_path, raw, codec):
     weights, updates, raw_ratio = raw
     other, other_updates, ratio = train(tmp_path / "run", codec, 1400)

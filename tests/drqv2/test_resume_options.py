@@ -54,7 +54,8 @@ DIFFERENT = [
     ((RAM,), ("seed=2",), "seed=1", "seed=2"),
     ((RAM, "nstep=3"), ("nstep=5",), "nstep=3", "nstep=5"),
     ((RAM,), ("discount=0.9",), "discount=0.99", "discount=0.9"),
-    ((RAM,), ("codec=sparse",), "codec=zstd", "codec=sparse"),
+    ((RAM,), ("codec=sparse",), "codec=delta", "codec=sparse"),
+    ((RAM, "codec=zstd"), ("codec=null",), "codec=zstd", "codec=delta"),  # of before `delta` was the default
     ((RAM,), ("replay_buffer_size=999",), "replay_buffer_size=1000", "replay_buffer_size=999"),
     ((RAM,), ("full_compress=false", "grayscale=true", "black_floor=true"), "in RAM", "on disk"),
     (("grayscale=true", "black_floor=true"), (RAM,), "on disk", "in RAM"),

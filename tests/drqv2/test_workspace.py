@@ -40,7 +40,8 @@ MODES = {
     "disk": ([], 9, 100 / 101),
     "half": (["half_compress=true"], 3, 2.5),
     "sparse": (["full_compress=true", "codec=sparse"], 3, 2.8),
-    "zstd": (["full_compress=true"], 3, 3.5),
+    "zstd": (["full_compress=true", "codec=zstd"], 3, 3.5),
+    "delta": (["full_compress=true"], 3, 3.5),
 }
 
 

@@ -61,7 +61,7 @@ def make(shape: tuple[int, ...], size: int = 300, **options: Any) -> CompressedR
     return CompressedReplayBuffer(size, space, spaces.Discrete(2), device="cpu", **options)
 
 
-@pytest.mark.parametrize("codec", ["raw", "sparse", "zstd"])
+@pytest.mark.parametrize("codec", ["raw", "sparse", "zstd", "delta"])
 @pytest.mark.parametrize(
     ("channels", "stack"),
     [(1, 3), (3, 1), (1, 6), (3, 2), (1, 9), (3, 3), (1, 12), (4, 1), (4, 3), (2, 2), (6, 1), (2, 1)],
@@ -188,7 +188,7 @@ def reused(make_ours: Callable[..., Any], make_theirs: Callable[..., Any], kind:
         assert_same(*batches)
 
 
-@pytest.mark.parametrize("codec", ["raw", "sparse", "zstd"])
+@pytest.mark.parametrize("codec", ["raw", "sparse", "zstd", "delta"])
 @pytest.mark.parametrize(
     ("ours", "theirs", "kind"),
     [
@@ -203,7 +203,7 @@ def test_an_environment_that_reuses_its_arrays(ours: type, theirs: type, kind: s
 
 
 @pytest.mark.parametrize("shape", [(4, SIDE, SIDE), (SIDE, SIDE, 4), (3, SIDE, SIDE), (1, SIDE, SIDE), (7,)])
-@pytest.mark.parametrize("codec", ["raw", "zstd"])
+@pytest.mark.parametrize("codec", ["raw", "zstd", "delta"])
 def test_an_assigned_array_may_be_reused(shape: tuple[int, ...], codec: str) -> None:
     buffer, rng = make(shape, 50, codec=codec), np.random.default_rng(0)
     batch, expected = np.zeros((1, *shape), np.uint8), []

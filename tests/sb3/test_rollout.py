@@ -63,7 +63,7 @@ def make_both(game: Play, length: int, **options: Any) -> tuple[CompressedRollou
 
 
 @pytest.mark.parametrize(("n_envs", "steps", "length"), [(1, 1000, 90), (8, 160, 20)])
-@pytest.mark.parametrize("codec", ["zstd", "sparse", "raw"])
+@pytest.mark.parametrize("codec", ["delta", "zstd", "sparse", "raw"])
 def test_samples_are_those_of_sb3(codec: str, n_envs: int, steps: int, length: int) -> None:
     game = played("Breakout", n_envs, steps)
     ours, theirs = make_both(game, length, codec=codec)

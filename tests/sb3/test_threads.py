@@ -18,7 +18,7 @@ from diffreplay.errors import InputError
 from tests.sb3.test_frames import SIDE, make
 
 
-@pytest.mark.parametrize("codec", ["sparse", "zstd"])
+@pytest.mark.parametrize("codec", ["sparse", "zstd", "delta"])
 def test_threads_add_and_sample(codec: str) -> None:
     """Every step's number stands in its pictures and in its reward, whichever thread added it."""
     ours = make((4, SIDE, SIDE), 500, codec=codec)

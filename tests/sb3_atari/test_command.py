@@ -52,7 +52,7 @@ def test_defaults_are_the_papers() -> None:
         ({"num_train_steps": 0}, "num_train_steps=0: expected at least 1"),
         ({"num_train_steps": "many"}, "option num_train_steps"),
         ({"half_compress": True, "full_compress": True}, "exclude each other"),
-        ({"codec": "zst", "full_compress": True}, "codec=zst: expected one of zstd, sparse, raw"),
+        ({"codec": "zst", "full_compress": True}, "codec=zst: expected one of delta, zstd, sparse, raw"),
         ({"device": "gpu"}, "expected auto, cpu, cuda"),
         ({"ppo": {"n_epochs": 0}}, "ppo.n_epochs=0: expected at least 1"),
         ({"alg": "ppo", "num_envs": 1, "ppo": {"n_steps": 1}}, "at least 2 steps a rollout"),

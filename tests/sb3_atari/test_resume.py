@@ -139,8 +139,8 @@ def test_a_finished_run_has_nothing_to_train_and_overwrites_nothing(finished: Pa
     [
         (["env=Pong"], "made with env=Breakout, this run has env=Pong"),
         (["qrdqn.buffer_size=149"], "qrdqn.buffer_size=150, this run has qrdqn.buffer_size=149"),
-        (["codec=sparse"], "codec=zstd, this run has codec=sparse"),
-        (["full_compress=false"], "full_compress=true, codec=zstd, this run has full_compress=false, codec=null"),
+        (["codec=sparse"], "codec=delta, this run has codec=sparse"),
+        (["full_compress=false"], "full_compress=true, codec=delta, this run has full_compress=false, codec=null"),
         (["buffer_max_bytes=40000000"], "buffer_max_bytes=null, this run has buffer_max_bytes=40000000"),
         (["frame_stack=3"], "frame_stack=4, this run has frame_stack=3"),
         (["seed=9"], "seed=1, this run has seed=9"),

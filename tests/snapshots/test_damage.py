@@ -424,9 +424,11 @@ def coded_frames(codec, shape):
 
 
 FUZZED = [
-    (name, shape) for name in ("zstd", "sparse") for shape in [(24, 24, 1), (84, 84, 1), (20, 20, 3), (9, 300, 1)]
+    (name, shape)
+    for name in ("delta", "zstd", "sparse")
+    for shape in [(24, 24, 1), (84, 84, 1), (20, 20, 3), (9, 300, 1)]
 ]
-FUZZED += [("zstd", (220, 220, 3)), ("sparse", (220, 220, 3)), ("raw", (24, 24, 1))]
+FUZZED += [("delta", (220, 220, 3)), ("zstd", (220, 220, 3)), ("sparse", (220, 220, 3)), ("raw", (24, 24, 1))]
 
 
 @pytest.mark.parametrize(("name", "shape"), FUZZED, ids=str)
@@ -447,7 +449,7 @@ def test_random_damage_to_coded_frames(name, shape):
                 errors += 1
             else:
                 assert out.shape == (2, *shape)
-                if name == "sparse":  # each frame is decoded by itself
+                if name in ("sparse", "delta"):  # each frame is decoded by itself
                     assert np.array_equal(out[1], frames[0])
             longest = max(longest, time.process_time() - start)
     assert errors > count // 20 and longest < 5

@@ -172,7 +172,7 @@ CLAIMS = {
 }
 
 
-@pytest.mark.parametrize("codec", ["zstd", "sparse", "raw"])
+@pytest.mark.parametrize("codec", ["delta", "zstd", "sparse", "raw"])
 def test_a_small_manifest_that_claims_much_takes_little_memory(directory, codec):
     replay = buffer(90, codec=codec)
     Writer(replay).add(50)

@@ -126,7 +126,15 @@ class Reader:
 
 
 @pytest.mark.parametrize(
-    ("method", "codec"), [("spawn", "zstd"), ("fork", "raw"), ("fork", "sparse"), ("fork", "many sets")]
+    ("method", "codec"),
+    [
+        ("spawn", "delta"),
+        ("spawn", "zstd"),
+        ("fork", "raw"),
+        ("fork", "sparse"),
+        ("fork", "delta"),
+        ("fork", "many sets"),
+    ],
 )
 def test_processes_read_while_the_ring_is_lapped(method, codec):
     writer = Writer(RestlessZstd() if codec == "many sets" else codec)
@@ -140,7 +148,7 @@ def test_processes_read_while_the_ring_is_lapped(method, codec):
     writer.replay.check_invariants()
 
 
-@pytest.mark.parametrize("codec", ["zstd", "many sets"])
+@pytest.mark.parametrize("codec", ["delta", "zstd", "many sets"])
 def test_threads_read_while_the_ring_is_lapped(codec):
     writer = Writer(RestlessZstd() if codec == "many sets" else codec)
     writer.write(100)

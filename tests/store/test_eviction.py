@@ -40,7 +40,7 @@ def test_allocated_bytes_are_what_each_part_says():
     assert store.allocated_bytes() == HEADER_BYTES + rings + 3 * 1600 == store.counter(Counter.ALLOCATED_BYTES)
 
 
-@pytest.mark.parametrize("codec", ["raw", "sparse", "zstd"])
+@pytest.mark.parametrize("codec", ["raw", "sparse", "zstd", "delta"])
 def test_a_cap_that_holds_no_windows_is_refused(codec):
     least = make(codec).budget.least(1)
     with pytest.raises(InputError, match=f"expected at least {least} .*, got {least - 1}"):
@@ -79,7 +79,7 @@ def test_rows_leave_with_what_they_are_coded_against():
 
 
 def test_all_may_leave_and_rows_go_on():
-    for codec in ("raw", "sparse", "zstd"):
+    for codec in ("raw", "sparse", "zstd", "delta"):
         store = make(codec)
         fill(store, 30)
         store.evict_before(store.head)

@@ -129,7 +129,7 @@ def test_an_interrupted_save_keeps_the_commit_that_the_caller_knows(directory):
     assert interrupts > 100
 
 
-@pytest.mark.parametrize("codec", ["zstd", "sparse"])
+@pytest.mark.parametrize("codec", ["delta", "zstd", "sparse"])
 def test_alarms_at_random_moments(codec):
     """Real signals, which come between two instructions wherever Python looks for them."""
     replay, twin = make(codec, "capacity"), make(codec, "capacity")
@@ -251,7 +251,7 @@ def test_a_buffer_whose_newest_frame_was_damaged_in_memory_goes_on_after_an_inte
 
 def test_an_observation_array_that_is_used_again():
     """An environment may write every observation into one array."""
-    for codec in ("raw", "sparse", "zstd"):
+    for codec in ("raw", "sparse", "zstd", "delta"):
         replay = ReplayBuffer(500, (3, SIDE, SIDE), (1,), action_dtype="int64", frame_stack=3, codec=codec)
         shared, rng = np.empty((3, SIDE, SIDE), np.uint8), np.random.default_rng(0)
         written = []

@@ -61,7 +61,7 @@ def make(codec, capacity=100_000):
 
 
 @pytest.mark.parametrize("transitions", [False, True], ids=["add", "add_transition"])
-@pytest.mark.parametrize("codec", ["zstd", "sparse", "raw"])
+@pytest.mark.parametrize("codec", ["delta", "zstd", "sparse", "raw"])
 def test_threads_add_each_to_a_stream_of_its_own(codec, transitions):
     replay, count = make(codec), 1500
     run_together(*(lambda stream=stream: add_steps(replay, stream, count, transitions) for stream in range(THREADS)))

@@ -22,7 +22,8 @@ SET_FRAMES, LARGE_SET_FRAMES = 128, 192  # by default, and by default of frames 
 LARGE_FRAME_BYTES = 1 << 14
 PLAIN = (
     "diffreplay was installed where no C compiler was at hand, so the codec 'delta' runs in Python, which is hundreds "
-    "of times slower: install a compiler and Python's headers (apt-get install gcc python3-dev), then diffreplay again"
+    "of times slower; install a compiler and Python's headers (apt-get install gcc python3-dev) and diffreplay again, "
+    "or choose codec='zstd'"
 )
 
 
