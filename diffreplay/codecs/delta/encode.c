@@ -92,9 +92,12 @@ static inline int back_source(const Shape *shape, size_t distance) {
     return (int)rows * BACK_COLUMNS + (int)columns;
 }
 
+#ifndef INLINE /* sanitizers are given smaller functions, or compiling takes them minutes */
+#define INLINE static inline __attribute__((always_inline))
+#endif
+
 #define MASKS_NAME(name) name##_plain
 #define TARGET
-#define INLINE static inline __attribute__((always_inline))
 #include "runs.h"
 #include "way.h"
 #include "copies.h"
