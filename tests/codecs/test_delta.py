@@ -417,7 +417,15 @@ def test_sanitizers_find_nothing(tmp_path):
     """The fuzzer's corpus, and each of its files changed at random."""
     program = tmp_path / "fuzz"
     sources = [FUZZ / "fuzz_delta.c", *(CORE / f"{name}.c" for name in ("batch", "decode", "encode", "index", "write"))]
-    flags = ["-g", "-O1", "-DREPLAY", "-DINLINE=static", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", f"-I{CORE}"]
+    flags = [
+        "-g",
+        "-O1",
+        "-DREPLAY",
+        "-DINLINE=static",
+        "-fsanitize=address,undefined",
+        "-fno-sanitize-recover=all",
+        f"-I{CORE}",
+    ]
     subprocess.run(["gcc", *flags, *sources, "-o", program], check=True)
     corpus = sorted((FUZZ / "corpus").iterdir())
     assert len(corpus) > 100
