@@ -71,7 +71,7 @@ def raw_gather(recording: Recording) -> Callable[[], tuple[Frames, Frames]]:
 def main(argv: list[str] | None = None) -> None:
     """Run from the command line."""
     options = parser(__doc__, *NAMES)
-    options.add_argument("--codec", default="zstd", choices=sorted(diffreplay.codecs.REGISTRY))
+    options.add_argument("--codec", default=diffreplay.codecs.DEFAULT, choices=sorted(diffreplay.codecs.REGISTRY))
     args = options.parse_args(argv)
     print(f"{machine()}\ncodec {args.codec}\n")
 

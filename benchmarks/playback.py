@@ -35,7 +35,9 @@ class Playback:
         _, channels, height, width = self.recording.episodes[0].shape
         return self.recording.frame_stack * channels, height, width
 
-    def buffer(self, capacity: int, codec: str | diffreplay.codecs.Codec = "zstd", **options: Any) -> Any:
+    def buffer(
+        self, capacity: int, codec: str | diffreplay.codecs.Codec = diffreplay.codecs.DEFAULT, **options: Any
+    ) -> Any:
         """An empty replay buffer for these steps, n = 1."""
         return diffreplay.ReplayBuffer(
             capacity,

@@ -22,6 +22,7 @@ REGISTRY: dict[str, type[Codec]] = {
     "delta": DeltaCodec,
 }
 DEFAULT = "delta"
+"""Name of the codec where none is given."""
 
 
 def get(codec: str | Codec) -> Codec:

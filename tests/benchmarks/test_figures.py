@@ -101,7 +101,7 @@ def test_learning_curves_of_drqv2(tmp_path: Path, capsys: pytest.CaptureFixture[
     printed = capsys.readouterr().out
     with (runs / "0" / "eval.csv").open() as first, (runs / "1" / "eval.csv").open() as second:
         last = [float(list(csv.DictReader(file))[-1]["episode_reward"]) for file in (first, second)]
-    cells = rows(printed)["walker_walk: Full (zstd), gray, black floor"]
+    cells = rows(printed)["walker_walk: Full (delta), gray, black floor"]
     assert cells[:3] == ["2", "3", "300"] and "Note" not in printed
     assert float(cells[3].replace(",", "")) == pytest.approx(np.mean(last), rel=0.05, abs=0.05)
     assert float(cells[4].replace(",", "")) == pytest.approx(abs(last[0] - last[1]) / 2, rel=0.05, abs=0.05)
@@ -117,7 +117,7 @@ def test_learning_curves_of_drqv2(tmp_path: Path, capsys: pytest.CaptureFixture[
     np.testing.assert_allclose(curve.mean, np.mean(expected, axis=1))
     np.testing.assert_allclose(curve.deviation, np.std(expected, axis=1))
     assert learning_curves.differences(loaded) == [
-        "walker_walk, Full (zstd), gray, black floor: several runs have the same seed."
+        "walker_walk, Full (delta), gray, black floor: several runs have the same seed."
     ]
     other = replace(loaded[0], options=loaded[0].options | {"lr": 1.0})
     assert "the runs differ in lr." in learning_curves.differences([other, loaded[1]])[0]
