@@ -16,6 +16,7 @@ from diffreplay.sb3.store import ImageStore
 from diffreplay.sb3.usage import share_bytes
 
 STATES_PER_REFERENCE = 128
+MOST_REFERENCES = 64  # in a set
 
 
 class CompressedRollouts(CompressedBuffer, RolloutBuffer):
@@ -70,8 +71,7 @@ class CompressedRollouts(CompressedBuffer, RolloutBuffer):
         codec = codecs.get(self._codec)
         if self._codec in ("delta", "zstd"):
             kind: Any = type(codec)
-            most = codec.options()["set_frames"]
-            codec = kind(set_frames=min(most, max(1, states // STATES_PER_REFERENCE)))
+            codec = kind(set_frames=min(MOST_REFERENCES, max(1, states // STATES_PER_REFERENCE)))
         for key, cut in self._cuts.items():
             # The newest observations of the rollout before stay, as the next ones build on them.
             held, cap = states + 2 * self.n_envs, left[key]
