@@ -20,7 +20,7 @@ class PlannedCodec(Codec):
 
     Args:
         level: as the codec understands it.
-        set_frames: frames in a reference set, at most; None for as many as `usual_set_frames` says.
+        set_frames: frames in a reference set, at most.
         refresh_interval: frames after which a new set is considered, at most.
     """
 
@@ -29,7 +29,7 @@ class PlannedCodec(Codec):
     share: ClassVar[float] = SHARE  # of the frames that a set is chosen from, at most
     _max_bytes: int | None = None
 
-    def __init__(self, level: int | None, set_frames: int | None, refresh_interval: int) -> None:
+    def __init__(self, level: int | None, set_frames: int, refresh_interval: int) -> None:
         self._level, self._set_frames, self._refresh_interval = level, set_frames, refresh_interval
 
     def within(self, max_bytes: int | None) -> Self:
@@ -44,12 +44,7 @@ class PlannedCodec(Codec):
 
     def set_frames(self, frame_bytes: int) -> int:
         """How many frames of that size a set has at most."""
-        wanted = self.usual_set_frames(frame_bytes) if self._set_frames is None else self._set_frames
-        return min(wanted, max(1, self.max_set_bytes // frame_bytes))
-
-    def usual_set_frames(self, frame_bytes: int) -> int:
-        """The same where nobody says how many."""
-        return 64
+        return min(self._set_frames, max(1, self.max_set_bytes // frame_bytes))
 
     def planner(self, frame_shape: tuple[int, int, int]) -> PayingPlanner:
         """Decides when to build a set, and of which frames."""

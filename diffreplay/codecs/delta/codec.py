@@ -18,8 +18,6 @@ from diffreplay.errors import CorruptDataError, InputError
 MOST_REFERENCES = 256  # a reference's number is a byte
 MAX_FRAME_BYTES = 1 << 24  # larger frames are left raw
 LEVELS = range(1, 6)
-SET_FRAMES, LARGE_SET_FRAMES = 128, 192  # by default, and by default of frames above
-LARGE_FRAME_BYTES = 1 << 14
 PLAIN = (
     "diffreplay was installed where no C compiler was at hand, so the codec 'delta' runs in Python, which is hundreds "
     "of times slower; install a compiler and Python's headers (apt-get install gcc python3-dev) and diffreplay again, "
@@ -59,8 +57,7 @@ class DeltaCodec(PlannedCodec):
 
     Args:
         level: 1 to 5: how long the encoder looks for copies; 2 by default. What it writes is read at the same speed.
-        set_frames: frames in a reference set, at most; 1 to 256, and as many as 4 MB hold. By default 128, and 192 of
-            frames of more than 16 KiB, which differ in more places.
+        set_frames: frames in a reference set, at most; 1 to 256, and as many as 2.7 MB hold.
         refresh_interval: frames after which a new set is considered, at most.
 
     Raises:
@@ -68,23 +65,19 @@ class DeltaCodec(PlannedCodec):
     """
 
     name = "delta"
-    max_set_bytes = 192 * 84 * 84 * 3
-    share = 0.5  # unlike with zstd, more references cost next to nothing
+    max_set_bytes = 128 * 84 * 84 * 3
+    share = 0.4  # unlike with zstd, more references cost next to nothing
     decodes_in_place = True
     _level: int
 
-    def __init__(self, level: int = 2, set_frames: int | None = None, refresh_interval: int = 25_000) -> None:
+    def __init__(self, level: int = 2, set_frames: int = 128, refresh_interval: int = 25_000) -> None:
         if level not in LEVELS:
             raise InputError(f"level: expected {LEVELS[0]} to {LEVELS[-1]}, got {level}")
-        if set_frames is not None and not 1 <= set_frames <= MOST_REFERENCES:
+        if not 1 <= set_frames <= MOST_REFERENCES:
             raise InputError(f"set_frames: expected 1 to {MOST_REFERENCES}, got {set_frames}")
         if refresh_interval < 1:
             raise InputError(f"refresh_interval: expected a positive number of frames, got {refresh_interval}")
         super().__init__(level, set_frames, refresh_interval)
-
-    def usual_set_frames(self, frame_bytes: int) -> int:
-        """As the class says."""
-        return SET_FRAMES if frame_bytes <= LARGE_FRAME_BYTES else LARGE_SET_FRAMES
 
     def open_set(self, data: Buffer, frame_shape: tuple[int, int, int]) -> ReferenceSet:
         """The set for `encode` and `decode`; `data` is not copied."""
