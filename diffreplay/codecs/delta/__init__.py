@@ -17,7 +17,7 @@ pixel_bytes, planar)` decodes any number of frames without the GIL:
 - `planar`: whether frames go to `out` as (C, H, W).
 
 It returns the number of the first frame that is damaged or lies outside the buffers, or -1. Whatever the bytes are,
-nothing outside the buffers is read or written; frames behind a damaged one are not decoded.
+nothing outside the buffers is read or written.
 """
 
 from diffreplay.codecs.delta.codec import DeltaCodec
