@@ -33,7 +33,7 @@ from sb3_atari.training import make_model
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "SB3": {},
-    "zstd": {"full_compress": True, "codec": "zstd"},
+    "delta": {"full_compress": True, "codec": "delta"},
     "sparse": {"full_compress": True, "codec": "sparse"},
 }
 OPTIONS = [option.name for option in fields(AtariConfig)]
@@ -90,7 +90,7 @@ def fill_replay(game: str, capacity: int) -> dict[str, ReplayStats]:
     env = make_game(game, 1, 1)
     buffers = {
         codec: CompressedReplayBuffer(capacity, env.observation_space, env.action_space, codec=codec, device="cpu")
-        for codec in ("zstd", "sparse")
+        for codec in ("delta", "sparse")
     }
     for obs, after, action, reward, done, infos in _play(env, capacity):
         for buffer in buffers.values():
@@ -104,7 +104,7 @@ def fill_rollouts(game: str, rollouts: int) -> dict[str, list[ReplayStats]]:
     options: dict[str, Any] = {"n_envs": 8, "device": "cpu"}
     buffers = {
         codec: CompressedRolloutBuffer(steps, env.observation_space, env.action_space, codec=codec, **options)
-        for codec in ("zstd", "sparse")
+        for codec in ("delta", "sparse")
     }
     stats: dict[str, list[ReplayStats]] = {codec: [] for codec in buffers}
     starts, nothing = np.ones(8, bool), torch.zeros(8)
@@ -137,26 +137,26 @@ def _play(env: Any, steps: int) -> Iterator[tuple[Any, ...]]:
 
 
 def size_row(game: str, algorithm: str, capacity: int, rollouts: int) -> list[Any]:
-    """Megabytes and compression of SB3's states, zstd and sparse."""
+    """Megabytes and compression of SB3's states, delta and sparse."""
     if algorithm == "qrdqn":
         sizes = fill_replay(game, capacity)
         states = capacity
-        ours, paper = (float(sizes[codec].observation_bytes) for codec in ("zstd", "sparse"))
+        ours, paper = (float(sizes[codec].observation_bytes) for codec in ("delta", "sparse"))
     else:
         every = fill_rollouts(game, rollouts)
         states = 1024
         # The first rollout finds no reference frames yet, and counts.
-        ours, paper = (float(np.mean([s.observation_bytes for s in every[codec]])) for codec in ("zstd", "sparse"))
+        ours, paper = (float(np.mean([s.observation_bytes for s in every[codec]])) for codec in ("delta", "sparse"))
     stacked = states * STATE_BYTES
     return [stacked / 1e6, ours / 1e6, paper / 1e6, stacked / ours, stacked / paper]
 
 
 def speed_row(game: str, algorithm: str, slices: int, steps: int) -> list[Any]:
-    """Steps a processor second with SB3's buffer, zstd and sparse, and the slow-downs in percent."""
+    """Steps a processor second with SB3's buffer, delta and sparse, and the slow-downs in percent."""
     seconds = train_in_turns(game, algorithm, slices, steps)
     median = {variant: float(np.median(times)) for variant, times in seconds.items()}
-    slower = {v: float(np.median(seconds[v] / seconds["SB3"] - 1)) * 100 for v in ("zstd", "sparse")}
-    return [*(steps / median[v] for v in VARIANTS), slower["zstd"], slower["sparse"]]
+    slower = {v: float(np.median(seconds[v] / seconds["SB3"] - 1)) * 100 for v in ("delta", "sparse")}
+    return [*(steps / median[v] for v in VARIANTS), slower["delta"], slower["sparse"]]
 
 
 def main() -> None:
@@ -172,9 +172,9 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     print(machine() + f"; {args.threads} compute threads\n")
-    header = ["game", "alg", "MB SB3", "MB zstd", "MB sparse", "x zstd", "x sparse"]
+    header = ["game", "alg", "MB SB3", "MB delta", "MB sparse", "x delta", "x sparse"]
     if args.slices:
-        header += ["FPS SB3", "FPS zstd", "FPS sparse", "slower zstd %", "slower sparse %"]
+        header += ["FPS SB3", "FPS delta", "FPS sparse", "slower delta %", "slower sparse %"]
 
     def rows() -> Iterator[list[Any]]:
         for algorithm in args.alg:
