@@ -38,11 +38,11 @@ def stacks(
     """
     out[:, -1] = rows
     for k in range(out.shape[1] - 2, -1, -1):
-        newer = np.ascontiguousarray(out[:, k + 1])
-        flag, link = np.empty(len(newer), flags.dtype), np.empty(len(newer), links.dtype)
-        take(flags, newer, flag)
-        take(links, newer, link)
-        out[:, k] = np.where((newer < 0) | ((flag & (padding | restart)) == padding), -1, newer - link)
+        newer = out[:, k + 1]
+        block, place = np.divmod(newer, flags.shape[1])
+        block %= len(flags)
+        zeros = (newer < 0) | ((flags[block, place] & (padding | restart)) == padding)
+        out[:, k] = np.where(zeros, -1, newer - links[block, place])
 
 
 def spans(

@@ -75,6 +75,11 @@ static int decode_one(const Batch *batch, const Decoder *decoder, size_t i, uint
     return result;
 }
 
+/* Which of BUCKETS parts of the log, from `least` on, a frame begins in. */
+static inline size_t bucket_of(const Batch *batch, size_t i, uint64_t least, unsigned shift) {
+    return (size_t)(((uint64_t)number(batch->starts, i) - least) >> shift);
+}
+
 /* The order in which frames lie in the log, roughly: near ones were coded against the same references, which are then
  * in cache. `order` has room for them all. */
 static void order_by_place(const Batch *batch, size_t *order) {
@@ -87,9 +92,9 @@ static void order_by_place(const Batch *batch, size_t *order) {
         if (start > most) most = start;
     }
     while ((most - least) >> shift >= BUCKETS) shift++;
-    for (size_t i = 0; i < batch->count; i++) firsts[1 + (((uint64_t)number(batch->starts, i) - least) >> shift)]++;
+    for (size_t i = 0; i < batch->count; i++) firsts[1 + bucket_of(batch, i, least, shift)]++;
     for (size_t b = 0; b < BUCKETS; b++) firsts[b + 1] += firsts[b];
-    for (size_t i = 0; i < batch->count; i++) order[firsts[((uint64_t)number(batch->starts, i) - least) >> shift]++] = i;
+    for (size_t i = 0; i < batch->count; i++) order[firsts[bucket_of(batch, i, least, shift)]++] = i;
 }
 
 ptrdiff_t decode_batch(const Batch *batch) {

@@ -151,8 +151,6 @@ TARGET INLINE size_t FIND_NEAR(RUNS_T *runs, const Index *index, const uint8_t *
         while (MASK(index, frame, at, common, words, 1) && at > place) at--;
         runs->near_until = at;
         if (at > place) break;
-        uint64_t any = 0;
-        for (unsigned w = 0; w < words; w++) any |= common[w];
         if (!MASK(index, frame, at, common, words, 1)) break;
         from = runs->near_end + 1;
     }
