@@ -21,8 +21,11 @@ typedef struct {
     size_t size; /* bytes of an entry */
 } Column;
 
+#define ANY_SIZE SIZE_MAX
+
 static void column_release(Column *column) { PyBuffer_Release(&column->buffer); }
 
+/* Of entries of any size, or of a number of at most so many bytes. */
 static int column_get(Column *column, PyObject *array, size_t most) {
     Py_buffer *buffer = &column->buffer;
     if (PyObject_GetBuffer(array, buffer, PyBUF_STRIDED_RO) < 0) return -1;
@@ -31,7 +34,8 @@ static int column_get(Column *column, PyObject *array, size_t most) {
         int whole = 1;
         for (int axis = buffer->ndim; axis-- > 2; size *= (size_t)buffer->shape[axis])
             whole &= buffer->strides[axis] == (Py_ssize_t)size;
-        if (whole && (buffer->shape[1] == 1 || buffer->strides[1] == (Py_ssize_t)size) && size <= most) {
+        const int fits = most == ANY_SIZE || size == 1 || size == 2 || size == 4 || size == 8;
+        if (whole && (buffer->shape[1] == 1 || buffer->strides[1] == (Py_ssize_t)size) && fits && size <= most) {
             *column = (Column){*buffer, buffer->buf, buffer->strides[0], buffer->shape[0], buffer->shape[1], size};
             return 0;
         }
@@ -58,11 +62,10 @@ static inline const char *entry(const Column *column, int64_t row) {
     return column->start + block_of(column, row) * column->stride + place * (ptrdiff_t)column->size;
 }
 
-/* An unsigned number of at most 8 bytes, little-endian. */
-static inline uint64_t value(const Column *column, int64_t row) {
-    const char *at = entry(column, row);
+/* An unsigned number of 1, 2, 4 or 8 bytes, little-endian. */
+static inline uint64_t read_number(const char *at, size_t size) {
     uint64_t number = 0;
-    switch (column->size) {
+    switch (size) {
     case 1: return *(const uint8_t *)at;
     case 2: {
         uint16_t two;
@@ -78,6 +81,8 @@ static inline uint64_t value(const Column *column, int64_t row) {
     }
 }
 
+static inline uint64_t value(const Column *column, int64_t row) { return read_number(entry(column, row), column->size); }
+
 static inline int64_t number(const Py_buffer *numbers, size_t i) {
     int64_t value;
     memcpy(&value, (const char *)numbers->buf + 8 * i, 8);
@@ -92,7 +97,7 @@ static PyObject *py_take(PyObject *self, PyObject *args) {
     Py_buffer rows, out;
     Column column;
     if (!PyArg_ParseTuple(args, "Oy*w*", &array, &rows, &out)) return NULL;
-    if (column_get(&column, array, SIZE_MAX) < 0) goto done;
+    if (column_get(&column, array, ANY_SIZE) < 0) goto done;
     const size_t count = (size_t)rows.len / 8;
     if (rows.len % 8 || (size_t)out.len != count * column.size) {
         PyErr_SetString(PyExc_ValueError, "expected int64 rows, and room for an entry of each");
@@ -127,7 +132,7 @@ static PyObject *py_stacks(PyObject *self, PyObject *args) {
             for (size_t k = length - 1; k-- > 0;) {
                 const uint64_t flag = value(&flags, row);
                 const int zeros = (flag & (padding | restart)) == padding;
-                row = row < 0 || zeros ? -1 : row - (int64_t)value(&links, row);
+                row = row < 0 || zeros ? -1 : (int64_t)((uint64_t)row - value(&links, row));
                 put(&out, i * length + k, row);
             }
         }
@@ -159,11 +164,12 @@ static PyObject *py_spans(PyObject *self, PyObject *args) {
         for (size_t i = 0; i < (size_t)rows.len / 8; i++) {
             const int64_t row = number(&rows, i);
             const uint64_t begin = value(&base, block_of(&ends, row));
-            const uint64_t end = begin + value(&ends, row);
-            const uint64_t start = row % ends.rows ? begin + value(&ends, row - 1) : begin;
+            const char *at = entry(&ends, row);
+            const uint64_t end = begin + read_number(at, ends.size);
+            const uint64_t start = row % ends.rows ? begin + read_number(at - ends.size, ends.size) : begin;
             /* A frame never straddles the ring's end: it starts there anew. */
             const int64_t last = (int64_t)(end - 1), over = last % log_bytes;
-            const int64_t lap = last - (over < 0 ? over + log_bytes : over);
+            const int64_t lap = (int64_t)((uint64_t)last - (uint64_t)(over < 0 ? over + log_bytes : over));
             put(&starts_out, i, (int64_t)start < lap ? lap : (int64_t)start);
             put(&ends_out, i, (int64_t)end);
         }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from diffreplay.codecs.delta.codec import core as find_core
 from diffreplay.errors import CorruptDataError, InputError
 from diffreplay.testing.damage import mutate
 from diffreplay.testing.frames import frames_of
+from tests.compiling import SANITIZE, compiles
 from tests.together import run_together
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -403,29 +403,12 @@ def test_both_code_what_both_read(recorded):
     np.testing.assert_array_equal(decoded(compiled, blobs, references, frames.shape[1:])[0], frames)
 
 
-def compiles(*flags):
-    """Whether there is a compiler that takes these flags."""
-    try:
-        found = subprocess.run(["gcc", *flags, "-x", "c", "-", "-o", os.devnull], input=b"int main(void){return 0;}")
-    except FileNotFoundError:
-        return False
-    return found.returncode == 0
-
-
-@pytest.mark.skipif(not compiles("-fsanitize=address,undefined"), reason="needs gcc with its sanitizers")
+@pytest.mark.skipif(not compiles(*SANITIZE), reason="needs gcc with its sanitizers")
 def test_sanitizers_find_nothing(tmp_path):
     """The fuzzer's corpus, and each of its files changed at random."""
     program = tmp_path / "fuzz"
     sources = [FUZZ / "fuzz_delta.c", *(CORE / f"{name}.c" for name in ("batch", "decode", "encode", "index", "write"))]
-    flags = [
-        "-g",
-        "-O1",
-        "-DREPLAY",
-        "-DINLINE=static",
-        "-fsanitize=address,undefined",
-        "-fno-sanitize-recover=all",
-        f"-I{CORE}",
-    ]
+    flags = [*SANITIZE, "-DREPLAY", "-DINLINE=static", f"-I{CORE}"]
     subprocess.run(["gcc", *flags, *sources, "-o", program], check=True)
     corpus = sorted((FUZZ / "corpus").iterdir())
     assert len(corpus) > 100

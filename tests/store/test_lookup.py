@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import sysconfig
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +15,8 @@ import pytest
 from numpy.typing import NDArray
 
 from diffreplay.store import Flag, lookup
+from tests.compiling import SANITIZE, compiles
+from tests.store.lookup_garbage import EXTREMES
 
 compiled = pytest.importorskip("diffreplay.store._lookup")
 BLOCKS, ROWS, GAP = 5, 16, 64
@@ -34,6 +41,7 @@ def some_rows(rng: np.random.Generator) -> Iterator[NDArray[np.int64]]:
     yield rng.integers(0, BLOCKS * ROWS, 50)
     yield rng.integers(0, 10**12, 50)
     yield rng.integers(-300, 300, 50)  # what torn links lead to
+    yield EXTREMES
 
 
 @pytest.mark.parametrize(("dtype", "shape"), [("u1", ()), ("<f4", ()), ("<f8", (3, 2)), ("<i8", (1,)), ("u1", (0,))])
@@ -91,3 +99,26 @@ def test_what_does_not_fit_is_refused() -> None:
         compiled.spans(column(rng, "<u8")[:2, :1], column(rng, "<u4"), few, few, few, LOG_BYTES)
     with pytest.raises(ValueError, match="expected a column"):
         compiled.stacks(flags, column(rng, "<u8", (2,)), rows, np.zeros((4, 2), np.int64), 3, 8)
+    for size in (3, 5):  # no number is of so many bytes
+        with pytest.raises(ValueError, match="expected a column"):
+            compiled.stacks(flags, column(rng, f"S{size}"), rows, np.zeros((4, 2), np.int64), 3, 8)
+    with pytest.raises(ValueError, match="expected a column"):
+        compiled.spans(column(rng, "<u8")[:, :1], column(rng, "S3"), rows, rows.copy(), rows.copy(), LOG_BYTES)
+    with pytest.raises(ValueError, match="expected a column"):
+        compiled.stacks(flags, column(rng, "u1", (0,)), rows, np.zeros((4, 2), np.int64), 3, 8)
+
+
+@pytest.mark.skipif(not compiles(*SANITIZE), reason="needs gcc with its sanitizers")
+def test_sanitizers_find_nothing(tmp_path: Path) -> None:
+    """Columns, rows and numbers of any kind."""
+    folder = Path(__file__).resolve().parent
+    source = folder.parents[1] / "diffreplay" / "store" / "_lookup.c"
+    module, include = tmp_path / "_lookup.so", sysconfig.get_path("include")
+    subprocess.run(["gcc", *SANITIZE, "-shared", "-fPIC", f"-I{include}", source, "-o", module], check=True)
+    runtime = subprocess.run(["gcc", "-print-file-name=libasan.so"], capture_output=True, text=True).stdout.strip()
+    # Python's own memory comes out of larger pieces, whose bounds are not those of what is passed in.
+    watched = {"LD_PRELOAD": runtime, "ASAN_OPTIONS": "detect_leaks=0", "PYTHONMALLOC": "malloc"}
+    command = [sys.executable, folder / "lookup_garbage.py", module, "3000"]
+    run = subprocess.run(command, env=os.environ | watched, capture_output=True, text=True, timeout=800)
+    assert run.returncode == 0, run.stderr
+    assert all(int(count) > 100 for count in run.stdout.split(":")[1].split()), run.stdout
