@@ -11,7 +11,7 @@
 #define BUCKETS 1024 /* that frames are ordered by */
 
 /* (pixels, channels) to (channels, pixels). */
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && defined(__gnu_linux__)
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && defined(__gnu_linux__) && !defined(ONE_PATH)
 __attribute__((target_clones("avx2", "ssse3", "default")))
 #endif
 static void to_planes(const uint8_t *restrict from, uint8_t *restrict to, size_t pixels, size_t channels) {

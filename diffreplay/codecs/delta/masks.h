@@ -4,14 +4,15 @@
 
 #include <stdint.h>
 
-#if defined(__x86_64__)
+#if defined(__SSE2__)
+#define HAVE_SSE2
 #include <immintrin.h>
 #endif
 
 /* `lanes` values, 64 at most. */
 static inline uint64_t equal_plain(const uint8_t *values, unsigned lanes, uint8_t value) {
     uint64_t mask = 0;
-#if defined(__SSE2__)
+#ifdef HAVE_SSE2
     const __m128i wanted = _mm_set1_epi8((char)value);
     if (lanes == 8)
         return (uint64_t)_mm_movemask_epi8(_mm_cmpeq_epi8(_mm_loadl_epi64((const __m128i *)values), wanted)) & 255;
@@ -27,7 +28,7 @@ static inline uint64_t equal_plain(const uint8_t *values, unsigned lanes, uint8_
 
 static inline uint64_t near_plain(const uint8_t *values, unsigned lanes, uint8_t value) {
     uint64_t mask = 0;
-#if defined(__SSE2__)
+#ifdef HAVE_SSE2
     const __m128i wanted = _mm_set1_epi8((char)(value + 8)), most = _mm_set1_epi8(15);
     if (lanes == 8) {
         const __m128i beyond = _mm_sub_epi8(wanted, _mm_loadl_epi64((const __m128i *)values));
@@ -45,7 +46,7 @@ static inline uint64_t near_plain(const uint8_t *values, unsigned lanes, uint8_t
 
 /* Of four entries of a bucket, a bit for each whose tag is the wanted one. */
 static inline unsigned tagged(const uint32_t *entries, uint32_t tag, uint32_t bits) {
-#if defined(__SSE2__)
+#ifdef HAVE_SSE2
     const __m128i found = _mm_and_si128(_mm_loadu_si128((const __m128i *)entries), _mm_set1_epi32((int)bits));
     return (unsigned)_mm_movemask_ps(_mm_castsi128_ps(_mm_cmpeq_epi32(found, _mm_set1_epi32((int)tag))));
 #else
@@ -55,7 +56,7 @@ static inline unsigned tagged(const uint32_t *entries, uint32_t tag, uint32_t bi
 #endif
 }
 
-#if defined(__x86_64__) && defined(__GNUC__)
+#if defined(HAVE_SSE2) && defined(__x86_64__) && defined(__GNUC__) && !defined(ONE_PATH)
 #define HAVE_AVX2
 #define AVX2 __attribute__((target("avx2,bmi,lzcnt,popcnt")))
 

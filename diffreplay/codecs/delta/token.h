@@ -1,4 +1,6 @@
-/* The token of a coded frame; docs/format.md says what it means and why. */
+/* The token of a coded frame; docs/format.md says what it means and why.
+ *
+ * With ONE_PATH, the core has the instructions alone that it is compiled for; without, what it finds when it runs. */
 #ifndef DIFFREPLAY_TOKEN_H
 #define DIFFREPLAY_TOKEN_H
 
