@@ -93,6 +93,10 @@ class Codec(ABC):
         """The codec for a buffer with this cap or none: it may take less memory, and reads what this one coded."""
         return self
 
+    def with_sets_of(self, most: int) -> Codec:
+        """For "set": the codec with at most so many frames in a set, where a buffer holds few."""
+        return self
+
     def set_frames(self, frame_bytes: int) -> int:
         """For "set": how many frames of that size a set has at most; 0 otherwise."""
         return 0

@@ -38,6 +38,12 @@ class PlannedCodec(Codec):
         codec._max_bytes = max_bytes
         return codec
 
+    def with_sets_of(self, most: int) -> Self:
+        """The codec with at most so many frames in a set, where a buffer holds few."""
+        codec = copy.copy(self)
+        codec._set_frames = min(self._set_frames, most)
+        return codec
+
     def options(self) -> dict[str, Any]:
         """Arguments that make this codec again."""
         return {"level": self._level, "set_frames": self._set_frames, "refresh_interval": self._refresh_interval}

@@ -69,9 +69,8 @@ class CompressedRollouts(CompressedBuffer, RolloutBuffer):
         states = self.buffer_size * self.n_envs
         left = share_bytes(self._max_bytes, self._plain_bytes() + 4 * states * len(self._cuts), self._cuts)
         codec = codecs.get(self._codec)
-        if self._codec in ("delta", "zstd"):
-            kind: Any = type(codec)
-            codec = kind(set_frames=min(MOST_REFERENCES, max(1, states // STATES_PER_REFERENCE)))
+        if codec is not self._codec:  # one that was asked for by its name
+            codec = codec.with_sets_of(min(MOST_REFERENCES, max(1, states // STATES_PER_REFERENCE)))
         for key, cut in self._cuts.items():
             # The newest observations of the rollout before stay, as the next ones build on them.
             held, cap = states + 2 * self.n_envs, left[key]
@@ -131,9 +130,9 @@ class CompressedRolloutBuffer(CompressedRollouts, RolloutBuffer):
         buffer_size: steps of each environment in a rollout.
         observation_space: a Box of uint8. Observations of other spaces stay uncompressed, with a warning.
         action_space: as in Stable-Baselines3, and after it device, gae_lambda, gamma and n_envs.
-        codec: "raw", "sparse", "zstd", "delta" (the default) or a codec instance. "delta" and "zstd" take a set of
-            reference frames in proportion to the rollout, as one for a whole replay buffer would be larger than the
-            rollout.
+        codec: "raw", "sparse", "zstd", "delta" (the default) or a codec instance. Asked for by name, "delta" and "zstd"
+            take sets of reference frames in proportion to the rollout, as one for a whole replay buffer would be larger
+            than the rollout. An instance is taken as it is: `DeltaCodec(set_frames=...)`.
         max_bytes: cap on `stats().total_bytes`; `add` raises when a rollout does not fit.
         frame_stack: frames in an observation; None finds it from the first observations. Until then, a frame has 3
             channels, or one where 3 does not divide them. What is wrong costs compression, never exactness.

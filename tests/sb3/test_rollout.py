@@ -14,6 +14,7 @@ from says import says
 from sb3_games import Play, assert_same, make_color_game, make_game, one_thread, play, played
 from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
 
+from diffreplay import codecs
 from diffreplay.errors import InputError
 from diffreplay.sb3 import CompressedDictRolloutBuffer, CompressedRolloutBuffer
 from diffreplay.store.layout import Counter
@@ -132,6 +133,24 @@ def test_pickle() -> None:
     compare(ours, theirs, 1, 16)
     collect([ours, theirs], parts[1], 8)
     compare(ours, theirs, 2, 16)
+
+
+@pytest.mark.parametrize("kind", [codecs.DeltaCodec, codecs.ZstdCodec])
+def test_reference_frames_are_as_many_as_suit_the_rollout(
+    kind: type[codecs.Codec], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a codec that is asked for by its name, one of another package's, too. An instance is taken as it is."""
+    game, made = played("Breakout", 8, 160), dict[str, float]()
+    other = type("OtherCodec", (kind,), {"name": "other"})
+    monkeypatch.setitem(codecs.REGISTRY, "other", other)
+    for name, codec in (("name", kind.name), ("other's", "other"), ("instance", kind())):
+        ours, theirs = make_both(game, 160, codec=codec)
+        for rollout in rollouts(game, 160):
+            collect([ours, theirs], rollout, 8)
+        compare(ours, theirs, 0, 64)
+        made[name] = ours.stats().reference_bytes / 7056
+    assert 0 < made["name"] <= 3 * 10 and made["other's"] == made["name"]  # three sets of ten for 1,280 states
+    assert made["instance"] > 60
 
 
 def test_byte_cap() -> None:
