@@ -1,4 +1,4 @@
-"""What you have beside what you get: DrQ-v2's replay on disk, Half, and Full with the paper's codec and with zstd.
+"""What you have beside what you get: DrQ-v2's replay on disk, Half, and Full with each of its codecs.
 
     python -m benchmarks.compare task=walker_walk
 
@@ -178,7 +178,7 @@ def measure(args: argparse.Namespace, bar: Any) -> dict[str, Any]:
 
 
 def table(results: dict[str, Any]) -> Iterator[tuple[Any, ...]]:
-    """The rows: the four modes, and the paper's three where it has the task."""
+    """The rows: the modes, and the paper's three where it has the task."""
     modes, paper = list(results["modes"].values()), results["paper"]
 
     def row(label: str, values: list[Any], published: str = "") -> tuple[Any, ...]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-COLORS = {"disk": "#7a7a7a", "half": "#e08a1e", "sparse": "#3a7ebf", "zstd": "#1d8a5a"}
+COLORS = {"disk": "#7a7a7a", "half": "#e08a1e", "sparse": "#3a7ebf", "zstd": "#8c6bb1", "delta": "#1d8a5a"}
 
 
 def plot(results: dict[str, Any], path: Path, pyplot: Any) -> None:

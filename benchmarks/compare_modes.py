@@ -46,6 +46,7 @@ MODES = (
     Mode("half", "Half, raw", "gray", "raw", ("half_compress=true",)),
     Mode("sparse", "Full, sparse", "gray, black floor", "sparse", ("full_compress=true", "codec=sparse")),
     Mode("zstd", "Full, zstd", "gray, black floor", "zstd", ("full_compress=true", "codec=zstd")),
+    Mode("delta", "Full, delta", "gray, black floor", "delta", ("full_compress=true", "codec=delta")),
 )
 
 
@@ -64,7 +65,7 @@ def renderings(rgb: Recording, black_floor: Recording) -> dict[str, Recording]:
     rgb, black_floor = (Recording(r.name, [e for e in r.episodes if len(e) > 1]) for r in (rgb, black_floor))
     gray = [to_grayscale(np.moveaxis(episode, 1, -1))[:, None] for episode in rgb.episodes]
     floor = Recording(f"{black_floor.name}_floor", gray)
-    return {"disk": rgb, "half": floor, "sparse": black_floor, "zstd": black_floor}
+    return {"disk": rgb, "half": floor} | {mode.name: black_floor for mode in MODES[2:]}
 
 
 def passes(recording: Recording, transitions: int, workers: int) -> int:
@@ -199,7 +200,7 @@ def stages(sizes: dict[str, float], stacked: int, stacked_gray: int) -> dict[str
     """
     indexing = stacked_gray / sizes["half"]
     found = {"disk": {"total": stacked / sizes["disk"], "grayscale": 1.0, "indexing": 1.0, "codec": 1.0}}
-    for name in ("half", "sparse", "zstd"):
+    for name in (mode.name for mode in MODES[1:]):
         found[name] = {
             "total": stacked / sizes[name],
             "grayscale": stacked / stacked_gray,

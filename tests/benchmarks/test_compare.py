@@ -60,22 +60,22 @@ def cells(printed: str) -> dict[str, list[str]]:
 
 def test_the_table_is_complete_and_the_papers_stands_beside_it(compared: Result) -> None:
     table = cells(compared.printed)
-    assert table[TASK][:4] == ["disk baseline", "Half, raw", "Full, sparse", "Full, zstd"]
-    assert table["GB at 10^6 transitions, extrapolated"][4:] == ["63.5", "7.10", "3.80"]
-    assert table["compression, total"][4:] == ["1.00", "8.90", "16.7"]
-    assert table["training frames a second (--train N)"] == [*["not measured"] * 4, "119.0", "142.0", "73.0"]
+    assert table[TASK][:5] == ["disk baseline", "Half, raw", "Full, sparse", "Full, zstd", "Full, delta"]
+    assert table["GB at 10^6 transitions, extrapolated"][5:] == ["63.5", "7.10", "3.80"]
+    assert table["compression, total"][5:] == ["1.00", "8.90", "16.7"]
+    assert table["training frames a second (--train N)"] == [*["not measured"] * 5, "119.0", "142.0", "73.0"]
     for label, row in table.items():
-        assert all(row[:4]), label
+        assert all(row[:5]), label
     for label in ("bytes a transition", "add us, mean", "add us, p99", "add ms, largest"):
-        assert all(float(cell.replace(",", "")) > 0 for cell in table[label][:4]), label
+        assert all(float(cell.replace(",", "")) > 0 for cell in table[label][:5]), label
     for number in WORKERS:
-        assert all(float(cell.replace(",", "")) > 0 for cell in table[f"batches a second, workers: {number}"][:4])
+        assert all(float(cell.replace(",", "")) > 0 for cell in table[f"batches a second, workers: {number}"][:5])
     assert compared.errors == ""
 
 
 def test_the_figures_of_the_json_file_agree_with_each_other(compared: Result) -> None:
     modes = compared.results["modes"]
-    assert list(modes) == ["disk", "half", "sparse", "zstd"]
+    assert list(modes) == ["disk", "half", "sparse", "zstd", "delta"]
     for mode in modes.values():
         stages = mode["compression"]
         assert stages["grayscale"] * stages["indexing"] * stages["codec"] == pytest.approx(stages["total"])
@@ -87,7 +87,8 @@ def test_the_figures_of_the_json_file_agree_with_each_other(compared: Result) ->
             assert rate["lowest"] <= rate["median"] <= rate["highest"]
     assert modes["disk"]["compression"]["total"] == 1
     assert modes["half"]["compression"]["total"] == pytest.approx(9, rel=0.02)
-    assert modes["zstd"]["compression"]["codec"] > modes["sparse"]["compression"]["codec"] > 1
+    for name in ("zstd", "delta"):
+        assert modes[name]["compression"]["codec"] > modes["sparse"]["compression"]["codec"] > 1
     assert 0 < modes["disk"]["file_bytes_a_transition"] < 63_504
 
 
@@ -99,7 +100,7 @@ def test_memory_is_at_least_what_is_held(compared: Result) -> None:
         assert held["pss_growth_mb"] > held["transitions"] * mode["bytes_a_transition"] / 1e6, name
 
 
-def test_the_chart_is_a_picture_with_the_four_colors_on_white(compared: Result) -> None:
+def test_the_chart_is_a_picture_with_the_modes_colors_on_white(compared: Result) -> None:
     from matplotlib import colors, image
 
     from benchmarks.compare_chart import COLORS
@@ -136,7 +137,8 @@ def test_half_sees_the_baselines_frames_in_gray(folder: Path) -> None:
     luma = np.tensordot((0.299, 0.587, 0.114), rgb.episodes[0], axes=(0, 1))
     assert floor.shape == (FRAMES, 1, 84, 84)
     assert np.abs(floor[:, 0] - luma).max() < 0.51
-    assert played["zstd"] is played["sparse"] and not np.array_equal(played["zstd"].episodes[0], floor)
+    assert played["delta"] is played["zstd"] is played["sparse"]
+    assert not np.array_equal(played["zstd"].episodes[0], floor)
 
 
 def test_recordings_of_other_episodes_are_one_clear_sentence(folder: Path) -> None:
