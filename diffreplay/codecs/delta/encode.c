@@ -2,6 +2,10 @@
  *
  * A way that begins with a long copy has no better one, so everything before it is settled then, and the search goes on
  * at its end: it looks at few places, and keeps few. */
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC optimize("no-tree-vectorize") /* most loops here end soon: made of vectors, they take a seventh longer */
+#endif
+
 #include "encode.h"
 
 #include <stdlib.h>
