@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 from stable_baselines3.common.base_class import BaseAlgorithm
 
@@ -44,45 +45,74 @@ PAPER = {  # average, lowest and highest total compression, and slow-down in per
 }
 
 
-def configure(game: str, algorithm: str, variant: str, steps: int) -> AtariConfig:
+def configure(game: str, algorithm: str, variant: str, steps: int, device: str) -> AtariConfig:
     """Options of a run as the training command would make them."""
     loaded = OmegaConf.load("cfgs/atari.yaml")
     if not isinstance(loaded, DictConfig):
         raise TypeError(f"cfgs/atari.yaml: expected options by name, got {type(loaded).__name__}")
     options = OmegaConf.masked_copy(loaded, OPTIONS)
-    changes = {"env": game, "alg": algorithm, "num_train_steps": steps, "device": "cpu", **VARIANTS[variant]}
+    changes = {"env": game, "alg": algorithm, "num_train_steps": steps, "device": device, **VARIANTS[variant]}
     options.update(changes)
     return parse_config(options)
 
 
-def train_in_turns(game: str, algorithm: str, slices: int, steps: int) -> dict[str, np.ndarray]:
-    """Processor seconds of each slice of `steps` steps, by variant, the first slice left out."""
+def train_in_turns(
+    game: str, algorithm: str, slices: int, steps: int, variants: list[str], device: str
+) -> tuple[dict[str, NDArray[np.float64]], dict[str, BaseAlgorithm]]:
+    """Seconds passed and processor seconds of each slice of `steps` steps, (2, slices), by variant; and the models.
+
+    The first slice is left out.
+    """
     models: dict[str, BaseAlgorithm] = {}
-    for variant in VARIANTS:
-        config = configure(game, algorithm, variant, steps)
+    for variant in variants:
+        config = configure(game, algorithm, variant, steps, device)
         models[variant] = make_model(config, make_game(game, config.environments, config.seed))
-    seconds: dict[str, list[float]] = {variant: [] for variant in VARIANTS}
-    states: dict[str, tuple[Any, ...]] = {}
+    seconds: dict[str, list[tuple[float, float]]] = {variant: [] for variant in variants}
+    states: dict[str, RandomStates] = {}
     for number in range(slices + 1):
         for variant, model in models.items():
-            # All variants draw from NumPy's and torch's global generators; each has its own state of them.
             if variant in states:
-                np.random.set_state(states[variant][0])
-                torch.set_rng_state(states[variant][1])
+                states[variant].restore()
             else:
                 model.set_random_seed(1)
-            start = time.process_time()
+            start, processor = time.perf_counter(), time.process_time()
             model.learn(steps, reset_num_timesteps=False, log_interval=1 << 30)
+            if device == "cuda":
+                torch.cuda.synchronize()
             if number:
-                seconds[variant].append(time.process_time() - start)
-            states[variant] = np.random.get_state(), torch.get_rng_state()
-    expected = models["SB3"].policy.state_dict()
-    for variant, model in models.items():
-        for name, value in model.policy.state_dict().items():
-            if not torch.equal(value, expected[name]):
-                raise RuntimeError(f"{game}, {algorithm}: weights {name} with {variant} differ from SB3's")
+                seconds[variant].append((time.perf_counter() - start, time.process_time() - processor))
+            states[variant] = RandomStates()
+    for model in models.values():
         model.get_env().close()  # type: ignore[union-attr]
-    return {variant: np.array(times) for variant, times in seconds.items()}
+    return {variant: np.array(times).T for variant, times in seconds.items()}, models
+
+
+class RandomStates:
+    """NumPy's and torch's global generators as they are now: each variant draws from its own state of them."""
+
+    def __init__(self) -> None:
+        self._numpy, self._torch = np.random.get_state(), torch.get_rng_state()
+        self._cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+
+    def restore(self) -> None:
+        """Go on from here."""
+        np.random.set_state(self._numpy)
+        torch.set_rng_state(self._torch)
+        torch.cuda.set_rng_state_all(self._cuda)
+
+
+def check_weights(models: dict[str, BaseAlgorithm]) -> None:
+    """Compare what the first model has learnt with what the others have.
+
+    Raises:
+        RuntimeError: a weight differs.
+    """
+    (first, model), *others = models.items()
+    expected = model.policy.state_dict()
+    for variant, other in others:
+        for name, value in other.policy.state_dict().items():
+            if not torch.equal(value, expected[name]):
+                raise RuntimeError(f"weights {name} with {variant} differ from those with {first}")
 
 
 def fill_replay(game: str, capacity: int) -> dict[str, ReplayStats]:
@@ -151,12 +181,17 @@ def size_row(game: str, algorithm: str, capacity: int, rollouts: int) -> list[An
     return [stacked / 1e6, ours / 1e6, paper / 1e6, stacked / ours, stacked / paper]
 
 
-def speed_row(game: str, algorithm: str, slices: int, steps: int) -> list[Any]:
-    """Steps a processor second with SB3's buffer, delta and sparse, and the slow-downs in percent."""
-    seconds = train_in_turns(game, algorithm, slices, steps)
-    median = {variant: float(np.median(times)) for variant, times in seconds.items()}
-    slower = {v: float(np.median(seconds[v] / seconds["SB3"] - 1)) * 100 for v in ("delta", "sparse")}
-    return [*(steps / median[v] for v in VARIANTS), slower["delta"], slower["sparse"]]
+def speed_row(game: str, algorithm: str, slices: int, steps: int, variants: list[str], device: str) -> list[Any]:
+    """Steps a processor second of each variant, and how much slower all but the first are in percent.
+
+    The slow-down is in processor time, then, on a GPU, in time passed.
+    """
+    seconds, models = train_in_turns(game, algorithm, slices, steps, variants, device)
+    check_weights(models)
+    first, *others = variants
+    clocks = (1, 0) if device == "cuda" else (1,)
+    slower = [100 * float(np.median(seconds[v][k] / seconds[first][k] - 1)) for k in clocks for v in others]
+    return [*(steps / float(np.median(seconds[v][1])) for v in variants), *slower]
 
 
 def main() -> None:
@@ -164,42 +199,44 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("games", nargs="*", default=GAMES, help=", ".join(GAMES))
     parser.add_argument("--alg", choices=ALGORITHMS, nargs="*", default=ALGORITHMS)
-    parser.add_argument("--capacity", type=int, default=100_000, help="steps of the replay buffer (%(default)s)")
+    parser.add_argument("--buffers", choices=VARIANTS, nargs="+", default=list(VARIANTS), help="to train with")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="to train on (%(default)s)")
+    parser.add_argument(
+        "--capacity", type=int, default=100_000, help="steps of the replay buffer, 0 for speed alone (%(default)s)"
+    )
     parser.add_argument("--rollouts", type=int, default=20, help="of PPO, to average sizes over (%(default)s)")
     parser.add_argument("--slices", type=int, default=5, help="of training, 0 for sizes alone (%(default)s)")
     parser.add_argument("--steps", type=int, default=1024, help="of a slice (%(default)s)")
     parser.add_argument("--threads", type=int, default=1, help="compute threads of PyTorch (%(default)s)")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
+    if args.device == "cuda":  # so that weights end identical
+        torch.use_deterministic_algorithms(True)
     print(machine() + f"; {args.threads} compute threads\n")
-    header = ["game", "alg", "MB SB3", "MB delta", "MB sparse", "x delta", "x sparse"]
+    header = ["game", "alg"]
+    if args.capacity:
+        header += ["MB SB3", "MB delta", "MB sparse", "x delta", "x sparse"]
     if args.slices:
-        header += ["FPS SB3", "FPS delta", "FPS sparse", "slower delta %", "slower sparse %"]
+        others = args.buffers[1:]
+        header += [f"FPS {buffer}" for buffer in args.buffers] + [f"slower {buffer} %" for buffer in others]
+        if args.device == "cuda":
+            header += [f"slower {buffer} %, time passed" for buffer in others]
 
     def rows() -> Iterator[list[Any]]:
         for algorithm in args.alg:
             ratios = []
             for game in args.games:
-                row = size_row(game, algorithm, args.capacity, args.rollouts)
-                ratios.append(row[3])
-                yield [
-                    game,
-                    algorithm,
-                    *row,
-                    *(speed_row(game, algorithm, args.slices, args.steps) if args.slices else []),
-                ]
-            blank = [""] * (len(header) - 6)
-            mean, least = float(np.mean(ratios)), float(np.min(ratios))
-            yield [
-                "mean (lowest)",
-                algorithm,
-                "",
-                "",
-                "",
-                f"{mean:.0f} ({least:.0f})",
-                f"paper: {PAPER[algorithm]}",
-                *blank[1:],
-            ]
+                row: list[Any] = [game, algorithm]
+                if args.capacity:
+                    row += size_row(game, algorithm, args.capacity, args.rollouts)
+                    ratios.append(row[5])
+                if args.slices:
+                    row += speed_row(game, algorithm, args.slices, args.steps, args.buffers, args.device)
+                yield row
+            if ratios:
+                mean, least = float(np.mean(ratios)), float(np.min(ratios))
+                paper = [f"{mean:.0f} ({least:.0f})", f"paper: {PAPER[algorithm]}"]
+                yield ["mean (lowest)", algorithm, "", "", "", *paper, *[""] * (len(header) - 7)]
 
     print_table(header, rows())
 

@@ -15,6 +15,7 @@ from benchmarks.recordings import Frames, Recording
 from diffreplay.testing import TimeStep
 
 ACTION_DIM = 6  # as the walker's
+DISCOUNT = 0.99
 
 
 class Playback:
@@ -23,10 +24,11 @@ class Playback:
     Args:
         recording: what is played.
         shifts: how many different row shifts there are; 1 moves nothing.
+        nstep: of the buffers and transitions.
     """
 
-    def __init__(self, recording: Recording, shifts: int = 1) -> None:
-        self.recording, self.shifts = recording, shifts
+    def __init__(self, recording: Recording, shifts: int = 1, nstep: int = 1) -> None:
+        self.recording, self.shifts, self.nstep = recording, shifts, nstep
         self._starts = np.cumsum([0, *map(len, recording.episodes)])
 
     @property
@@ -38,13 +40,14 @@ class Playback:
     def buffer(
         self, capacity: int, codec: str | diffreplay.codecs.Codec = diffreplay.codecs.DEFAULT, **options: Any
     ) -> Any:
-        """An empty replay buffer for these steps, n = 1."""
+        """An empty replay buffer for these steps."""
         return diffreplay.ReplayBuffer(
             capacity,
             self.observation_shape,
             (ACTION_DIM,),
             frame_stack=self.recording.frame_stack,
-            nstep=1,
+            nstep=self.nstep,
+            discount=DISCOUNT,
             codec=codec,
             **options,
         )
@@ -76,8 +79,9 @@ class Playback:
         obs, action, reward, _, next_obs = (np.asarray(value) for value in batch)
         for k, number in enumerate(action[:, 0].astype(int).tolist()):
             right = np.array_equal(obs[k], self.observation(number - 1))
-            right &= np.array_equal(next_obs[k], self.observation(number))
-            if not right or reward[k] != number % 7:
+            right &= np.array_equal(next_obs[k], self.observation(number + self.nstep - 1))
+            rewards = [DISCOUNT**i * ((number + i) % 7) for i in range(self.nstep)]
+            if not right or not np.isclose(reward[k], sum(rewards)):
                 raise RuntimeError(f"the transition to step {number} came back wrong")
 
     def _vary(self, frames: Frames, turn: int) -> Frames:

@@ -19,6 +19,7 @@ from processes import kill
 
 import diffreplay
 from tests.loading.test_loader import pids, replay  # noqa: F401
+from tests.loading.test_to_device import DEVICES
 
 T = TypeVar("T")
 ROOM = Path(diffreplay.__file__).parent / "loading"
@@ -96,7 +97,7 @@ def check_slots(batches: Iterator[diffreplay.ReplayBatch], number: int) -> None:
         assert len(coming) + len(prefetcher._free(number)) == prefetcher._slots.count
 
 
-@pytest.mark.parametrize("device", [None, "cpu"])
+@pytest.mark.parametrize("device", [None, *DEVICES])
 @pytest.mark.parametrize("options", KINDS, ids=str)
 def test_an_interrupt_at_any_line_loses_no_batch_and_no_slot(
     replay: diffreplay.ReplayBuffer,  # noqa: F811
@@ -116,7 +117,7 @@ def test_an_interrupt_at_any_line_loses_no_batch_and_no_slot(
             interrupts += 1
             uninterrupted = False
             batch = next(batches)
-        assert torch.equal(batch.window, wanted[number]), f"batch {number} after an interrupt at line {line}"
+        assert torch.equal(batch.window.cpu(), wanted[number]), f"batch {number} after an interrupt at line {line}"
         number += 1
         if uninterrupted and line > 100:
             break
