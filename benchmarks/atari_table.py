@@ -14,6 +14,7 @@ Run as `python -m benchmarks.atari_table Pong Breakout --alg qrdqn`.
 from __future__ import annotations
 
 import argparse
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import fields
@@ -211,7 +212,8 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     if args.device == "cuda":  # so that weights end identical
-        torch.use_deterministic_algorithms(True)
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True, warn_only=True)
     print(machine() + f"; {args.threads} compute threads\n")
     header = ["game", "alg"]
     if args.capacity:

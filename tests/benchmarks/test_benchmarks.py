@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from benchmark_tools import record, rows
 
-from benchmarks import codec, codec_sweep, common, loader, memory, recordings, short_episodes, sparse
+from benchmarks import codec, codec_sweep, common, loader, memory, recordings, short_episodes, sparse, updates
 from benchmarks.playback import Playback
 
 FRAMES = 120
@@ -109,6 +109,18 @@ def test_loader(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     table = rows(capsys.readouterr().out)
     assert len(table) == 4 + 2  # with header and rule
     assert all(float(table[f"cartpole_swingup_gray, {kind}"][0]) > 0 for kind in ("disk 1", "thread 1"))
+
+
+def test_updates(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["cartpole_swingup_rgb", "--folder", str(folder), "--device", "cpu", "--batch", "2"]
+    updates.main(
+        [*options, "--updates", "1", "--repeats", "1", "--kinds", "constant 0", "disk 1", "none 0", "thread 1"]
+    )
+    table = rows(capsys.readouterr().out)
+    rate, *_, ms, waited, processor = table["cartpole_swingup_rgb, thread 1"]
+    assert float(rate) > 0 and float(ms) > float(waited) > 0 and float(processor) > 0
+    assert float(table["cartpole_swingup_rgb, constant 0"][3]) == 1
+    assert len(table) == 4 + 2  # with header and rule
 
 
 def test_loader_memory(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
