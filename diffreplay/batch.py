@@ -48,10 +48,15 @@ class ReplayBatch:
         """The batch on `device`; the window moves once."""
         return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
+    def clone(self) -> ReplayBatch:
+        """A copy in memory of its own."""
+        return self._map(torch.Tensor.clone)
+
     def pin_memory(self) -> ReplayBatch:
-        """A copy in page-locked memory, from which copies to a GPU need not wait."""
+        """A copy in page-locked memory, from which copies to a GPU need not wait; itself where it lies there."""
         return self._map(torch.Tensor.pin_memory)
 
     def _map(self, move: Callable[[torch.Tensor], torch.Tensor]) -> ReplayBatch:
-        window, action, reward, discount = map(move, (self.window, self.action, self.reward, self.discount))
+        # The window last: what is not page-locked would wait on the GPU's stream for what comes before it.
+        action, reward, discount, window = map(move, (self.action, self.reward, self.discount, self.window))
         return ReplayBatch(window, action, reward, discount, self.obs_channels)

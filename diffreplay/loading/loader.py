@@ -86,7 +86,7 @@ class ReplayLoader(DataLoader[ReplayBatch]):
         self._kept: Prefetcher | None = None
 
     def __iter__(self) -> Iterator[ReplayBatch]:  # type: ignore[override]
-        return ReplayIterator(self)
+        return ReplayIterator(self, self.prefetcher() if self.num_workers else None)
 
     def prefetcher(self) -> Prefetcher:
         """What an iterator gets its batches from: workers that have just been started, or were kept for it."""
@@ -129,23 +129,42 @@ class ReplayLoader(DataLoader[ReplayBatch]):
 
 
 class ReplayIterator(Iterator[ReplayBatch]):
-    """Batches of a `ReplayLoader`, in their order; after an exception, from the batch on that was not delivered."""
+    """Batches of a `ReplayLoader`, in their order; after an exception, from the batch on that was not delivered.
 
-    def __init__(self, loader: ReplayLoader) -> None:
-        self._loader = loader
-        self._prefetcher: Prefetcher | None = None
-        if loader.num_workers:
-            self._prefetcher = loader.prefetcher()
+    Args:
+        loader: whose place in that order is gone on from.
+        prefetcher: None where batches are drawn in this process.
+        held: whether batches are held until no GPU copies from them any more.
+    """
+
+    def __init__(self, loader: ReplayLoader, prefetcher: Prefetcher | None, held: bool = False) -> None:
+        self._loader, self._prefetcher, self._held = loader, prefetcher, held
 
     def __next__(self) -> ReplayBatch:
         loader = self._loader
         progress = loader._progress
         number = progress["delivered"]
         batch = self._prefetcher.batch(number) if self._prefetcher else loader.dataset.batch(number)
-        if loader.pin_memory and torch.cuda.is_available():
-            batch = batch.pin_memory()
+        if not self._held:
+            batch = self._for_any_use(batch)
         # Python lets an interrupt in at a call, and none is here: it counts as delivered only where the caller gets it.
         progress["delivered"] = number + 1; return batch  # noqa: E702  # fmt: skip
+
+    def _for_any_use(self, batch: ReplayBatch) -> ReplayBatch:
+        if self._prefetcher is not None and self._prefetcher.page_locked:
+            batch = batch.clone()  # else, dropped while a GPU copies from it, it would be drawn over
+        if self._loader.pin_memory and torch.cuda.is_available():
+            batch = batch.pin_memory()
+        return batch
+
+    def page_locked(self, device: torch.device) -> ReplayIterator:
+        """The same batches, as views of page-locked slots where that is possible.
+
+        Their taker must hold each until no GPU copies from it any more.
+        """
+        if self._prefetcher is None or not self._prefetcher.lock_pages(device):
+            return self
+        return ReplayIterator(self._loader, self._prefetcher, held=True)
 
 
 def make_replay_loader(

@@ -8,6 +8,8 @@ import weakref
 from collections import Counter
 from typing import Any
 
+import torch
+
 from diffreplay.batch import ReplayBatch
 from diffreplay.errors import WorkerError
 from diffreplay.loading.serving import read_report
@@ -47,6 +49,15 @@ class Prefetcher:
     def is_mine(self) -> bool:
         """Whether this is the process that has the workers, not one that was forked from it."""
         return os.getpid() == self._owner
+
+    @property
+    def page_locked(self) -> bool:
+        """Whether batches come in page-locked memory, from which copies to a GPU go on while the caller does."""
+        return self._slots.page_locked
+
+    def lock_pages(self, device: torch.device) -> bool:
+        """Have them come there; whether that is possible."""
+        return self._slots.lock_pages(device)
 
     def batch(self, number: int) -> ReplayBatch:
         """Batch `number`, the same one again when asked again; then draw those that follow it.

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from diffreplay.batch import ReplayBatch
+from diffreplay.loading.page_lock import lock_pages
 from diffreplay.store import Arena, Layout, fence, round_up
 
 WORKER_BITS = 16
@@ -98,6 +99,15 @@ class Slots:
         self.arena = arena or Arena(self._places + self.place_bytes * count)
         # The trainer writes the number, then the ticket; the worker the length, then the ticket that it has done.
         self._numbers, self._given, self._lengths, self._done = self.arena.array("<i8", (4, count), 0)
+
+        self.page_locked = False
+
+    def lock_pages(self, device: torch.device) -> bool:
+        """Have a GPU copy batches straight from their places from now on; whether it can."""
+        if not self.page_locked:
+            self.page_locked = True  # also where an interrupt comes before it is told that they are
+            self.page_locked = lock_pages(self.arena.array("u1", (self.arena.nbytes,), 0), self, device)
+        return self.page_locked
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Slots, (self.spec, self.count, self.arena)

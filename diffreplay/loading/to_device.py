@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 import torch
 
 from diffreplay.batch import ReplayBatch
+from diffreplay.loading.loader import ReplayIterator
 
 
 def batches_on(batches: Iterable[ReplayBatch], device: torch.device | str) -> Iterator[ReplayBatch]:
@@ -14,13 +16,17 @@ def batches_on(batches: Iterable[ReplayBatch], device: torch.device | str) -> It
 
     On a CUDA device each is copied one step ahead, from page-locked memory and on a stream of its own, so that the
     copy of the next batch and the work on the present one go on at the same time. So the buffer is sampled one
-    batch earlier than the batch is used.
+    batch earlier than the batch is used. The slots that a loader's workers draw into are page-locked for that, so that
+    nothing is copied on the way; other batches are copied to page-locked memory first, unless they lie there.
 
     Args:
         batches: of a loader, in the CPU's memory, pinned or not.
         device: where they are wanted.
     """
     device = torch.device(device)
+    batches = iter(batches)
+    if device.type == "cuda" and isinstance(batches, ReplayIterator):
+        batches = batches.page_locked(device)
     source = _Source(batches)
     return _Moved(source, device) if device.type != "cuda" else _OneAhead(source, device)
 
@@ -28,8 +34,8 @@ def batches_on(batches: Iterable[ReplayBatch], device: torch.device | str) -> It
 class _Source:
     """Batches, of which the next is held until it is marked as used: an exception meanwhile does not lose it."""
 
-    def __init__(self, batches: Iterable[ReplayBatch]) -> None:
-        self._batches, self.held = iter(batches), None
+    def __init__(self, batches: Iterator[ReplayBatch]) -> None:
+        self._batches, self.held = batches, None
 
     held: ReplayBatch | None
 
@@ -56,13 +62,21 @@ class _Moved(Iterator[ReplayBatch]):
         self._source.held = None; return moved  # noqa: E702  # fmt: skip
 
 
+class _Copy(NamedTuple):
+    """A batch on its way: what arrives, when that is, and where it comes from."""
+
+    batch: ReplayBatch
+    copied: torch.cuda.Event
+    source: ReplayBatch
+
+
 class _OneAhead(Iterator[ReplayBatch]):
     """Each batch copied to a CUDA device while the one before it is used."""
 
     def __init__(self, source: _Source, device: torch.device) -> None:
         self._source, self._device = source, device
         self._side = torch.cuda.Stream(device)
-        self._ahead: tuple[ReplayBatch, torch.cuda.Event] | None = None
+        self._ahead: _Copy | None = None
 
     def __next__(self) -> ReplayBatch:
         if self._ahead is None:
@@ -71,22 +85,24 @@ class _OneAhead(Iterator[ReplayBatch]):
         if self._ahead is None:
             raise StopIteration
         following = self._copy_next()
-        present = _arrived(*self._ahead, self._device)
+        self._ahead.copied.synchronize()  # it began a batch ago; now what it was copied from may be used again
+        present = _arrived(self._ahead, self._device)
         self._ahead, self._source.held = following, None; return present  # noqa: E702  # fmt: skip
 
-    def _copy_next(self) -> tuple[ReplayBatch, torch.cuda.Event] | None:
+    def _copy_next(self) -> _Copy | None:
         batch = self._source.next()
         if batch is None:
             return None
         pinned = batch if batch.window.is_pinned() else batch.pin_memory()
         with torch.cuda.stream(self._side):
-            return pinned.to(self._device, non_blocking=True), self._side.record_event()
+            return _Copy(pinned.to(self._device, non_blocking=True), self._side.record_event(), pinned)
 
 
-def _arrived(batch: ReplayBatch, copied: torch.cuda.Event, device: torch.device) -> ReplayBatch:
+def _arrived(copy: _Copy, device: torch.device) -> ReplayBatch:
     """Have the present stream wait for the copy, and keep the batch's memory until that stream is done with it."""
     stream = torch.cuda.current_stream(device)
-    stream.wait_event(copied)
+    stream.wait_event(copy.copied)
+    batch = copy.batch
     for tensor in (batch.window, batch.action, batch.reward, batch.discount):
         tensor.record_stream(stream)
     return batch

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import diffreplay
+from diffreplay.loading.page_lock import lock_pages
 from diffreplay.loading.to_device import batches_on
 
 gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
@@ -135,3 +136,70 @@ def test_the_next_batch_is_copied_while_the_gpu_works(replay: diffreplay.ReplayB
 def test_a_gpu_is_named_in_any_way(replay: diffreplay.ReplayBuffer, name: Callable[[], Any]) -> None:
     moved = batches_on(batches(replay, num_workers=0), name())
     check([list(next(moved)) for _ in range(3)], replay)
+
+
+@gpu
+@pytest.mark.parametrize("options", LOADERS[1:], ids=str)
+def test_the_gpu_copies_from_where_workers_drew(replay: diffreplay.ReplayBuffer, options: dict[str, Any]) -> None:
+    source = batches(replay, **options)
+    moved = batches_on(source, "cuda")
+    for _ in range(COUNT):
+        next(moved)
+        window = moved._ahead.source.window  # type: ignore[attr-defined]
+        slots = source._prefetcher._slots  # type: ignore[attr-defined]
+        assert window.is_pinned()
+        assert np.shares_memory(window.numpy(), slots.arena.array("u1", (slots.arena.nbytes,), 0))
+
+
+@gpu
+@pytest.mark.parametrize("pin_memory", [True, False])
+@pytest.mark.parametrize("another", [True, False])
+def test_batches_may_be_dropped_also_where_others_are_copied_from_their_slots(
+    replay: diffreplay.ReplayBuffer, another: bool, pin_memory: bool
+) -> None:
+    loader = diffreplay.make_replay_loader(
+        replay, 16, 2, pin_memory=pin_memory, seed=1, threads=True, persistent_workers=True
+    )
+    source = iter(loader)
+    next(batches_on(source, "cuda"))
+    if another:
+        source = iter(loader)
+    right = batches(replay, num_workers=0)
+    for _ in range(loader.state_dict()["delivered"]):
+        next(right)
+    moved = []
+    for _ in range(COUNT):
+        delay("cuda")
+        moved.append(next(source).to("cuda", non_blocking=True))
+    for number, batch in enumerate(moved):
+        assert torch.equal(batch.window.cpu(), next(right).window), f"batch {number}"
+
+
+@gpu
+def test_loaders_come_and_go(replay: diffreplay.ReplayBuffer) -> None:
+    for batch_size in (16, 4, 64, 16, 256, 16) * 3:  # in memory of others, where that was locked, too
+        loader = diffreplay.make_replay_loader(replay, batch_size, 2, seed=1, threads=True)
+        right = iter(diffreplay.make_replay_loader(replay, batch_size, 0, seed=1))
+        moved = batches_on(loader, "cuda")
+        for _ in range(12):
+            delay("cuda")
+            found, expected = next(moved), next(right)
+            assert all(torch.equal(a.cpu(), b) for a, b in zip(found, expected, strict=True))
+        del loader, moved
+
+
+@gpu
+def test_memory_that_cannot_be_locked_does_no_harm() -> None:
+    owner, device = Owner(), torch.device("cuda")
+    memory = np.zeros(1 << 20, np.uint8)
+    assert lock_pages(memory, owner, device)
+    assert not lock_pages(memory, owner, device), "CUDA refuses to lock it twice"
+    assert torch.ones(3, device=device).sum() == 3
+    assert torch.from_numpy(memory).is_pinned()
+    del owner
+    assert not torch.from_numpy(memory).is_pinned()
+    assert torch.ones(3, device=device).sum() == 3
+
+
+class Owner:
+    """Owns memory."""
