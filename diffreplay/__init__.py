@@ -16,10 +16,12 @@ from diffreplay import codecs, errors
 from diffreplay.batch import ReplayBatch
 from diffreplay.estimate import estimate
 from diffreplay.loading import ReplayDataset, ReplayReader, batches_on, make_replay_loader
+from diffreplay.parts import ArraySpec
 from diffreplay.replay import ReplayBuffer
 from diffreplay.stats import ReplayStats
 
 __all__ = [
+    "ArraySpec",
     "ReplayBatch",
     "ReplayBuffer",
     "ReplayDataset",

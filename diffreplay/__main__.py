@@ -23,6 +23,7 @@ def main(argv: list[str] | None = None) -> int:
     command.add_argument(
         "--episode", type=int, metavar="N", help="of --mp4: 0 is the oldest, -1 the newest (default: the longest)"
     )
+    command.add_argument("--camera", metavar="NAME", help="of --mp4: which image of several (default: the first)")
     args = parser.parse_args(argv)
     try:
         report = inspect(args.directory)
@@ -30,7 +31,7 @@ def main(argv: list[str] | None = None) -> int:
         if args.frames is not None:
             print(pictures.write_picture(report.replay, args.frames))
         if args.mp4 is not None:
-            print(pictures.write_video(report.replay, report.episodes, args.episode, args.mp4))
+            print(pictures.write_video(report.replay, report.episodes, args.episode, args.mp4, args.camera))
     except (ReplayError, OSError) as error:
         print(f"diffreplay: {error}", file=sys.stderr)
         return FAILED

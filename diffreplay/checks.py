@@ -18,6 +18,7 @@ import torch
 from numpy.typing import DTypeLike, NDArray
 
 from diffreplay.errors import InputError
+from diffreplay.parts import ObservationCheck, Part
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 FEW_NUMBERS = 64
@@ -28,8 +29,8 @@ class TimeStep(Protocol):
     """A dm_env style step that carries the action that led to it."""
 
     @property
-    def observation(self) -> NDArray[np.uint8]:
-        """(frame_stack * C, H, W)."""
+    def observation(self) -> Any:
+        """(frame_stack * C, H, W), or as the buffer was told."""
 
     @property
     def action(self) -> Any:
@@ -54,27 +55,29 @@ class StepCheck:
     """Checks the values of steps against the shapes and dtypes of one buffer.
 
     Args:
-        observation_shape: (frame_stack * C, H, W).
-        frame_stack: frames in an observation.
+        parts: of observations.
         action_shape: of one action.
         action_dtype: of actions.
+        extras: further values of a step, as `parts_of` gives them; none for none.
     """
 
     def __init__(
         self,
-        observation_shape: tuple[int, ...],
-        frame_stack: int,
+        parts: tuple[Part, ...],
         action_shape: tuple[int, ...],
         action_dtype: np.dtype[Any],
+        extras: tuple[Part, ...] = (),
     ) -> None:
-        self.observation_shape, self.action_shape, self.action_dtype = observation_shape, action_shape, action_dtype
-        self._stack_shape = (frame_stack, observation_shape[0] // frame_stack, *observation_shape[1:])
+        self.action_shape, self.action_dtype = action_shape, action_dtype
+        self.observation = ObservationCheck(parts).stacks
+        self._extras = ObservationCheck(extras).stacks if extras else None
+        self._extra_dtypes = [part.dtype for part in extras]
         self._largest = float(np.finfo(action_dtype).max) if action_dtype.kind == "f" else 0.0
-        self.blank = (np.zeros(action_shape, action_dtype), 0.0, 1.0)
+        self.blank = (np.zeros(action_shape, action_dtype), 0.0, 1.0, *(np.zeros(e.shape, e.dtype) for e in extras))
         """What the first step of an episode carries: nothing leads to it."""
 
-    def time_step(self, step: Any) -> tuple[NDArray[np.uint8], tuple[Any, ...], bool, bool]:
-        """A dm_env style step as its stack (frame_stack, C, H, W), its values, and whether it is first and last."""
+    def time_step(self, step: Any, extras: Any = None) -> tuple[tuple[NDArray[Any], ...], tuple[Any, ...], bool, bool]:
+        """A dm_env style step as its stack, its values, and whether it is first and last."""
         try:
             observation, first, last = step.observation, step.first(), step.last()
             first, last = flag("time_step.first()", first), flag("time_step.last()", last)
@@ -85,25 +88,22 @@ class StepCheck:
                 "for what a Gymnasium environment returns there is add_transition"
             ) from error
         stack = self.observation("observation", observation)
-        return stack, self.blank if values is None else self.values(*values), first, last
+        return stack, self.blank if values is None else self.values(*values, extras), first, last
 
-    def observation(self, name: str, value: Any) -> NDArray[np.uint8]:
-        """A view of an observation as (frame_stack, C, H, W)."""
-        array = value if type(value) is np.ndarray else self._array(name, value, np.dtype(np.uint8))
-        if array.dtype != np.uint8 or array.shape != self.observation_shape:
-            raise InputError(
-                f"{name}: expected uint8 of shape {self.observation_shape}, got {array.dtype} of shape {array.shape}"
-            )
-        return array.reshape(self._stack_shape)
-
-    def values(self, action: Any, reward: Any, discount: Any) -> tuple[Any, ...]:
+    def values(self, action: Any, reward: Any, discount: Any, extras: Any = None) -> tuple[Any, ...]:
         """What a step carries besides its observation."""
-        return self.action(action), finite("reward", reward), finite("discount", discount)
+        values = self.action(action), finite("reward", reward), finite("discount", discount)
+        if self._extras is extras:  # None both
+            return values
+        if self._extras is not None:
+            given = zip(self._extras("extras", extras), self._extra_dtypes, strict=True)
+            return (*values, *(value.view(dtype)[0] for value, dtype in given))  # of floats they are the bits
+        raise InputError(f"extras: expected none, as the buffer was made without extras=, got {reprlib.repr(extras)}")
 
     def action(self, value: Any) -> NDArray[Any]:
         """An action in the buffer's dtype, which holds the very values that came; floats are rounded."""
         wanted = self.action_dtype
-        array = value if type(value) is np.ndarray else self._array("action", value, wanted)
+        array = value if type(value) is np.ndarray else self._array(value)
         kind = array.dtype.kind
         if array.shape != self.action_shape or not (kind in "biu" or kind == "f" == wanted.kind):
             if kind == "O" and array.shape == self.action_shape and all(type(v) is int for v in array.flat):
@@ -127,12 +127,13 @@ class StepCheck:
             raise _not_held(wanted, array)
         return cast
 
-    def _array(self, name: str, value: Any, dtype: np.dtype[Any]) -> NDArray[Any]:
+    def _array(self, value: Any) -> NDArray[Any]:
         try:
             return np.asarray(value)
         except (TypeError, ValueError, RuntimeError) as error:  # ragged lists, tensors on a GPU or with a gradient
-            shape = self.action_shape if name == "action" else self.observation_shape
-            raise InputError(f"{name}: expected {dtype} of shape {shape}, but {error}") from None
+            raise InputError(
+                f"action: expected {self.action_dtype} of shape {self.action_shape}, but {error}"
+            ) from None
 
 
 def _not_held(dtype: np.dtype[Any], array: NDArray[Any]) -> InputError:
@@ -221,14 +222,6 @@ def shape(name: str, value: Any) -> tuple[int, ...]:
     if not isinstance(value, Iterable):
         raise InputError(f"{name}: expected a tuple of positive integers, got {value!r}")
     return tuple(positive(name, side) for side in value)
-
-
-def stacked(name: str, value: Any, frame_stack: int) -> tuple[int, int, int]:
-    """The shape (frame_stack * C, H, W) of a stacked observation."""
-    found = shape(name, value)
-    if len(found) != 3 or found[0] % frame_stack:
-        raise InputError(f"{name}: expected (frame_stack * C, H, W) with frame_stack {frame_stack}, got {found}")
-    return found[0], found[1], found[2]
 
 
 def share(name: str, value: Any) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,9 +14,12 @@ from diffreplay.batch import ReplayBatch
 from diffreplay.errors import InputError
 from diffreplay.limits import warn_if_too_large
 from diffreplay.loading import ReplayReader
+from diffreplay.parts import ArraySpec, Part, Shape, extras_of, parts_of
 from diffreplay.snapshots import Lock, verify
 from diffreplay.stats import ReplayStats
 from diffreplay.store import Column, EpisodeWriter, FrameStore, check_invariants, frames_before, refuse_copy
+
+Observation = NDArray[Any] | Mapping[str, Any]
 
 
 class ReplayBuffer:
@@ -27,7 +31,9 @@ class ReplayBuffer:
 
     Args:
         capacity: transitions kept; an episode of T steps holds T - 1. The oldest frames leave first.
-        observation_shape: (frame_stack * C, H, W) of one stacked observation, uint8, oldest frame first.
+        observation_shape: (frame_stack * C, H, W) of one stacked observation, uint8, oldest frame first. Or an
+            `ArraySpec`, or a mapping from names to such: then observations are mappings, in batches as well. Images are
+            coded, everything else is kept exactly.
         action_shape: shape of one action.
         action_dtype: dtype of actions.
         frame_stack: frames in an observation.
@@ -37,6 +43,8 @@ class ReplayBuffer:
             follow, it spans those. Else, as in DrQ-v2, the last `nstep` - 1 steps of an episode start none, and
             an episode of fewer steps holds none.
         codec: "raw", "sparse", "zstd", "delta" (the default) or a codec instance.
+        extras: further values of each step, as a mapping from names to `ArraySpec`s; a batch has them as `extras`.
+        channels_first: images are sampled as (frame_stack * C, H, W), whatever their layout.
         max_bytes: hard cap on `stats().total_bytes` and what `add` takes for a moment besides; the oldest frames leave.
         seed: of `sample`.
 
@@ -52,7 +60,7 @@ class ReplayBuffer:
     def __init__(
         self,
         capacity: int,
-        observation_shape: tuple[int, int, int],
+        observation_shape: Shape,
         action_shape: tuple[int, ...],
         *,
         action_dtype: DTypeLike = "float32",
@@ -63,6 +71,8 @@ class ReplayBuffer:
         codec: str | codecs.Codec = codecs.DEFAULT,
         max_bytes: int | None = None,
         seed: int = 0,
+        extras: Mapping[str, ArraySpec] | None = None,
+        channels_first: bool = False,
     ) -> None:
         self.capacity = checks.positive("capacity", capacity)
         frame_stack, nstep = checks.positive("frame_stack", frame_stack), checks.positive("nstep", nstep)
@@ -74,17 +84,22 @@ class ReplayBuffer:
         self.shorter_at_end = bool(shorter_at_end) and nstep > 1  # a window of one step cannot be shorter
         if max_bytes is not None:
             max_bytes = checks.positive("max_bytes", max_bytes)
-        self.observation_shape = shape = checks.stacked("observation_shape", observation_shape, frame_stack)
+        self.parts = parts = parts_of(observation_shape, frame_stack, channels_first)
+        self.observation_shape, self.channels_first = _kept(observation_shape, parts), parts[0].channels_first
         self.action_shape = checks.shape("action_shape", action_shape)
         self.action_dtype = checks.number_dtype(action_dtype)
-        self._check = checks.StepCheck(shape, frame_stack, self.action_shape, self.action_dtype)
+        self.extras, extra_parts = dict(extras or {}), extras_of(extras)
+        self._check = checks.StepCheck(parts, self.action_shape, self.action_dtype, extra_parts)
+        stacked = [Column(f"obs/{p.name}", p.stored_dtype.str, p.stored_shape) for p in parts if not p.is_image]
         columns = (
+            *stacked,
             Column("action", self.action_dtype.str, self.action_shape),
             Column("reward", "<f4"),
             Column("discount", "<f4"),
+            *(Column(f"extras/{p.name}", p.spec.dtype, p.shape) for p in extra_parts),
         )
         self.store = FrameStore(
-            (shape[1], shape[2], shape[0] // frame_stack),
+            [part.image_shape for part in parts if part.is_image],
             frame_stack,
             2 * frame_stack * (capacity + 1),  # two whole stacks a transition, where no two observations share a frame
             codec,
@@ -93,39 +108,45 @@ class ReplayBuffer:
             window_frames,
             log_limit=max_bytes,
             marks_ends=self.shorter_at_end,
+            stacked=len(stacked),
+            planar=[part.planar_stack for part in parts if part.is_image],
         )
         if isinstance(codec, codecs.RawCodec):
-            least = capacity * (self.store.layout.frame_bytes + sum(column.row_bytes for column in columns))
+            least = capacity * (self.store.layout.row_bytes + sum(column.row_bytes for column in columns))
             warn_if_too_large(least if max_bytes is None else min(least, max_bytes), stacklevel=2)
         self.rng = checks.generator(seed)
-        self.reader = ReplayReader(self.store, nstep, self.discount, self.shorter_at_end, self.rng)
+        self.reader = ReplayReader(self.store, parts, nstep, self.discount, self.shorter_at_end, self.rng)
         self._episodes = EpisodeWriter(self.store, self.capacity, self._check.blank, nstep)
         self.commits: dict[Path, str | None] = {}  # snapshots of this buffer, and which commit holds its last state
         self.commit_locks: dict[Path, Lock] = {}  # on the commits that it saved, as long as these are the present ones
 
-    def add(self, time_step: checks.TimeStep, stream: int | str = 0) -> None:
+    def add(
+        self, time_step: checks.TimeStep, stream: int | str = 0, extras: Mapping[str, ArrayLike] | None = None
+    ) -> None:
         """Append a step of an episode.
 
         Args:
             time_step: dm_env style; its observation is copied.
             stream: which of several episodes that run side by side it continues.
+            extras: further values, where the buffer was made with such; those of a first step are ignored.
 
         Raises:
             InputError: a field has the wrong type, shape or range, or a step follows a last one without a
                 first one between. The buffer is as it was.
         """
-        step, name = self._check.time_step(time_step), checks.stream_name(stream)
+        step, name = self._check.time_step(time_step, extras), checks.stream_name(stream)
         self.store.change(self._episodes.add_step, name, name, *step)
 
     def add_transition(
         self,
-        obs: NDArray[np.uint8],
+        obs: Observation,
         action: ArrayLike,
         reward: float,
-        next_obs: NDArray[np.uint8],
+        next_obs: Observation,
         terminated: bool,
         truncated: bool,
         stream: int | str = 0,
+        extras: Mapping[str, ArrayLike] | None = None,
     ) -> None:
         """Append a Gymnasium style transition.
 
@@ -134,20 +155,21 @@ class ReplayBuffer:
         forgotten `stream`.
 
         Args:
-            obs: (frame_stack * C, H, W) uint8; copied.
+            obs: (frame_stack * C, H, W) uint8, or as `observation_shape` says; copied.
             action: what was done in `obs`.
             reward: what that gave.
             next_obs: like `obs`; at an episode's end the terminal observation, not the next episode's first.
             terminated: the episode ended for good: discount 0.
             truncated: it was cut off: it ends here, and the discount stays 1.
             stream: which of several environments it comes from.
+            extras: further values, where the buffer was made with such.
 
         Raises:
             InputError: a field has the wrong type, shape or range. The buffer is as it was.
         """
         before, after = self._check.observation("obs", obs), self._check.observation("next_obs", next_obs)
         terminated, truncated = checks.flag("terminated", terminated), checks.flag("truncated", truncated)
-        values = self._check.values(action, reward, 0.0 if terminated else 1.0)
+        values = self._check.values(action, reward, 0.0 if terminated else 1.0, extras)
         name = checks.stream_name(stream)
         self.store.change(self._episodes.add_transition, name, name, before, after, values, terminated or truncated)
 
@@ -273,6 +295,13 @@ class ReplayBuffer:
         base = self.commits.get(known)
         done.append((base, snapshots.save(self, directory, base)))
         self.commits[known] = done[0][1]
+
+
+def _kept(observation_shape: Shape, parts: tuple[Part, ...]) -> Shape:
+    """The argument as a snapshot keeps it: of a mapping, a copy."""
+    if isinstance(observation_shape, Mapping):
+        return dict(observation_shape)
+    return observation_shape if isinstance(observation_shape, ArraySpec) else parts[0].shape
 
 
 def _window_frames(codec: codecs.Codec, nstep: int, frame_stack: int, capacity: int) -> int:

@@ -15,10 +15,11 @@ class ReplayStats:
         payload_bytes: coded frames.
         index_bytes: what finds them: place, stacking and episode of each frame.
         reference_bytes: shared reference frames.
-        observation_bytes: sum of the three.
         scalar_bytes: actions, rewards and discounts.
         total_bytes: all memory that the buffer allocated, slack and the writer's own copies included.
+        column_bytes: parts of observations that are no images.
         stacked_bytes: the same transitions as plain stacks: transitions times bytes of an observation.
+        observation_bytes: coded frames, index, reference frames and columns together.
         compression_ratio: stacked_bytes / observation_bytes; 0 while the buffer is empty.
     """
 
@@ -30,11 +31,12 @@ class ReplayStats:
     scalar_bytes: int
     total_bytes: int
     stacked_bytes: int
+    column_bytes: int = 0
 
     @property
     def observation_bytes(self) -> int:
         """Bytes that the observations take, coded."""
-        return self.payload_bytes + self.index_bytes + self.reference_bytes
+        return self.payload_bytes + self.index_bytes + self.reference_bytes + self.column_bytes
 
     @property
     def compression_ratio(self) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from forms import random_array
 from oracle import Oracle
 
 KINDS = ("moving", "constant", "noise")
@@ -17,42 +18,57 @@ PLAN = [episode | {"stream": k % 2, "others": 0.4} for k, episode in enumerate(E
 
 
 class Frames:
-    """Draws frames (C, H, W) of a kind."""
+    """Draws steps of a kind, one array of each part; floats are of any bits where the kind is noise."""
 
-    def __init__(self, shape, seed) -> None:
-        self.shape, self.rng = shape, np.random.default_rng(seed)
-        self.background = self.rng.integers(0, 256, shape, np.uint8)
+    def __init__(self, specs, seed) -> None:
+        self.specs, self.rng = list(specs), np.random.default_rng(seed)
+        self.backgrounds = [random_array(spec, self.rng) for spec in self.specs]
 
     def draw(self, kind):
+        return [
+            self._draw(spec, background, kind) for spec, background in zip(self.specs, self.backgrounds, strict=True)
+        ]
+
+    def _draw(self, spec, background, kind):
         if kind == "noise":
-            return self.rng.integers(0, 256, self.shape, np.uint8)
+            return random_array(spec, self.rng)
         if kind == "constant":
-            return np.full(self.shape, self.rng.integers(3), np.uint8)  # 0 looks like padding
-        frame = self.background.copy()
+            return np.full(spec.shape, self.rng.integers(3), spec.dtype)  # 0 looks like padding
+        frame = background.copy()
+        if not spec.is_image:
+            return frame if self.rng.random() < 0.3 else random_array(spec, self.rng)
         y, x = self.rng.integers(0, 8, 2)
-        frame[:, y : y + 5, x : x + 5] = self.rng.integers(256)
+        value = self.rng.integers(np.iinfo(spec.dtype).max + 1)
+        if spec.layout.endswith("CHW"):
+            frame[:, y : y + 5, x : x + 5] = value
+        else:
+            frame[y : y + 5, x : x + 5] = value
         return frame
 
 
 class Driver:
     """Turns episodes into calls of the oracle."""
 
-    def __init__(self, replay, shape, seed) -> None:
-        self.oracle, self.frames = Oracle(replay), Frames(shape, seed)
-        self.rng, self.frame_stack = self.frames.rng, self.oracle.frame_stack
+    def __init__(self, replay, seed) -> None:
+        self.oracle = Oracle(replay)
+        self.form, self.frame_stack = self.oracle.form, self.oracle.frame_stack
+        self.frames = Frames(self.form.specs.values(), seed)
+        self.rng = self.frames.rng
 
     def start(self, episode):
         newest = self.frames.draw(episode["kind"])
         if episode["start"] == "arbitrary":
-            return np.concatenate([self.frames.draw(episode["kind"]) for _ in range(self.frame_stack)])
-        older = newest if episode["start"] == "first frame" else np.zeros_like(newest)
-        return np.concatenate([older] * (self.frame_stack - 1) + [newest])
+            return self.form.join([self.frames.draw(episode["kind"]) for _ in range(self.frame_stack)])
+        older = newest if episode["start"] == "first frame" else self.form.blank()
+        return self.form.join([older] * (self.frame_stack - 1) + [newest])
 
     def follow(self, stack, episode):
         if self.rng.random() < episode["restarts"]:
             return self.start(episode | {"start": "arbitrary"})
-        newest = self.frames.draw(episode["kind"])
-        return np.concatenate([stack[len(newest) :], newest])
+        return self.shifted(stack, self.frames.draw(episode["kind"]))
+
+    def shifted(self, stack, newest):
+        return self.form.join([*self.form.split(stack)[1:], newest])
 
     def run(self, episode):
         """Add an episode and, here and there, steps of stream 3 and 4 in between."""

@@ -1,4 +1,6 @@
-"""A process that saves without pause is killed at random moments; run as `python kill_saver.py DIRECTORY ROUNDS SEED`.
+"""A process that saves without pause is killed at random moments.
+
+Run as `python kill_saver.py DIRECTORY ROUNDS SEED [CASE]`.
 
 Each round forks a child that loads the snapshot and goes on: add, save, add, save. Before and after each save it
 tells the digest of the state. The directory must hold the state of the last save that returned, or of the one that
@@ -16,20 +18,21 @@ import sys
 import time
 from pathlib import Path
 
-from snapshot_tools import RestlessZstd, Writer, buffer, contents
+from snapshot_tools import Writer, buffer, contents, own_codec
 
 from diffreplay import ReplayBuffer
 
 LONGEST_SECONDS = 0.1
+CASE = sys.argv[4] if len(sys.argv) > 4 else "many sets"
 
 
 def go_on(directory: Path, told: int, seed: int) -> None:
     """The child's life."""
     rng = random.Random(seed)
     if (directory / "manifest.json").exists():
-        replay = ReplayBuffer.load(directory, codec=RestlessZstd())
+        replay = ReplayBuffer.load(directory, codec=own_codec(CASE))
     else:
-        replay = buffer(150, codec=RestlessZstd())
+        replay = buffer(150, case=CASE)
     writer = Writer(replay, replay.store.head)  # of these steps, each takes one row
     os.write(told, b"loaded\n")
     while True:
@@ -76,7 +79,7 @@ def main() -> None:
         if not (directory / "manifest.json").exists():
             assert state is None
             continue
-        replay = ReplayBuffer.load(directory, codec=RestlessZstd())
+        replay = ReplayBuffer.load(directory, codec=own_codec(CASE))
         found = contents(replay)
         assert found in (state, under_way), f"round {k}: a state that was never saved"
         assert replay.verify() == []

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from forms import copied, form_of, random_array, same_bits
 
 from diffreplay import ReplayBuffer
 from diffreplay.store.layout import Flag
@@ -22,7 +23,7 @@ class Step:
     """A step as it was added, and where its frames are."""
 
     number: int  # its action, too
-    stack: np.ndarray  # (frame_stack * C, H, W)
+    stack: Any  # (frame_stack * C, H, W), or a dict of arrays
     reward: float
     discount: float
     frames: list[int | None]  # rows of its frames; None is a frame of zeros
@@ -40,6 +41,8 @@ class Oracle:
     def __init__(self, replay: ReplayBuffer) -> None:
         self.replay, self.store = replay, replay.store
         self.frame_stack, self.nstep = self.store.layout.frame_stack, replay.nstep
+        self.form = form_of(replay)
+        self.pass_on = lambda observation: observation  # how observations come to the buffer
         self.steps = 0  # written so far; a step's action is its number
         self.live: list[Step] = []  # those whose row counts
         self.newest: dict[Any, Step] = {}  # of each stream
@@ -60,7 +63,8 @@ class Oracle:
         """Add a dm_env style step to both."""
         self._evict(first)
         head, action = self.store.head, np.array([self.steps])
-        self.write(lambda: self.replay.add(TimeStep(stack, action, reward, discount, first, last), stream))
+        extras, given = self.extras(self.steps), self.pass_on(stack)
+        self.write(lambda: self.replay.add(TimeStep(given, action, reward, discount, first, last), stream, extras))
         self._record(stack, reward, discount, stream, first, head)
         self._close(stream, last)
         self.check()
@@ -69,7 +73,7 @@ class Oracle:
         """Add a Gymnasium style transition to both."""
         head = self.store.head
         goes_on = stream in self.open and self.newest[stream].row >= self.store.tail
-        anew = not goes_on or not np.array_equal(obs, self.newest[stream].stack)
+        anew = not goes_on or not self._same(obs, self.newest[stream].stack)
         if goes_on:
             self.strays[stream] = self.strays[stream] + 1 if anew else 0
             if self.strays[stream] == 2 and self.replay.nstep == 1:
@@ -77,7 +81,10 @@ class Oracle:
         action = np.array([self.steps + anew])
         if not anew or stream in self.searches:
             self._evict(False)
-        self.write(lambda: self.replay.add_transition(obs, action, reward, next_obs, terminated, truncated, stream))
+        extras, given, then = self.extras(self.steps + anew), self.pass_on(obs), self.pass_on(next_obs)
+        self.write(
+            lambda: self.replay.add_transition(given, action, reward, then, terminated, truncated, stream, extras)
+        )
         discount = 0.0 if terminated else 1.0
         before = int(self.store.previous_steps(np.array([self.store.head - 1]))[0])
         again = not anew and before >= head  # its first step left as room was made for the second, or was about to
@@ -94,6 +101,11 @@ class Oracle:
             self._record(next_obs, reward, discount, stream, False, head)
         self._close(stream, terminated or truncated)
         self.check()
+
+    def extras(self, number):
+        """The further values of a step; None where the buffer has none."""
+        rng = np.random.default_rng(number)
+        return {name: random_array(spec, rng) for name, spec in self.replay.extras.items()} or None
 
     def _close(self, stream, last):
         self.newest[stream].ends = last
@@ -116,7 +128,7 @@ class Oracle:
         if first and previous is not None:
             previous.ends = True
         frames = self._frames(stack, None if first else previous, head)
-        step = Step(self.steps, stack.copy(), reward, discount, frames, None if first else previous)
+        step = Step(self.steps, copied(stack), reward, discount, frames, None if first else previous)
         self.newest[stream] = step
         self.live.append(step)
         self.steps += 1
@@ -146,16 +158,16 @@ class Oracle:
         assert (before < head) == bool(known), "a step follows one that never was"
         if known:
             previous = known[0]
-            assert np.array_equal(previous.stack, obs), "a step follows one that shows something else"
+            assert self._same(previous.stack, obs), "a step follows one that shows something else"
             assert not any(step.previous is previous for step in self.live), "two steps follow one"
             self.steps += anew  # as the action tells
         else:
-            previous = Step(self.steps, obs.copy(), 0.0, 1.0, self._rows_of(before), None)
+            previous = Step(self.steps, copied(obs), 0.0, 1.0, self._rows_of(before), None)
             steps.append(previous)
             self.steps += 1
         if stream in self.newest and self.newest[stream] is not previous:
             self.newest[stream].ends = True
-        steps.append(Step(self.steps, next_obs.copy(), reward, discount, self._rows_of(row), previous))
+        steps.append(Step(self.steps, copied(next_obs), reward, discount, self._rows_of(row), previous))
         self.steps += 1
         self.stand_ins |= set(range(head, row + 1)) - {row for step in steps for row in step.frames}
         self.live += steps
@@ -165,16 +177,18 @@ class Oracle:
         return [None if r < 0 else r for r in self.store.stacks(np.array([row]))[0].tolist()]
 
     def _frames(self, stack, previous, head):
-        f = self.frame_stack
-        older, newest = stack.reshape(f, -1)[:-1], stack.reshape(f, -1)[-1]
+        f, (*older, newest) = self.frame_stack, self.form.bits(stack)
         if previous is not None:
-            if np.array_equal(older, previous.stack.reshape(f, -1)[1:]):
+            if older == self.form.bits(previous.stack)[1:]:
                 return [*previous.frames[1:], head]
-        elif all(np.array_equal(frame, newest) for frame in older):
+        elif all(frame == newest for frame in older):
             return [head] * f
-        elif not older.any():
+        elif not any(map(any, older)):
             return [None] * (f - 1) + [head]
         return list(range(head, head + f))
+
+    def _same(self, one, other):
+        return self.form.bits(one) == self.form.bits(other)
 
     # Checking.
 
@@ -224,17 +238,28 @@ class Oracle:
     def check_batch(self, batch):
         """Compare every value of a batch; return the numbers of the actions in it."""
         windows = self.windows()
-        obs, action, reward, discount, next_obs = (value.numpy() for value in batch)
-        numbers = action[:, 0]
+        numbers = batch.action.numpy()[:, 0]
         incomplete = set(numbers.tolist()) - set(windows)
         assert not incomplete, f"the windows of actions {incomplete} are not complete"
         drawn = [windows[number] for number in numbers.tolist()]
         returns = np.array([self._returns(steps) for steps in drawn])
-        assert np.array_equal(obs, np.stack([steps[0].stack for steps in drawn])), "obs differs"
-        assert np.array_equal(next_obs, np.stack([steps[-1].stack for steps in drawn])), "next_obs differs"
+        self._check_observations("obs", batch.obs, [steps[0].stack for steps in drawn])
+        self._check_observations("next_obs", batch.next_obs, [steps[-1].stack for steps in drawn])
+        extras = [self.extras(number) for number in numbers.tolist()]
+        assert set(batch.extras) == set(self.replay.extras)
+        for name, values in batch.extras.items():
+            assert same_bits(values, np.stack([its[name] for its in extras])), f"extras[{name!r}] differs"
+        reward, discount = batch.reward.numpy(), batch.discount.numpy()
         np.testing.assert_allclose(reward, returns[:, :1], rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(discount, returns[:, 1:], rtol=1e-5, atol=1e-6)
         return numbers
+
+    def _check_observations(self, what, found, stacks):
+        found = {"": found} if self.form.is_plain else found
+        assert list(found) == [part.name for part in self.replay.parts] and set(found) == set(self.form.specs)
+        expected = [self.form.sampled(stack) for stack in stacks]
+        for name, values in found.items():
+            assert same_bits(values, np.stack([its[name] for its in expected])), f"{what} {name!r} differs"
 
     def _returns(self, steps):
         """n-step reward and discount of a window, as the loop that defines them."""

@@ -16,12 +16,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from forms import form_of
 from oracle import Oracle
 
-from diffreplay import ReplayBuffer, codecs
+from diffreplay import ArraySpec, ReplayBuffer, codecs
 from diffreplay.codecs.base import SetPlanner
 from diffreplay.snapshots.manifest import MANIFEST, read_manifest
-from diffreplay.store import layout
 from diffreplay.testing import TimeStep
 
 SIDE = 16
@@ -58,6 +58,29 @@ class RestlessZstd(codecs.ZstdCodec):
 
 
 CODECS = codecs.REGISTRY | {"many sets": RestlessZstd}
+SEVERAL = "several parts, "
+CASES = [*CODECS, *(SEVERAL + codec for codec in ("delta", "sparse", "many sets"))]  # of `buffer`, by name
+
+
+def codec_of(case):
+    """A new codec for a case."""
+    return CODECS[case.removeprefix(SEVERAL)]()
+
+
+def own_codec(case):
+    """What loading a case takes."""
+    return codec_of(case) if case.endswith("many sets") else None
+
+
+def shape_of(case, frame_stack=3, channels=1, side=SIDE):
+    """What the observations of a case are made of, frames of (channels, side, side) among it."""
+    if not case.startswith(SEVERAL):
+        return (frame_stack * channels, side, side)
+    return {
+        "place": ArraySpec((3,), "float64"),
+        "front": ArraySpec((channels, side, side)),
+        "depth": ArraySpec((side, side // 2), "uint16", "FHW"),
+    }
 
 
 def frame(number, channels=1, noisy=False):
@@ -70,6 +93,20 @@ def frame(number, channels=1, noisy=False):
     return pixels
 
 
+def parts_of_step(number, form):
+    """What step `number` shows, one array of each part: one of `frame`, in its layout, or numbers that tell it."""
+    found, noisy = [], number % 5 == 0
+    for name, spec in form.specs.items():
+        if not spec.is_image:
+            found.append(np.array([number, np.nan, -0.0]))
+        elif spec.dtype == "<u2":
+            low, high = frame(number, 2, noisy)
+            found.append((low.astype("u2") + high * np.uint16(256))[:, : spec.shape[1]])
+        else:
+            found.append(frame(number + len(name), spec.shape[0], noisy))
+    return found
+
+
 class Writer:
     """Adds steps that depend on their number alone, of two streams in turns; an episode has 17 steps."""
 
@@ -77,21 +114,37 @@ class Writer:
         self.replay, self.steps = replay, steps
 
     def add(self, count):
-        layout = self.replay.store.layout
+        layout, form = self.replay.store.layout, form_of(self.replay)
         for number in range(self.steps, self.steps + count):
             stream, age = number % 2, number // 2 % 17
             ages = np.maximum(np.arange(age - layout.frame_stack + 1, age + 1), 0)
             numbers = number - 2 * (age - ages)
-            stack = np.concatenate([frame(n, layout.frame_shape[2], n % 5 == 0) for n in numbers.tolist()])
+            stack = form.join([parts_of_step(n, form) for n in numbers.tolist()])
             step = TimeStep(stack, np.array([number]), number % 13 - 5.0, float(age != 16), age == 0, age == 16)
-            self.replay.add(step, stream)
+            self.replay.add(step, stream, dict.fromkeys(self.replay.extras, number) or None)
         self.steps += count
 
 
-def buffer(capacity, *, channels=1, frame_stack=3, codec="zstd", **options):
-    """A buffer for `Writer`."""
-    shape = (frame_stack * channels, SIDE, SIDE)
+def buffer(capacity, *, case="", channels=1, frame_stack=3, codec="zstd", **options):
+    """A buffer for `Writer`, of a case or of a codec."""
+    if case:
+        codec = codec_of(case)
+    if case.startswith(SEVERAL):
+        options["extras"] = {"log_prob": ArraySpec((), "float32")}
+    shape = shape_of(case, frame_stack, channels)
     return ReplayBuffer(capacity, shape, (1,), action_dtype="int64", frame_stack=frame_stack, codec=codec, **options)
+
+
+def observations(store, rows):
+    """All that rows hold of observations: an array of each part."""
+    frames = [store.read(rows, image) for image in range(len(store.layout.images))]
+    return [*frames, *(store.stacked(column, rows) for column in store.layout.scalars[: store.layout.stacked])]
+
+
+def by_row(store, rows):
+    """The bytes of all that each of these rows holds of an observation."""
+    parts = observations(store, rows)
+    return {row: b"".join(part[k].tobytes() for part in parts) for k, row in enumerate(rows.tolist())}
 
 
 def decodable(store):
@@ -106,19 +159,22 @@ def contents(replay):
     rows = np.arange(*store.bounds())
     present = decodable(store)
     digest = hashlib.blake2b(digest_size=16)
-    for values in (rows, present, store.read(present)):
+    images = range(len(store.layout.images))
+    for values in (rows, present, *(store.read(present, image) for image in images)):
         digest.update(values.tobytes())
-    for column in store.layout.index[1:] + store.layout.scalars:
-        digest.update(store.column(column.name, rows).tobytes())
-    for number in range(store.counter(layout.Counter.SET_TAIL), store.counter(layout.Counter.SET_HEAD)):
-        first_row, nbytes = store.memory.set_table[number % layout.SET_SLOTS].tolist()
-        begin = number % layout.SET_SLOTS * store.layout.set_slot
-        digest.update(bytes(store.memory.sets[begin : begin + nbytes]) + first_row.to_bytes(8, "little"))
+    for column in store.layout.columns:
+        if column.name not in store.layout.ends:
+            digest.update(store.column(column.name, rows).tobytes())
+    for image, sets in enumerate(store.sets):
+        digest.update(store.lengths(rows, image).tobytes() + sets.serving(rows).tobytes())
+        for number in sets.numbers():
+            digest.update(bytes(sets.frames(number)) + sets.first_row(number).to_bytes(8, "little"))
     streams = [
-        [name, stream.row, stream.is_open, hashlib.blake2b(stream.stack).hexdigest()]
+        [name, stream.row, stream.is_open, [hashlib.blake2b(part.tobytes()).hexdigest() for part in stream.stack]]
         for name, stream in store.streams.items()
     ]
-    digest.update(json.dumps([streams, replay.rng.bit_generator.state, store.planner.next_check]).encode())
+    next_checks = [planner.next_check for planner in store.planners]
+    digest.update(json.dumps([streams, replay.rng.bit_generator.state, next_checks]).encode())
     return digest.hexdigest()
 
 
@@ -153,15 +209,17 @@ def gone_rows(oracle, directory, damaged):
     """The rows that cannot be decoded without the files `damaged`, worked out from the original buffer."""
     store, manifest = oracle.store, read_manifest(directory)
     rows = np.arange(store.tail, store.head)
-    coded = dict(zip(rows.tolist(), (store.lengths(rows) < store.layout.frame_bytes).tolist(), strict=True))
+    sizes = [image.frame_bytes for image in store.layout.images]
+    coded = [set(rows[store.lengths(rows, image) < size].tolist()) for image, size in enumerate(sizes)]
     gone = set()
     for entry in manifest.segments:
         if entry.name in damaged:
             gone |= set(range(entry.first, entry.end))
-    ends = [entry.end for entry in manifest.sets[1:]] + [manifest.head]
-    for entry, end in zip(manifest.sets, ends, strict=False):
-        if entry.name in damaged:
-            gone |= {row for row in range(entry.end, end) if coded.get(row)}
+    for image, sets in enumerate(manifest.sets):
+        ends = [entry.end for entry in sets[1:]] + [manifest.head]
+        for entry, end in zip(sets, ends, strict=False):
+            if entry.name in damaged:
+                gone |= {row for row in range(entry.end, end) if row in coded[image]}
     if store.codec.reference == "frame":
         back = store.column("reference", rows).astype(int).tolist()
         gone |= {row for row, distance in zip(rows.tolist(), back, strict=True) if row - distance in gone}

@@ -7,6 +7,7 @@ import pytest
 from says import says
 
 import diffreplay
+import diffreplay.testing
 
 gymnasium = pytest.importorskip("gymnasium")
 ale_py = pytest.importorskip("ale_py")
@@ -84,3 +85,60 @@ def test_arguments_of_the_buffer_are_refused_as_there(name: str, value: object) 
 def test_short_episodes_take_more_frames() -> None:
     assert diffreplay.estimate(FRAMES, np.int64(1000), episode_length=np.int32(2)).frames == 2000
     assert diffreplay.estimate(FRAMES, 1000, episode_length=11).frames == 1100
+
+
+@pytest.mark.parametrize("codec", ["raw", "sparse", "delta"])
+def test_the_size_of_a_full_buffer_of_several_parts_is_predicted_within_15_percent(codec: str) -> None:
+    rng = np.random.default_rng(0)
+    count, specs = 3000, {"depth": diffreplay.ArraySpec((40, 40), "uint16", "FHW")}
+    parts = {"front": np.repeat(rng.integers(0, 256, (1, 3, 36, 36), np.uint8), count, axis=0)}
+    parts["depth"] = np.repeat(rng.integers(0, 4000, (1, 40, 40)).astype("u2"), count, axis=0)
+    parts["state"] = rng.normal(size=(count, 5))
+    for t in range(count):
+        y, x = rng.integers(0, 25, 2)
+        parts["front"][t, :, y : y + 9, x : x + 9] = t % 200
+        parts["depth"][t, x : x + 9, y : y + 9] = t
+    shapes = {"front": diffreplay.ArraySpec((3, 36, 36)), "state": diffreplay.ArraySpec((5,), "float64")} | specs
+    extras = {"log_prob": diffreplay.ArraySpec((2,), "float32")}
+    options = {"frame_stack": 2, "codec": codec, "extras": extras}
+    replay = diffreplay.ReplayBuffer(count - 10, shapes, (1,), **options)
+    values = {name: np.zeros(2, "f4") for name in extras}
+    for t in range(count):
+        shown = {name: array[[max(t - 1, t // 300 * 300), t]] for name, array in parts.items()}
+        shown = {name: array if name == "depth" else np.concatenate(array) for name, array in shown.items()}
+        step = diffreplay.testing.TimeStep(shown, [0.0], is_first=t % 300 == 0, is_last=t % 300 == 299)
+        replay.add(step, extras=values)
+    found = replay.stats()
+    sample = {name: array[::4] if codec == "delta" else array[100:400] for name, array in parts.items()}
+    predicted = diffreplay.estimate(sample, count - 10, episode_length=300, specs=specs, **options)
+    assert predicted.total_bytes == pytest.approx(found.total_bytes, rel=0.15)
+    assert (predicted.frames, predicted.stacked_bytes) == (found.frames, found.stacked_bytes)
+    for name in ("column_bytes", "scalar_bytes", "index_bytes"):
+        assert getattr(predicted, name) == getattr(found, name)
+
+
+def test_observations_without_images_are_predicted() -> None:
+    predicted = diffreplay.estimate({"state": np.zeros((30, 4), "f8")}, 1000, episode_length=11)
+    assert (predicted.payload_bytes, predicted.column_bytes) == (0, 1100 * 32)
+
+
+@pytest.mark.parametrize(
+    ("frames", "options", "message"),
+    [
+        ({}, {}, "observation_shape: | at least one part"),
+        ({"a": np.zeros((30, 4)), "b": np.zeros((29, 4))}, {}, "frames: | as many steps | 'b': 29"),
+        ({"a": np.zeros((5, 4))}, {}, "frames['a']: | at least 20 steps | (5, 4)"),
+        ({"a": np.zeros((30, 4), "c8")}, {}, "frames['a']: | dtype | complex64"),
+        ({"a": np.zeros((30, 4))}, {"specs": {"b": None}}, "specs: | ['a']"),
+        ({"a": np.zeros((30, 4))}, {"specs": {"a": (4,)}}, "specs: | ArraySpec | frames['a']"),
+        (
+            {"a": np.zeros((30, 4))},
+            {"specs": {"a": diffreplay.ArraySpec((4,), "f4")}},
+            "frames['a']: | float32 | float64",
+        ),
+    ],
+)
+def test_parts_that_make_no_sense_are_refused(frames: object, options: dict, message: str) -> None:
+    with pytest.raises(diffreplay.errors.InputError) as info:
+        diffreplay.estimate(frames, 1000, **options)
+    says(info, *message.split(" | "))

@@ -6,13 +6,14 @@ import os
 
 import numpy as np
 import pytest
+from forms import random_array, same_bits
 from oracle import Oracle
 
-from diffreplay import ReplayBuffer, codecs
+from diffreplay import ArraySpec, ReplayBuffer, codecs
 from diffreplay.errors import CorruptDataError, EmptyBufferError
 from diffreplay.store.index import NO_ROW
 from diffreplay.store.invariants import _read_index
-from diffreplay.store.layout import BLOCK_ROWS, HEADER_BYTES, LOG_EXTENT_BYTES, Counter, Flag
+from diffreplay.store.layout import BLOCK_ROWS, LOG_EXTENT_BYTES, Counter, Flag
 from diffreplay.store.observations import append
 from diffreplay.store.writer import FrameStore
 from diffreplay.testing import TimeStep
@@ -153,7 +154,7 @@ def test_memory_is_reused(codec, frame):
         sizes.append((replay.stats().total_bytes, resident(replay)))
     assert all(taken <= total for total, taken in sizes)
     # Sets of reference frames and partly filled segments come and go.
-    slack = 2 * replay.store.layout.block_bytes + 2 * LOG_EXTENT_BYTES + 2 * replay.store.layout.set_slot
+    slack = 2 * replay.store.layout.block_bytes + 2 * LOG_EXTENT_BYTES + 2 * replay.store.layout.images[0].set_slot
     assert max(total for total, _ in sizes[1:]) <= sizes[0][0] + slack
     assert max(taken for _, taken in sizes[1:]) <= sizes[0][1] + slack
     replay.check_invariants()
@@ -256,7 +257,7 @@ def test_the_smallest_capacity_keeps_a_window(codec):
 def test_a_forked_child_cannot_write():
     replay = buffer(10, codec="raw")
     fill(replay, 12, noise((1, 12, 12)))
-    before = bytes(replay.store.arena.bytes[:HEADER_BYTES])
+    before = bytes(replay.store.arena.bytes[: replay.store.layout.header_bytes])
     child = os.fork()
     if child == 0:
         try:
@@ -265,7 +266,7 @@ def test_a_forked_child_cannot_write():
             os._exit(0 if "only process" in str(error) else 1)
         os._exit(2)
     assert os.waitpid(child, 0)[1] == 0
-    assert bytes(replay.store.arena.bytes[:HEADER_BYTES]) == before
+    assert bytes(replay.store.arena.bytes[: replay.store.layout.header_bytes]) == before
     replay.check_invariants()
 
 
@@ -309,7 +310,7 @@ DAMAGE = {
     "allocated bytes": Damage.counter(Counter.ALLOCATED_BYTES, -4096),
     "reference bytes": Damage.counter(Counter.REFERENCE_BYTES, 1),
     "newest frame to end": Damage.counter(Counter.LOG_HEAD, 5),
-    "live sets": Damage.counter(Counter.SET_TAIL, 100),
+    "live sets": Damage.counter(Counter.set_tail(0), 100),
     "coded bytes|begin": Damage.column("end", 5, 3),
     "links to rows|written": Damage.column("link", 3, 60_000),
     "link to an earlier row": Damage.column("link", 3, 0),
@@ -349,11 +350,25 @@ def test_damaged_frames_are_noticed(codec):
 
 def test_zeros_are_read_at_every_fill_of_the_ring() -> None:
     """A row that does not exist must not be looked up: its place in the ring belongs to another one."""
-    store = FrameStore((4, 4, 1), 4, 1000, codecs.get("raw"))
+    store = FrameStore([(4, 4, 1)], 4, 1000, codecs.get("raw"))
     out = np.empty((2, 4, 4, 1), np.uint8)
-    stack = np.zeros((4, 1, 4, 4), np.uint8)
+    stack = np.zeros((4, 4, 4, 1), np.uint8)
     for k in range(2 * store.layout.blocks * BLOCK_ROWS):
         stack[-1] = 1 + k % 250
-        row = append(store, stack, first=True)
+        row = append(store, (stack,), first=True)
         assert store.read_into(np.array([NO_ROW, row]), row, out)
         assert not out[0].any() and (out[1] == 1 + k % 250).all()
+
+
+@pytest.mark.parametrize("dtype", ["|b1", "i1", "u2", "i8", "u8", "f2", "f4", "f8"])
+@pytest.mark.parametrize("shape", [(), (3,), (2, 1)])
+def test_extras_come_back_bit_for_bit(dtype, shape):
+    """With a first step, which has none, and floats of any bits."""
+    spec, rng = ArraySpec(shape, dtype), np.random.default_rng(0)
+    replay = ReplayBuffer(50, (3, 8, 8), (1,), action_dtype="int64", extras={"a": spec})
+    given = [random_array(spec, rng) for _ in range(30)]
+    for t, value in enumerate(given):
+        replay.add(TimeStep(np.zeros((3, 8, 8), "u1"), [t], is_first=t == 0), extras={"a": value})
+    batch = replay.sample(100)
+    expected = np.stack([given[t] for t in batch.action[:, 0].tolist()])
+    assert same_bits(batch.extras["a"].numpy(), expected)

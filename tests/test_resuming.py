@@ -50,7 +50,7 @@ def _call(method, arguments, replay):
 def recorded(replay, shape, repeats):
     """The calls that came before, and the last 20 or so."""
     replay.calls = []
-    driver = Driver(replay, shape, seed=3)
+    driver = Driver(replay, seed=3)
     for episode in PLAN * repeats:
         driver.run(episode)
     before, replay.calls = replay.calls, []
@@ -109,7 +109,7 @@ def position(loader):
 )
 def test_the_position_of_a_loader(workers):
     replay = ReplayBuffer(100, (3, 16, 16), (1,), action_dtype="int64")
-    driver = Driver(replay, (1, 16, 16), seed=0)
+    driver = Driver(replay, seed=0)
     for episode in PLAN:
         driver.run(episode)
 

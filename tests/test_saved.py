@@ -13,6 +13,7 @@ from write_saved import BUFFERS, CASES, SAVED, Recipe, add_sb3, flat, held_sb3, 
 
 from diffreplay import ReplayBuffer
 from diffreplay.snapshots.manifest import read_manifest
+from diffreplay.store.layout import VERSION
 
 BEFORE_DELTA = ("22ecc84", "3e3af5d")  # whose default codec was zstd
 VERSIONS = sorted(path.stem for path in SAVED.glob("*.zip"))
@@ -53,11 +54,15 @@ def test_a_snapshot_of_a_version_before(version, case, tmp_path):
     again.add(twin, recipe.steps)
     common = case == "lost" or (case, version) == ("over three steps", "22ecc84")  # which held fewer of them
     check_same(written["windows"], windows(twin), common)
+    old = {entry.name for entry in read_manifest(directory).segments}
     for count in (1, 4, 30, 60):
         recipe.add(replay, count)
         again.add(twin, count)
         replay.check_invariants()
         replay.save(directory)
+        if count == 1:  # files of the version before stay as they are, beside one of today's
+            kept = {entry.name for entry in read_manifest(directory).segments} & old
+            assert kept and (directory / min(kept)).read_bytes()[8] < VERSION
         replay = ReplayBuffer.load(directory)
         check_same(windows(replay), windows(twin), common)
     assert replay.verify() == [] and (common or replay.stats().transitions == twin.stats().transitions)

@@ -10,7 +10,7 @@ import numpy as np
 
 from diffreplay.replay import ReplayBuffer
 from diffreplay.snapshots import find_manifest
-from diffreplay.store import NO_ROW, Counter, Flag, Rows
+from diffreplay.store import NO_ROW, Flag, Rows
 
 
 @dataclass(frozen=True)
@@ -71,23 +71,25 @@ def _describe_files(directory: Path) -> list[str]:
     nbytes = sum(entry.nbytes for entry in files)
     return [
         _line("snapshot", f"{directory}, commit {manifest.commit}"),
-        _line("files", f"{len(manifest.segments)} of rows, {len(manifest.sets)} of references, {_size(nbytes)}"),
+        _line(
+            "files", f"{len(manifest.segments)} of rows, {sum(map(len, manifest.sets))} of references, {_size(nbytes)}"
+        ),
     ]
 
 
 def _describe(replay: ReplayBuffer, episodes: list[Rows]) -> list[str]:
     store, stats, layout = replay.store, replay.stats(), replay.store.layout
-    height, width, channels = layout.frame_shape
     steps = [len(episode) for episode in episodes]
     options = ", ".join(f"{key}={value}" for key, value in store.codec.options().items())
     frames, lost = _count_frames(replay)
-    sets = store.counter(Counter.SET_HEAD) - store.counter(Counter.SET_TAIL)
+    sets = sum(len(sets.numbers()) for sets in store.sets)
     open_steps = {stream.row for stream in store.streams.values() if stream.is_open} - {NO_ROW}
     unfinished = sum(int(episode[-1]) in open_steps for episode in episodes)
     shorter = " or fewer at an episode's end" if replay.shorter_at_end else ""
     lengths = f", {min(steps)} to {max(steps)} long, {np.median(steps):.0f} in the middle" if steps else ""
+    extras = f", and of {', '.join(replay.extras)}" if replay.extras else ""
     return [
-        _line("observation", f"{layout.frame_stack} frames of {height} x {width} x {channels}, uint8"),
+        *(_line("observation", text) for text in _describe_parts(replay)),
         _line("transitions", f"{stats.transitions} of at most {replay.capacity}, n-step {replay.nstep}" + shorter),
         _line("frames", f"{frames}" + (f", {lost} of them lost with damaged files or after such" if lost else "")),
         _line("steps", f"{sum(steps)}{lengths}"),
@@ -98,10 +100,29 @@ def _describe(replay: ReplayBuffer, episodes: list[Rows]) -> list[str]:
             f"{_size(stats.payload_bytes)}, index {_size(stats.index_bytes)}, references "
             f"{_size(stats.reference_bytes)}",
         ),
-        _line("other values", f"{_size(stats.scalar_bytes)} of actions, rewards and discounts"),
+        *([_line("columns", _size(stats.column_bytes))] if layout.stacked else []),
+        _line("other values", f"{_size(stats.scalar_bytes)} of actions, rewards and discounts" + extras),
         _line("memory", f"{_size(stats.total_bytes)} in all"),
         _line("ratio", f"{stats.compression_ratio:.1f} to stacks of {_size(stats.stacked_bytes)}"),
     ]
+
+
+def _describe_parts(replay: ReplayBuffer) -> list[str]:
+    """What each part of an observation is; of several images, what their coded frames take."""
+    store, found = replay.store, []
+    rows = np.arange(store.tail, store.head)
+    for image, part in enumerate(replay.parts):
+        sides, steps = part.spec.shape, part.frame_stack
+        if part.is_image:
+            by_axis = dict(zip(part.spec.layout.removeprefix("F"), sides, strict=True))
+            sides = (by_axis["H"], by_axis["W"], by_axis.get("C", 1))
+        shape = " x ".join(map(str, sides)) or "1"
+        text = f"{steps} {'frames' if part.is_image else 'steps'} of {shape}, {part.dtype}"
+        if part.name:
+            coded = f", {_size(int(store.lengths(rows, image).sum()))} coded" if part.is_image else ""
+            text = f"{part.name}: {text}{coded}"
+        found.append(text)
+    return found
 
 
 def _count_frames(replay: ReplayBuffer) -> tuple[int, int]:

@@ -125,7 +125,8 @@ class ZstdCodec(PlannedCodec):
         if self._max_bytes is None or not set_bytes:
             return hash_log
         if not large and SMALL_SHARE * set_cost(set_bytes, frame_bytes, hash_log) > self._max_bytes:
-            hash_log = min(hash_log, (set_bytes - 1).bit_length() - 2)  # frames take at most 1 % more
+            few = max((set_bytes - 1).bit_length() - 2, zstandard.HASHLOG_MIN)
+            hash_log = min(hash_log, few)  # frames take at most 1 % more
         while hash_log > 12 and LARGEST_SHARE * set_cost(set_bytes, frame_bytes, hash_log) > self._max_bytes:
             hash_log -= 1
         return hash_log

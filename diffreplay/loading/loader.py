@@ -61,12 +61,12 @@ class ReplayDataset(IterableDataset[ReplayBatch]):
         place, length = sample_when_filled(
             self.reader, spec, self.seed, number, lambda length: BatchPlace(spec, length), pause
         )
-        return place.batch(place.window(length))
+        return place.batch(length)
 
     @property
     def spec(self) -> BatchSpec:
         """Shapes of a batch."""
-        return BatchSpec.of(self.reader.frames.layout, self.batch_size)
+        return self.reader.spec(self.batch_size)
 
 
 class ReplayLoader(DataLoader[ReplayBatch]):

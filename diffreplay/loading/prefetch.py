@@ -147,9 +147,8 @@ class Prefetcher:
         Where that would leave no slot to fill, as older batches are kept, the batch is a copy.
         """
         place = self._slots.place(slot)
-        window = place.window(length)
         if not self._free(number):
-            return place.batch(window.copy())
+            return place.batch(length, copy=True)
         # torch keeps this very array for as long as any tensor shares its memory.
-        self._windows[slot] = weakref.ref(window)
-        return place.batch(window)
+        self._windows[slot] = weakref.ref(place.memory)
+        return place.batch(length)

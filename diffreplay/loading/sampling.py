@@ -15,6 +15,7 @@ from diffreplay.batch import ReplayBatch
 from diffreplay.errors import InputError, ReadOnlyError, ReplayError
 from diffreplay.loading.slots import BatchPlace, BatchSpec
 from diffreplay.loading.windows import WindowFinder, Windows
+from diffreplay.parts import Part
 from diffreplay.stats import ReplayStats
 from diffreplay.store import Counter, FrameReader, OverrunError, Rows, refuse_copy
 
@@ -33,7 +34,8 @@ class ReplayReader:
     the system seeds, so that no two processes draw alike; pass `rng` for batches that come again.
 
     Args:
-        frames: the stored frames.
+        frames: the stored rows.
+        parts: of an observation: the images as they are stored, then the stacked columns.
         nstep: steps that a sampled transition spans.
         discount: gamma, for n-step returns.
         shorter_at_end: as of `ReplayBuffer`.
@@ -43,12 +45,14 @@ class ReplayReader:
     def __init__(
         self,
         frames: FrameReader,
+        parts: tuple[Part, ...],
         nstep: int,
         discount: float,
         shorter_at_end: bool = False,
         rng: np.random.Generator | None = None,
     ) -> None:
-        self.frames, self.nstep, self.discount, self.shorter_at_end = frames, nstep, discount, shorter_at_end
+        self.frames, self.parts, self.nstep, self.discount = frames, parts, nstep, discount
+        self.shorter_at_end = shorter_at_end
         self._finder = WindowFinder(frames, nstep, shorter_at_end)
         self._rng, self._process = rng or np.random.default_rng(), os.getpid()
 
@@ -59,7 +63,7 @@ class ReplayReader:
     __copy__ = refuse_copy
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return ReplayReader, (self.frames, self.nstep, self.discount, self.shorter_at_end)
+        return ReplayReader, (self.frames, self.parts, self.nstep, self.discount, self.shorter_at_end)
 
     def stats(self) -> ReplayStats:
         """Counts and bytes now."""
@@ -72,9 +76,10 @@ class ReplayReader:
             payload_bytes=counter(Counter.PAYLOAD_BYTES),
             index_bytes=(head - tail) * sum(column.row_bytes for column in layout.index),
             reference_bytes=counter(Counter.REFERENCE_BYTES),
-            scalar_bytes=(head - tail) * sum(column.row_bytes for column in layout.scalars),
+            scalar_bytes=(head - tail) * sum(column.row_bytes for column in layout.scalars[layout.stacked :]),
             total_bytes=counter(Counter.ALLOCATED_BYTES),
-            stacked_bytes=transitions * layout.frame_stack * layout.frame_bytes,
+            stacked_bytes=transitions * layout.frame_stack * layout.step_bytes,
+            column_bytes=(head - tail) * sum(column.row_bytes for column in layout.scalars[: layout.stacked]),
         )
 
     def can_sample(self) -> bool:
@@ -97,9 +102,14 @@ class ReplayReader:
         """
         if not isinstance(rng, np.random.Generator | None):
             raise InputError(f"rng: expected a numpy.random.Generator, as default_rng(seed) makes it, got {rng!r:.200}")
-        spec = BatchSpec.of(self.frames.layout, checks.positive("batch_size", batch_size))
+        spec = self.spec(checks.positive("batch_size", batch_size))
         place, length = self.sample_into(spec, rng or self._generator(), lambda length: BatchPlace(spec, length))
-        return place.batch(place.window(length))
+        return place.batch(length)
+
+    def spec(self, batch_size: int) -> BatchSpec:
+        """Shapes of a batch of so many transitions."""
+        layout = self.frames.layout
+        return BatchSpec(batch_size, self.parts, layout.scalars[layout.stacked :])
 
     def sample_into(
         self, spec: BatchSpec, rng: np.random.Generator, place_for: Callable[[int], BatchPlace]
@@ -136,15 +146,34 @@ class ReplayReader:
 
     def _read(self, windows: Windows, place: BatchPlace) -> bool:
         """Copy and decode windows into `place`; False when some of it was evicted meanwhile."""
-        frames, (count, length) = self.frames, windows.frames.shape
-        height, width, channels = frames.layout.frame_shape
-        images = place.window(length).reshape(count, length, channels, height, width)
-        place.action[:] = frames.column("action", windows.steps[:, 1])
-        place.reward[:], place.discount[:] = self._returns(windows.steps)
-        return frames.read_windows(windows.frames, windows.oldest, images)
+        frames, rows, oldest = self.frames, windows.frames, windows.oldest
+        place.values["reward"][:], place.values["discount"][:] = self._returns(windows.steps)
+        for name, values in place.values.items():
+            if name not in ("reward", "discount"):
+                values[:] = frames.column(name, windows.steps[:, 1])
+        columns = iter(frames.layout.scalars)
+        for image, (part, out) in enumerate(zip(self.parts, place.windows(rows.shape[1]), strict=True)):
+            if not part.is_image:
+                out.view(part.stored_dtype)[:] = frames.stacked(next(columns), rows)
+            elif not self._read_images(part, image, rows, oldest, out):
+                return False
+        return frames.intact(oldest)
+
+    def _read_images(self, part: Part, image: int, rows: Rows, oldest: int, out: NDArray[Any]) -> bool:
+        """Decode windows of a part's frames into `out`; False when some of them were evicted meanwhile."""
+        if part.planar:
+            return self.frames.read_windows(rows, oldest, out, image)
+        rows = rows.reshape(-1)
+        if part.dtype == np.uint8:
+            return self.frames.read_into(rows, oldest, out.reshape(-1, *part.stored_shape), image)
+        halves = np.empty((len(rows), *part.stored_shape), np.uint8)
+        if not self.frames.read_into(rows, oldest, halves, image):
+            return False
+        part.decoded(halves, out.reshape(len(rows), *out.shape[2:]))
+        return True
 
     def _returns(self, steps: Rows) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """n-step reward and discount of windows with steps (B, n + 1), (B, 1) each.
+        """n-step reward and discount of windows with steps (B, n + 1), (B,) each.
 
         reward = sum over k of (product over j < k of gamma * d_j) * r_k, discount = product of all gamma * d_j; both
         over the steps after the first observation, as many as the window spans.
@@ -157,7 +186,7 @@ class ReplayReader:
             reward[past], factor[past] = 0, 1
         product = np.cumprod(factor, axis=1)
         reward[:, 1:] *= product[:, :-1]
-        return reward.sum(axis=1, keepdims=True).astype(np.float32), product[:, -1:].astype(np.float32)
+        return reward.sum(axis=1).astype(np.float32), product[:, -1].astype(np.float32)
 
 
 class HasReader(Protocol):

@@ -12,64 +12,81 @@ from numpy.typing import NDArray
 
 from diffreplay.batch import ReplayBatch
 from diffreplay.loading.page_lock import lock_pages
-from diffreplay.store import Arena, Layout, fence, round_up
+from diffreplay.parts import Part
+from diffreplay.store import Arena, Column, fence, round_up
 
+ALIGNED = 64  # bytes, at a multiple of which arrays begin
+EXTRAS = "extras/"  # what the names of their columns begin with
 WORKER_BITS = 16
 WORKER_MASK = (1 << WORKER_BITS) - 1  # the bits of a ticket that name the worker
 
 
 @dataclass(frozen=True)
 class BatchSpec:
-    """Shapes of a batch of `size` transitions."""
+    """Shapes of a batch of `size` transitions.
+
+    Attributes:
+        size: transitions in it.
+        parts: of their observations.
+        values: what a transition has besides, each once: its action, reward and discount, then extras.
+    """
 
     size: int
-    frame_stack: int
-    frame_shape: tuple[int, int, int]  # (H, W, C)
-    action_shape: tuple[int, ...]
-    action_dtype: str
+    parts: tuple[Part, ...]
+    values: tuple[Column, ...]
 
-    @staticmethod
-    def of(layout: Layout, size: int) -> BatchSpec:
-        """What a buffer of that layout gives."""
-        action = next(column for column in layout.scalars if column.name == "action")
-        return BatchSpec(size, layout.frame_stack, layout.frame_shape, action.shape, action.dtype)
+    @property
+    def longest(self) -> int:
+        """Frames that a transition's two observations have at most, as where they share none."""
+        return 2 * self.parts[0].frame_stack
 
     def nbytes(self, length: int) -> int:
         """Bytes of a place for a batch of `length` frames a transition."""
-        pixels = length * math.prod(self.frame_shape)
-        action = math.prod(self.action_shape) * np.dtype(self.action_dtype).itemsize
-        return round_up(self.size * (pixels + action + 8) + 3 * 64)
+        windows = sum(round_up(self.size * length * part.frame_bytes, ALIGNED) for part in self.parts)
+        return round_up(windows + sum(round_up(self.size * column.row_bytes, ALIGNED) for column in self.values))
 
 
 class BatchPlace:
-    """Arrays for one batch, laid out in `memory`, or in new memory for `length` frames a transition."""
+    """Arrays for one batch, laid out in `memory`, or in new memory for `length` frames a transition.
+
+    Attributes:
+        memory: what all of them are views of, and so lives as long as one of them does.
+        values: (size, *shape) arrays by name, as the spec lists them.
+    """
 
     def __init__(self, spec: BatchSpec, length: int, memory: NDArray[np.uint8] | None = None) -> None:
         self.spec = spec
-        self._memory = np.empty(spec.nbytes(length), np.uint8) if memory is None else memory
+        self.memory = np.empty(spec.nbytes(length), np.uint8) if memory is None else memory
         self._taken = 0
-        self.action: NDArray[Any] = self._take(spec.action_dtype, (spec.size, *spec.action_shape))
-        self.reward: NDArray[np.float32] = self._take("f4", (spec.size, 1))
-        self.discount: NDArray[np.float32] = self._take("f4", (spec.size, 1))
-        self._pixels = self._memory[self._taken :]
+        self.values = {
+            column.name: self._take(np.dtype(column.dtype), (spec.size, *column.shape)) for column in spec.values
+        }
+        self._windows = self._taken
 
-    def _take(self, dtype: str, shape: tuple[int, ...]) -> NDArray[Any]:
-        nbytes = math.prod(shape) * np.dtype(dtype).itemsize
-        array = self._memory[self._taken : self._taken + nbytes].view(dtype).reshape(shape)
-        self._taken += round_up(nbytes, 64)
+    def _take(self, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+        nbytes = math.prod(shape) * dtype.itemsize
+        array = self.memory[self._taken : self._taken + nbytes].view(dtype).reshape(shape)
+        self._taken += round_up(nbytes, ALIGNED)
         return array
 
-    def window(self, length: int) -> NDArray[np.uint8]:
-        """(size, length * C, H, W): `length` frames for each transition, oldest first."""
-        height, width, channels = self.spec.frame_shape
-        shape = (self.spec.size, length * channels, height, width)
-        return self._pixels[: math.prod(shape)].reshape(shape)
+    def windows(self, length: int) -> list[NDArray[Any]]:
+        """Of each part, `length` frames for each transition, oldest first; see `Part.window_shape`."""
+        self._taken = self._windows
+        return [self._take(part.dtype, part.window_shape(self.spec.size, length)) for part in self.spec.parts]
 
-    def batch(self, window: NDArray[np.uint8]) -> ReplayBatch:
-        """The batch that was drawn here: a view of `window`, which came from here, and copies of the rest."""
-        action, reward, discount = (torch.from_numpy(a.copy()) for a in (self.action, self.reward, self.discount))
-        channels = self.spec.frame_stack * self.spec.frame_shape[2]
-        return ReplayBatch(torch.from_numpy(window), action, reward, discount, channels)
+    def batch(self, length: int, copy: bool = False) -> ReplayBatch:
+        """The batch of `length` frames a transition that was drawn here.
+
+        Its windows are views of `memory`, or copies; the rest is copied.
+        """
+        windows = {
+            part.name: torch.from_numpy(window.copy() if copy else window)
+            for part, window in zip(self.spec.parts, self.windows(length), strict=True)
+        }
+        values = {name: torch.from_numpy(array.copy()) for name, array in self.values.items()}
+        extras = {name.removeprefix(EXTRAS): values[name] for name in values if name.startswith(EXTRAS)}
+        reward, discount = values["reward"][:, None], values["discount"][:, None]
+        return ReplayBatch(self.spec.parts, windows, values["action"], reward, discount, extras)
 
 
 class Task(NamedTuple):
@@ -94,8 +111,7 @@ class Slots:
 
     def __init__(self, spec: BatchSpec, count: int, arena: Arena | None = None) -> None:
         self.spec, self.count = spec, count
-        self.longest = 2 * spec.frame_stack  # two whole observations, where they share nothing
-        self.place_bytes, self._places = spec.nbytes(self.longest), round_up(4 * 8 * count)
+        self.place_bytes, self._places = spec.nbytes(spec.longest), round_up(4 * 8 * count)
         self.arena = arena or Arena(self._places + self.place_bytes * count)
         # The trainer writes the number, then the ticket; the worker the length, then the ticket that it has done.
         self._numbers, self._given, self._lengths, self._done = self.arena.array("<i8", (4, count), 0)
@@ -149,4 +165,4 @@ class Slots:
 
     def place(self, slot: int) -> BatchPlace:
         """The arrays of a slot."""
-        return BatchPlace(self.spec, self.longest, self.memory(slot))
+        return BatchPlace(self.spec, self.spec.longest, self.memory(slot))

@@ -93,7 +93,8 @@ class _OneAhead(Iterator[ReplayBatch]):
         batch = self._source.next()
         if batch is None:
             return None
-        pinned = batch if batch.window.is_pinned() else batch.pin_memory()
+        locked = all(window.is_pinned() for window in batch.windows.values())
+        pinned = batch if locked else batch.pin_memory()
         with torch.cuda.stream(self._side):
             return _Copy(pinned.to(self._device, non_blocking=True), self._side.record_event(), pinned)
 
@@ -103,6 +104,6 @@ def _arrived(copy: _Copy, device: torch.device) -> ReplayBatch:
     stream = torch.cuda.current_stream(device)
     stream.wait_event(copy.copied)
     batch = copy.batch
-    for tensor in (batch.window, batch.action, batch.reward, batch.discount):
+    for tensor in batch.tensors():
         tensor.record_stream(stream)
     return batch

@@ -11,7 +11,8 @@ import dataclasses
 import pickle
 import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -20,13 +21,13 @@ from diffreplay.codecs import Buffer
 from diffreplay.errors import CorruptDataError, InputError
 from diffreplay.store import (
     MAGIC,
+    NO_ROW,
     VERSION,
     Counter,
     FrameStore,
     OverrunError,
     StoredRows,
     StoreState,
-    Stream,
     adopt_pages,
     adopt_rows,
     adopt_set,
@@ -37,12 +38,28 @@ from diffreplay.store import (
     reopen_streams,
 )
 
+VERSIONS = [1, VERSION]  # of the format, that are read
 PART_BYTES = 1 << 20
 PART_ROWS = 1 << 14
 CHANGED = "expected no add while the buffer is being saved, got one from another thread; save again"
 
-# Under this name, pickles of the first version look for `Stream`.
-sys.modules.setdefault("diffreplay.frames", sys.modules[Stream.__module__])
+
+class FirstStream:
+    """A stream as pickles of the first version hold it, by its attributes."""
+
+    stack: np.ndarray[Any, Any]
+    reference: np.ndarray[Any, Any] | None = None
+    row: int = NO_ROW
+    reference_row: int = NO_ROW
+    group_size: int = 0
+    is_open: bool = False
+    needed: tuple[int, ...] = ()
+
+
+# Under this name they look for it.
+_frames: Any = ModuleType("diffreplay.frames")
+_frames.Stream = FirstStream
+sys.modules.setdefault("diffreplay.frames", _frames)
 
 
 class Unchanged:
@@ -79,7 +96,7 @@ class SetPart:
         self.owner, self.number = owner, number
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
-        sets = self.owner.frames.sets
+        (sets,) = self.owner.frames.sets
         frames = sets.frames(self.number)
         return _adopt_set, (self.owner, sets.first_row(self.number), _buffer(frames, protocol), zlib.crc32(frames))
 
@@ -98,7 +115,9 @@ class RowsPart:
         columns = {name: (values.dtype.str, values.tobytes()) for name, values in rows.columns.items()}
         arguments = rows.first, columns, rows.lengths.astype("<u4").tobytes()
         coded = [_buffer(part, protocol) for part in rows.coded]
-        return _adopt_rows, (self.owner, *arguments, coded, _checksum(*arguments, rows.coded))
+        sets = b"" if rows.sets is None else rows.sets.astype("<i8").tobytes()
+        checksum = zlib.crc32(sets, _checksum(*arguments, rows.coded))
+        return _adopt_rows, (self.owner, *arguments, coded, checksum, zlib.compress(sets, 1))
 
 
 def store_state(owner: Any) -> dict[str, Any]:
@@ -107,7 +126,7 @@ def store_state(owner: Any) -> dict[str, Any]:
     Args:
         owner: what holds the store as its `frames`; pickled before its state.
     """
-    sets = [SetPart(owner, number) for number in owner.frames.sets.numbers()]
+    sets = [SetPart(owner, number) for number in owner.frames.sets[0].numbers()]
     return {"parts": [Beginning(owner), *sets, *(RowsPart(owner, a, b) for a, b in _runs(owner.frames))]}
 
 
@@ -118,12 +137,12 @@ def restore_store(store: FrameStore, state: dict[str, Any]) -> None:
         CorruptDataError: it was saved in another format.
     """
     if "pieces" in state:  # of an earlier version, whose pieces are pages of memory
-        _check_format(store, state["version"] if store.counter(Counter.MAGIC) == MAGIC else None, state["layout"])
+        _check_format(store, state["version"] if store.counter(Counter.MAGIC) == MAGIC else None, state["layout"], [1])
         adopt_pages(store, state["rings"], state["log_tail"], state["streams"], state["next_check"])
         return
     saved = state["parts"][0]
     finish_adopting(store, saved.head)
-    reopen_streams(store, saved.next_check, saved.streams)
+    reopen_streams(store, saved.next_checks, saved.streams)
 
 
 def _runs(store: FrameStore) -> Iterator[tuple[int, int]]:
@@ -151,7 +170,10 @@ def _checksum(first: int, columns: dict[str, tuple[str, bytes]], lengths: bytes,
 
 
 def _begin(owner: Any, version: int, layout: dict[str, Any], state: tuple[Any, ...]) -> StoreState:
-    _check_format(owner.frames, version, layout)
+    _check_format(owner.frames, version, layout, VERSIONS)
+    if version == 1:
+        tail, head, log_tail, first_set, next_check, streams = state
+        state = tail, head, log_tail, [first_set], [next_check], streams
     begin_adopting(owner.frames, saved := StoreState(*state))
     return saved
 
@@ -163,13 +185,25 @@ def _adopt_set(owner: Any, first_row: int, frames: bytearray, checksum: int) -> 
 
 
 def _adopt_rows(
-    owner: Any, first: int, columns: dict[str, tuple[str, bytes]], lengths: bytes, coded: list[Any], checksum: int
+    owner: Any,
+    first: int,
+    columns: dict[str, tuple[str, bytes]],
+    lengths: bytes,
+    coded: list[Any],
+    checksum: int,
+    packed_sets: bytes | None = None,
 ) -> None:
-    _check(f"rows from row {first} on", _checksum(first, columns, lengths, coded), checksum)
+    found, sets = _checksum(first, columns, lengths, coded), None
+    if packed_sets is not None:  # else of format version 1
+        sets = zlib.decompress(packed_sets)
+        found = zlib.crc32(sets, found)
+    _check(f"rows from row {first} on", found, checksum)
     layout = owner.frames.layout
-    shapes = {column.name: column.shape for column in layout.index + layout.scalars}
+    shapes = {column.name: column.shape for column in layout.columns}
     values = {name: np.frombuffer(data, dtype).reshape(-1, *shapes[name]) for name, (dtype, data) in columns.items()}
-    adopt_rows(owner.frames, StoredRows(first, values, np.frombuffer(lengths, "<u4"), coded))
+    sizes = np.frombuffer(lengths, "<u4").reshape(-1, 1)
+    numbers = None if sets is None else np.frombuffer(sets, "<i8").reshape(-1, 1)
+    adopt_rows(owner.frames, StoredRows(first, values, sizes, coded, numbers))
     _free(coded)
 
 
@@ -191,10 +225,14 @@ def _check(what: str, found: int, expected: int) -> None:
         raise CorruptDataError(f"expected {what} with checksum {expected}, got {found}: the pickle is damaged")
 
 
-def _check_format(store: FrameStore, version: int | None, layout: dict[str, Any]) -> None:
+def _check_format(store: FrameStore, version: int | None, layout: dict[str, Any], versions: Sequence[int]) -> None:
     ours = dataclasses.asdict(store.layout)
-    if version != VERSION or {"log_limit": None} | layout != ours:
+    if version == 1:
+        (image,) = ours.pop("images")
+        del ours["stacked"]
+        ours |= image
+    if version not in versions or {"log_limit": None} | layout != ours:
         raise CorruptDataError(
-            f"expected frames saved in format {VERSION} and layout {ours}, got {version} and {layout}; load them with "
-            "the version of diffreplay that saved them"
+            f"expected frames saved in format {versions[-1]} and layout {ours}, got {version} and {layout}; load them "
+            "with the version of diffreplay that saved them"
         )

@@ -44,7 +44,7 @@ class ImageRing:
         held = 2 * n_envs * (steps + min(steps, EVICT_EVERY) + 2)
         self.store = ImageStore(cut, n_envs, held, codec, max_bytes, max_bytes)
         if isinstance(codec, RawCodec):
-            least = n_envs * steps * self.store.frames.layout.frame_bytes
+            least = n_envs * steps * self.store.frames.layout.row_bytes
             warn_if_too_large(least if max_bytes is None else min(least, max_bytes), stacklevel=3)
         self.observations = ImageArray(self.store, (steps, n_envs))
         self.next_observations = None if single else ImageArray(self.store, (steps, n_envs))

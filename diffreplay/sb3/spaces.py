@@ -43,13 +43,23 @@ class FrameCut:
         frame_shape = (*self.frame_shape[:2], channels)
         return replace(self, frame_stack=self.channels // channels, frame_shape=frame_shape, guessed=False)
 
+    @property
+    def planar(self) -> bool:
+        """Whether the frames of `stacks` have their channels first."""
+        return self.channels_first and self.frame_shape[2] > 1
+
     def stacks(self, observations: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Observations (N, *shape) as (N, frame_stack, C, H, W), C-contiguous; a view where it can be one."""
+        """Observations (N, *shape) as (N, frame_stack, H, W, C), or if `planar` (N, frame_stack, C, H, W).
+
+        C-contiguous; a view where it can be one.
+        """
         height, width, channels = self.frame_shape
+        if self.planar:
+            return np.ascontiguousarray(observations).reshape(-1, self.frame_stack, channels, height, width)
         if not self.channels_first:
-            images = observations.reshape(-1, height, width, self.frame_stack * channels)
-            observations = images.transpose(0, 3, 1, 2)
-        return np.ascontiguousarray(observations).reshape(-1, self.frame_stack, channels, height, width)
+            images = observations.reshape(-1, height, width, self.frame_stack, channels)
+            observations = images.transpose(0, 3, 1, 2, 4)
+        return np.ascontiguousarray(observations).reshape(-1, self.frame_stack, height, width, channels)
 
     def observations(self, frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Frames (N, frame_stack, H, W, C) as observations (N, *shape), C-contiguous; a view where it can be one."""

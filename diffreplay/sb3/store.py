@@ -38,7 +38,16 @@ class ImageStore:
         self.cut, self.n_envs = cut, n_envs
         self._arguments = (cut, n_envs, observations, codec, max_bytes, log_limit)
         max_rows = observations * cut.frame_stack  # at worst no frame of a stack is found in the one before it
-        self.frames = FrameStore(cut.frame_shape, cut.frame_stack, max_rows, codec, (), max_bytes, log_limit=log_limit)
+        self.frames = FrameStore(
+            [cut.frame_shape],
+            cut.frame_stack,
+            max_rows,
+            codec,
+            (),
+            max_bytes,
+            log_limit=log_limit,
+            planar=[cut.planar],
+        )
         self.watch = FrameWatch(cut.channels) if cut.guessed and cut.channels > 1 else None
         self._expected: tuple[Rows, NDArray[np.uint8]] | None = None
 
@@ -65,14 +74,15 @@ class ImageStore:
     def _put(self, stack: NDArray[np.uint8], env: int) -> int:
         newest = self.frames.streams.get(env)
         if newest is None or newest.row < self.frames.tail:
-            return append(self.frames, stack, (), env, first=True)
-        before = newest.stack
+            return append(self.frames, (stack,), (), env, first=True)
+        (before,) = newest.stack
         if np.array_equal(stack, before):
             return newest.row
         if self.watch is not None:
-            self.watch.see(*(frames.reshape(-1, *frames.shape[2:]) for frames in (before, stack)))
+            pair = (frames if self.cut.planar else frames.transpose(0, 3, 1, 2) for frames in (before, stack))
+            self.watch.see(*(frames.reshape(-1, *frames.shape[2:]) for frames in pair))
         # What does not continue the stack before begins an episode.
-        return append(self.frames, stack, (), env, first=not np.array_equal(stack[:-1], before[1:]))
+        return append(self.frames, (stack,), (), env, first=not np.array_equal(stack[:-1], before[1:]))
 
     def better_cut(self) -> FrameCut | None:
         """How the observations so far show that they are to be cut, once that is known and another than `cut`."""

@@ -49,7 +49,8 @@ def verify_files(directory: Path) -> list[str]:
 def _undecodable(store: FrameStore, rows: np.ndarray[Any, np.dtype[np.int64]]) -> str:
     """Why rows do not decode; empty where they do."""
     try:
-        store.read(rows)
+        for image in range(len(store.layout.images)):
+            store.read(rows, image)
     except ReplayError as error:
         return str(error)
     except OverrunError:  # nobody writes meanwhile, so that the index itself is wrong

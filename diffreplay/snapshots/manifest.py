@@ -11,7 +11,7 @@ import os
 import re
 import reprlib
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +19,7 @@ import numpy as np
 
 from diffreplay.errors import CorruptDataError
 from diffreplay.snapshots.files import checksum, open_regular
-from diffreplay.store import SET_SLOTS, VERSION
+from diffreplay.store import MAX_IMAGES, SET_SLOTS, VERSION
 
 MANIFEST = "manifest.json"
 PREVIOUS = "previous.json"
@@ -28,7 +28,8 @@ FILE_BYTES = 256  # and so many more for each file of rows or references that is
 SEGMENT_ROWS = 4096  # in a file at most
 FORMAT = "diffreplay snapshot"
 LARGEST_NUMBER = 1 << 48  # of rows, sets and bytes: more than any run writes, and sums of a few fit in 64 bits
-DATA_FILE = re.compile(r"(rows-\d{12,15}|set-\d{6,15})-[0-9a-f]{16}\.bin")
+VERSIONS = [1, VERSION]  # that are read
+DATA_FILE = re.compile(r"(rows-\d{12,15}|set-(\d{2}-)?\d{6,15})-[0-9a-f]{16}\.bin")
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 60
 TEMPORARY_FILE = re.compile(r"(manifest|previous)\.json\.[0-9a-f]{16}")
@@ -52,9 +53,9 @@ class Manifest:
         commit: names this state; a buffer that knows it may add to it.
         tail: oldest row that counts.
         head: rows written so far.
-        log_tail: where in the log's ring the coded frame of the oldest row begins.
+        log_tail: where in the log's ring the coded frames of the oldest row begin.
         segments: files of rows, in the order of their rows.
-        sets: files of reference sets, in their order.
+        sets: for each image, files of reference sets, in their order.
         buffer: everything else, as `state.describe` gave it.
     """
 
@@ -63,12 +64,12 @@ class Manifest:
     head: int
     log_tail: int
     segments: list[FileEntry]
-    sets: list[FileEntry]
+    sets: list[list[FileEntry]]
     buffer: dict[str, Any]
 
     def files(self) -> list[FileEntry]:
         """All files besides the manifest."""
-        return self.segments + self.sets
+        return [*self.segments, *chain.from_iterable(self.sets)]
 
 
 class Kept(NamedTuple):
@@ -170,9 +171,9 @@ def _parse(fields: Any) -> Manifest:
     if (
         not isinstance(fields, dict)
         or fields.get("format") != FORMAT
-        or whole_number("version", fields.get("version")) != VERSION
+        or whole_number("version", fields.get("version")) not in VERSIONS
     ):
-        raise ValueError(f"expected a {FORMAT} of version {VERSION}, got {short(fields)}")
+        raise ValueError(f"expected a {FORMAT} of version 1 to {VERSION}, got {short(fields)}")
     keys = Manifest.__dataclass_fields__.keys() | {"format", "version"}
     if fields.keys() != keys:
         raise ValueError(f"expected the keys {sorted(keys)}, got {short(sorted(fields))}")
@@ -180,13 +181,16 @@ def _parse(fields: Any) -> Manifest:
         raise ValueError(f"commit: expected 16 hexadecimal digits, got {short(fields['commit'])}")
     if not isinstance(fields["buffer"], dict):
         raise ValueError(f"buffer: expected an object, got {short(fields['buffer'])}")
+    sets = [fields["sets"]] if fields["version"] == 1 else fields["sets"]
+    if not isinstance(sets, list) or len(sets) > MAX_IMAGES:
+        raise ValueError(f"sets: expected a list for each image, got {short(sets)}")
     manifest = Manifest(
         fields["commit"],
         whole_number("tail", fields["tail"]),
         whole_number("head", fields["head"]),
         whole_number("log_tail", fields["log_tail"]),
         _entries("segments", "rows-", fields["segments"]),
-        _entries("sets", "set-", fields["sets"]),
+        [_entries("sets", "set-", entries) for entries in sets],
         fields["buffer"],
     )
     _check_order(manifest)
@@ -208,7 +212,7 @@ def _entries(name: str, prefix: str, values: Any) -> list[FileEntry]:
             raise ValueError(f"{file}: expected a checksum of 32 hexadecimal digits, got {short(digest)}")
         for number in (nbytes, first, end):
             whole_number(file, number)
-        if int(file.split("-")[1]) != first:
+        if int(file.split("-")[-2]) != first:
             raise ValueError(f"{file}: expected the number that its name begins with, got {first}")
         entries.append(FileEntry(file, nbytes, digest, first, end))
     return entries
@@ -216,7 +220,7 @@ def _entries(name: str, prefix: str, values: Any) -> list[FileEntry]:
 
 def _check_order(manifest: Manifest) -> None:
     """Refuse a manifest whose parts do not fit together."""
-    tail, head, segments, sets = manifest.tail, manifest.head, manifest.segments, manifest.sets
+    tail, head, segments = manifest.tail, manifest.head, manifest.segments
     if tail > head:
         raise ValueError(f"expected tail <= head, got {tail} and {head}")
     places = [*(entry.first for entry in segments), head]
@@ -226,8 +230,11 @@ def _check_order(manifest: Manifest) -> None:
         raise ValueError(f"expected segments from row {tail} on, got the first one at {places[0]}")
     if (segments and segments[0].end <= tail) or any(entry.end - entry.first > SEGMENT_ROWS for entry in segments):
         raise ValueError(f"expected segments of at most {SEGMENT_ROWS} rows from the one of row {tail} on, got others")
-    numbers, rows = [entry.first for entry in sets], [entry.end for entry in sets]
-    if len(sets) > SET_SLOTS or any(b != a + 1 for a, b in pairwise(numbers)):
-        raise ValueError(f"expected at most {SET_SLOTS} reference sets that follow one another, got {short(numbers)}")
-    if sorted(set(rows)) != rows or (rows and (rows[-1] > head or (numbers[0] and rows[0] > tail))):
-        raise ValueError(f"expected each reference set to serve later rows than the one before, got {short(rows)}")
+    for sets in manifest.sets:
+        numbers, rows = [entry.first for entry in sets], [entry.end for entry in sets]
+        if len(sets) > SET_SLOTS or any(b != a + 1 for a, b in pairwise(numbers)):
+            raise ValueError(
+                f"expected at most {SET_SLOTS} reference sets that follow one another, got {short(numbers)}"
+            )
+        if sorted(set(rows)) != rows or (rows and (rows[-1] > head or (numbers[0] and rows[0] > tail))):
+            raise ValueError(f"expected each reference set to serve later rows than the one before, got {short(rows)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from diffreplay.errors import CorruptDataError
 from diffreplay.snapshots.manifest import FileEntry, Manifest
 from diffreplay.snapshots.segments import check_segment, check_set, read_file, read_segment
+from diffreplay.snapshots.state import saved_ranges
 from diffreplay.store import (
     NO_ROW,
     Flag,
@@ -40,13 +42,22 @@ def restore(store: FrameStore, directory: Path, manifest: Manifest, skip_damaged
             f"{directory}: expected a manifest of at most {store.layout.max_rows} rows, got {manifest.tail} to "
             f"{manifest.head}"
         )
+    if len(manifest.sets) != len(store.layout.images):
+        raise CorruptDataError(
+            f"{directory}: expected a manifest of reference sets for {len(store.layout.images)} images, got "
+            f"{len(manifest.sets)}"
+        )
     damage = _look(store, directory, manifest)
     if damage and not skip_damaged:
         return list(damage.values())
     _check_rest(directory, manifest, damage)
-    first_set = manifest.sets[0].first if manifest.sets else 0
-    begin_adopting(store, StoreState(manifest.tail, manifest.head, manifest.log_tail, first_set, 0, []))
-    lost_sets = _read_sets(store, directory, manifest, damage)
+    first_sets = [sets[0].first if sets else 0 for sets in manifest.sets]
+    ranges = saved_ranges(directory, manifest)
+    state = StoreState(manifest.tail, manifest.head, manifest.log_tail, first_sets, [], [], ranges)
+    begin_adopting(store, state)
+    lost_sets = [
+        _read_sets(store, directory, image, sets, manifest.head, damage) for image, sets in enumerate(manifest.sets)
+    ]
     lost_rows = []
     for entry in manifest.segments:
         rows = None
@@ -57,8 +68,11 @@ def restore(store: FrameStore, directory: Path, manifest: Manifest, skip_damaged
                 damage[entry.name] = str(error)
         if rows is None:
             lost_rows.append((entry.first, entry.end))
-            rows = _no_rows(entry)
-        adopt_rows(store, rows)
+            rows = _no_rows(entry, len(manifest.sets))
+        try:
+            adopt_rows(store, rows)
+        except CorruptDataError as error:
+            raise CorruptDataError(f"{directory / entry.name}: {error}") from error
     if damage:
         _cut_out(store, _gone(store, lost_rows, lost_sets))
     finish_adopting(store, manifest.head)
@@ -67,13 +81,18 @@ def restore(store: FrameStore, directory: Path, manifest: Manifest, skip_damaged
 
 def _look(store: FrameStore, directory: Path, manifest: Manifest) -> dict[str, str]:
     """What is wrong with each file whose size already tells."""
-    damage = {}
-    for check, entries in ((check_set, manifest.sets), (check_segment, manifest.segments)):
-        for entry in entries:
-            try:
-                check(directory, entry, store.layout)
-            except CorruptDataError as error:
-                damage[entry.name] = str(error)
+    damage, layout = {}, store.layout
+    checks = [
+        (entry, partial(check_set, directory, entry, image))
+        for sets, image in zip(manifest.sets, layout.images, strict=True)
+        for entry in sets
+    ]
+    checks += [(entry, partial(check_segment, directory, entry, layout)) for entry in manifest.segments]
+    for entry, check in checks:
+        try:
+            check()
+        except CorruptDataError as error:
+            damage[entry.name] = str(error)
     return damage
 
 
@@ -88,10 +107,12 @@ def _check_rest(directory: Path, manifest: Manifest, damage: dict[str, str]) -> 
         )
 
 
-def _read_sets(store: FrameStore, directory: Path, manifest: Manifest, damage: dict[str, str]) -> list[tuple[int, int]]:
-    """Store all reference sets; return the rows that were coded against what is damaged, which goes into `damage`."""
+def _read_sets(
+    store: FrameStore, directory: Path, image: int, sets: list[FileEntry], head: int, damage: dict[str, str]
+) -> list[tuple[int, int]]:
+    """Store an image's reference sets; return the rows coded against what is damaged, which goes into `damage`."""
     lost = []
-    for entry, end in zip(manifest.sets, [e.end for e in manifest.sets[1:]] + [manifest.head], strict=False):
+    for entry, end in zip(sets, [e.end for e in sets[1:]] + [head], strict=False):
         data = b""
         if entry.name not in damage:
             try:
@@ -100,25 +121,26 @@ def _read_sets(store: FrameStore, directory: Path, manifest: Manifest, damage: d
                 damage[entry.name] = str(error)
         if entry.name in damage:
             lost.append((entry.end, end))
-        adopt_set(store, data, entry.end)
+        adopt_set(store, data, entry.end, image)
     return lost
 
 
-def _no_rows(entry: FileEntry) -> StoredRows:
+def _no_rows(entry: FileEntry, images: int) -> StoredRows:
     """Rows in the place of a segment that is damaged: all that is stored for them is that they end where they begin."""
-    return StoredRows(entry.first, {}, np.zeros(entry.end - entry.first, np.uint32), [])
+    return StoredRows(entry.first, {}, np.zeros((entry.end - entry.first, images), np.uint32), [])
 
 
-def _gone(store: FrameStore, lost_rows: list[tuple[int, int]], lost_sets: list[tuple[int, int]]) -> Mask:
+def _gone(store: FrameStore, lost_rows: list[tuple[int, int]], lost_sets: list[list[tuple[int, int]]]) -> Mask:
     """Which live rows cannot be decoded any more: lost ones, and those coded against something lost."""
     tail, rows = store.tail, np.arange(store.tail, store.head)
     gone = np.zeros(len(rows), bool)
-    coded = store.lengths(rows) < store.layout.frame_bytes
     for first, end in lost_rows:
         gone[max(first - tail, 0) : max(end - tail, 0)] = True
-    for first, end in lost_sets:
-        part = slice(max(first - tail, 0), max(end - tail, 0))
-        gone[part] |= coded[part]
+    for image, lost in enumerate(lost_sets):
+        coded = store.lengths(rows, image) < store.layout.images[image].frame_bytes
+        for first, end in lost:
+            part = slice(max(first - tail, 0), max(end - tail, 0))
+            gone[part] |= coded[part]
     needed = store.oldest_needed(rows) - tail
     return gone | ((needed >= 0) & gone[np.maximum(needed, 0)])
 

@@ -75,6 +75,9 @@ def _save_rows(store: FrameStore, directory: Path, name: str, saved: list[FileEn
     return segments
 
 
-def _save_sets(store: FrameStore, directory: Path, name: str, saved: list[FileEntry]) -> list[FileEntry]:
-    kept = {entry.first: entry for entry in saved if is_there(directory, entry)}
-    return [kept.get(number) or write_set(directory, name, store, number) for number in store.sets.numbers()]
+def _save_sets(store: FrameStore, directory: Path, name: str, saved: list[list[FileEntry]]) -> list[list[FileEntry]]:
+    found = []
+    for image, sets in enumerate(store.sets):
+        kept = {entry.first: entry for entry in (saved[image] if saved else []) if is_there(directory, entry)}
+        found.append([kept.get(k) or write_set(directory, name, store, image, k) for k in sets.numbers()])
+    return found

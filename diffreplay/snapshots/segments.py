@@ -2,8 +2,9 @@
 
 A segment holds rows [first, first + rows) of the store as they lie in memory, coded:
 
-    header      SEGMENT_HEADER
-    columns     length of each coded frame (uint32), then every column but `end`, one after the other
+    header      SEGMENT_HEADER, and MORE_HEADER since version 2
+    ranges      RANGE for each run of rows whose frames of one image are coded against one set; none in version 1
+    columns     for each image the length of each coded frame (uint32), then every column but ends, one after the other
     payload     the coded frames, end to end
 
 A reference set is its frames, raw, end to end. Nothing in a file is believed before its size and checksum are
@@ -12,18 +13,20 @@ found to be what the manifest says.
 
 from __future__ import annotations
 
+import math
 import os
 import stat
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
+from numpy.typing import NDArray
 
 from diffreplay.codecs import Buffer
 from diffreplay.errors import CorruptDataError
 from diffreplay.snapshots.files import checksum, open_regular, write_durably
 from diffreplay.snapshots.manifest import SEGMENT_ROWS, FileEntry
-from diffreplay.store import END, VERSION, Column, FrameStore, Layout, StoredRows, export_rows
+from diffreplay.store import VERSION, Column, FrameStore, Image, Layout, StoredRows, export_rows
 
 SEGMENT_BYTES = 1 << 23  # that a file of several rows has at most, besides its header
 LARGEST_FILE = 1 << 32
@@ -37,25 +40,28 @@ SEGMENT_HEADER = np.dtype(
         ("row_bytes", "<u4"),
     ]
 )
+MORE_HEADER = np.dtype([("images", "<u4"), ("ranges", "<u4")])
+RANGE = np.dtype([("image", "<u4"), ("row", "<u4"), ("set", "<i8")])  # from which row of the file on; NO_ROW for no set
 SEGMENT_MAGIC = b"dfrsegmt"
-LENGTH = Column("length", "<u4")
+LENGTH = "<u4"
 
 
 def segment_columns(layout: Layout) -> tuple[Column, ...]:
-    """Columns as a segment stores them, in their order."""
-    return (LENGTH, *(column for column in layout.index + layout.scalars if column is not END))
+    """Columns as a segment stores them after the lengths, in their order."""
+    return tuple(column for column in layout.columns if column.name not in layout.ends)
 
 
-def segment_header(layout: Layout, first: int, end: int) -> bytes:
+def segment_header(layout: Layout, first: int, end: int, version: int = VERSION) -> bytes:
     """The bytes with which the segment of rows [first, end) begins."""
     header = np.zeros(1, SEGMENT_HEADER)
-    header[0] = (SEGMENT_MAGIC, VERSION, end - first, first, layout.frame_bytes, row_bytes(layout))
+    header[0] = (SEGMENT_MAGIC, version, end - first, first, layout.row_bytes, row_bytes(layout))
     return header.tobytes()
 
 
 def row_bytes(layout: Layout) -> int:
-    """Bytes of a row in a segment, besides its coded frame."""
-    return sum(column.row_bytes for column in segment_columns(layout))
+    """Bytes of a row in a segment, besides its coded frames."""
+    lengths = len(layout.images) * np.dtype(LENGTH).itemsize
+    return lengths + sum(column.row_bytes for column in segment_columns(layout))
 
 
 def segment_end(store: FrameStore, first: int, most: int) -> int:
@@ -66,17 +72,46 @@ def segment_end(store: FrameStore, first: int, most: int) -> int:
 
 def write_segment(directory: Path, commit: str, store: FrameStore, first: int, end: int) -> FileEntry:
     """Write rows [first, end) of a store to a new file, straight from its memory."""
-    rows = export_rows(store, first, end)
-    parts: list[Buffer] = [segment_header(store.layout, first, end), rows.lengths.astype(LENGTH.dtype).tobytes()]
-    parts += [rows.columns[column.name].tobytes() for column in segment_columns(store.layout)[1:]]
+    rows, layout = export_rows(store, first, end), store.layout
+    ranges, more = _ranges(rows), np.zeros(1, MORE_HEADER)
+    more[0] = (len(layout.images), len(ranges))
+    parts: list[Buffer] = [segment_header(layout, first, end), more.tobytes(), ranges.tobytes()]
+    parts += [lengths.astype(LENGTH).tobytes() for lengths in rows.lengths.T]
+    parts += [rows.columns[column.name].tobytes() for column in segment_columns(layout)]
     parts += rows.coded
     return _write(directory, f"rows-{first:012d}-{commit}.bin", parts, first, end)
 
 
-def write_set(directory: Path, commit: str, store: FrameStore, number: int) -> FileEntry:
-    """Write a reference set of a store to a new file."""
-    parts: list[Buffer] = [store.sets.frames(number)]
-    return _write(directory, f"set-{number:06d}-{commit}.bin", parts, number, store.sets.first_row(number))
+def _ranges(rows: StoredRows) -> NDArray[Any]:
+    """The sets of rows, a RANGE for each run of one."""
+    found: list[tuple[int, int, int]] = []
+    for image, sets in enumerate(() if rows.sets is None else rows.sets.T):
+        begins = np.flatnonzero(np.diff(sets, prepend=sets[:1] - 1))
+        found += [(image, begin, number) for begin, number in zip(begins.tolist(), sets[begins].tolist(), strict=True)]
+    return np.array(found, RANGE)
+
+
+def _sets(ranges: NDArray[Any], images: int, count: int) -> NDArray[np.int64]:
+    """What `_ranges` was made of: (count, images).
+
+    Raises:
+        ValueError: it makes no sense.
+    """
+    sets = np.empty((count, images), np.int64)
+    for image in range(images):
+        own = ranges[ranges["image"] == image]
+        begins = own["row"].astype(np.int64)
+        if not len(own) or begins[0] or np.any(np.diff(begins, append=count) <= 0):
+            raise ValueError(f"expected runs of rows from the first to the last of {count}, got {begins[:9].tolist()}")
+        sets[:, image] = np.repeat(own["set"], np.diff(begins, append=count))
+    return sets
+
+
+def write_set(directory: Path, commit: str, store: FrameStore, image: int, number: int) -> FileEntry:
+    """Write a reference set of an image of a store to a new file."""
+    sets = store.sets[image]
+    parts: list[Buffer] = [sets.frames(number)]
+    return _write(directory, f"set-{image:02d}-{number:06d}-{commit}.bin", parts, number, sets.first_row(number))
 
 
 def _write(directory: Path, name: str, parts: list[Buffer], first: int, end: int) -> FileEntry:
@@ -132,15 +167,15 @@ def _open(directory: Path, entry: FileEntry) -> BinaryIO:
     return file
 
 
-def check_set(directory: Path, entry: FileEntry, layout: Layout) -> None:
-    """Refuse a file of reference frames that is not there, or whose size is not right; nothing of it is read.
+def check_set(directory: Path, entry: FileEntry, image: Image) -> None:
+    """Refuse a file of reference frames of an image that is not there, or of a wrong size; nothing of it is read.
 
     Raises:
         CorruptDataError: so it is.
     """
-    if entry.nbytes > layout.set_slot_bytes or entry.nbytes % layout.frame_bytes:
+    if entry.nbytes > image.set_slot_bytes or entry.nbytes % image.frame_bytes:
         raise CorruptDataError(
-            f"{directory / entry.name}: expected frames of {layout.frame_bytes} bytes, at most {layout.set_slot_bytes} "
+            f"{directory / entry.name}: expected frames of {image.frame_bytes} bytes, at most {image.set_slot_bytes} "
             f"bytes in all, got {entry.nbytes}"
         )
     check_size(directory, entry)
@@ -154,8 +189,9 @@ def check_segment(directory: Path, entry: FileEntry, layout: Layout) -> None:
     """
     count = entry.end - entry.first
     least = SEGMENT_HEADER.itemsize + count * row_bytes(layout)
-    frames = min(count * layout.frame_bytes, max(SEGMENT_BYTES, layout.frame_bytes))
-    if not least <= entry.nbytes <= least + frames:
+    frames = min(count * layout.row_bytes, max(SEGMENT_BYTES, layout.row_bytes))
+    ranges = MORE_HEADER.itemsize + count * len(layout.images) * RANGE.itemsize
+    if not least <= entry.nbytes <= least + ranges + frames:
         raise CorruptDataError(
             f"{_expected(directory, entry)}, {least} bytes and their coded frames, got {entry.nbytes} bytes"
         )
@@ -172,20 +208,45 @@ def read_segment(directory: Path, entry: FileEntry, layout: Layout) -> StoredRow
     Raises:
         CorruptDataError: it is missing, damaged, or not of this layout.
     """
-    count, columns = entry.end - entry.first, segment_columns(layout)
+    count, images = entry.end - entry.first, len(layout.images)
     data = memoryview(read_file(directory, entry))
-    place = SEGMENT_HEADER.itemsize
-    if data[:place] != segment_header(layout, entry.first, entry.end):
-        found = np.frombuffer(data, SEGMENT_HEADER, 1)[0].tolist()
-        raise CorruptDataError(f"{_expected(directory, entry)}, got a file that begins with {found}")
-    values = {}
-    for column in columns:
-        nbytes = count * column.row_bytes
-        values[column.name] = np.frombuffer(data[place : place + nbytes], column.dtype).reshape(count, *column.shape)
-        place += nbytes
-    lengths = values.pop(LENGTH.name)
-    if lengths.max(initial=0) > layout.frame_bytes or int(lengths.sum(dtype=np.int64)) != len(data) - place:
+    head, place, sets = data[: SEGMENT_HEADER.itemsize], SEGMENT_HEADER.itemsize, None
+    if head != segment_header(layout, entry.first, entry.end, 1):
+        if head != segment_header(layout, entry.first, entry.end):
+            found = np.frombuffer(data, SEGMENT_HEADER, 1)[0].tolist()
+            raise CorruptDataError(f"{_expected(directory, entry)}, got a file that begins with {found}")
+        place, sets = _read_sets(directory, entry, data, images)
+
+    def values(dtype: str, shape: tuple[int, ...]) -> NDArray[Any]:
+        nonlocal place
+        size = math.prod(shape)
+        found = np.frombuffer(data, dtype, size, place).reshape(shape)
+        place += size * found.itemsize
+        return found
+
+    try:
+        lengths = values(LENGTH, (images, count)).T
+        columns = {column.name: values(column.dtype, (count, *column.shape)) for column in segment_columns(layout)}
+    except ValueError as error:
+        raise CorruptDataError(f"{_expected(directory, entry)}, got too few bytes ({error})") from None
+    most = [image.frame_bytes for image in layout.images]
+    if np.any(lengths > np.array(most)) or int(lengths.sum(dtype=np.int64)) != len(data) - place:
         raise CorruptDataError(
             f"{_expected(directory, entry)}, got coded frames of {len(data) - place} bytes that do not add up"
         )
-    return StoredRows(entry.first, values, lengths, [data[place:]])
+    return StoredRows(entry.first, columns, lengths, [data[place:]], sets)
+
+
+def _read_sets(directory: Path, entry: FileEntry, data: memoryview, images: int) -> tuple[int, NDArray[np.int64]]:
+    """Where the columns of a segment of version 2 begin, and the sets of its rows."""
+    place = SEGMENT_HEADER.itemsize + MORE_HEADER.itemsize
+    try:
+        found, ranges = np.frombuffer(data, MORE_HEADER, 1, SEGMENT_HEADER.itemsize)[0].tolist()
+        if found != images:
+            raise ValueError(f"expected {images} images, got {found}")
+        sets = _sets(np.frombuffer(data, RANGE, ranges, place), images, entry.end - entry.first)
+    except ValueError as error:
+        raise CorruptDataError(
+            f"{_expected(directory, entry)}, got reference sets that make no sense: {error}"
+        ) from None
+    return place + ranges * RANGE.itemsize, sets

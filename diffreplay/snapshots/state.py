@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -10,9 +11,19 @@ import numpy as np
 
 from diffreplay import codecs
 from diffreplay.errors import CorruptDataError, InputError, UnknownCodecError
+from diffreplay.parts import ArraySpec, Shape, parts_of, shape_from_json, shape_to_json
 from diffreplay.snapshots.files import Lock
 from diffreplay.snapshots.manifest import MANIFEST, MANIFEST_BYTES, Manifest, encode, short, whole_number
-from diffreplay.store import NO_ROW, FrameStore, OverrunError, export_state, reopen_streams
+from diffreplay.store import (
+    BLOCK_ROWS,
+    NO_ROW,
+    NO_SET,
+    RANGES,
+    FrameStore,
+    OverrunError,
+    export_state,
+    reopen_streams,
+)
 
 LARGEST_CAPACITY = 1 << 32
 LARGEST_ACTION = 1 << 24
@@ -28,7 +39,9 @@ class Buffer(Protocol):
 
     store: FrameStore
     capacity: int
-    observation_shape: tuple[int, int, int]
+    observation_shape: Shape
+    channels_first: bool
+    extras: dict[str, ArraySpec]
     action_shape: tuple[int, ...]
     action_dtype: np.dtype[Any]
     nstep: int
@@ -46,7 +59,7 @@ def describe(replay: Buffer) -> dict[str, Any]:
     """Everything but the frames, as JSON can hold it."""
     store, stored = replay.store, export_state(replay.store)
     state: dict[str, Any] = {
-        "arguments": [replay.capacity, replay.observation_shape, replay.action_shape],
+        "arguments": [replay.capacity, shape_to_json(replay.observation_shape), replay.action_shape],
         "options": {
             "action_dtype": replay.action_dtype.str,
             "frame_stack": store.layout.frame_stack,
@@ -54,11 +67,14 @@ def describe(replay: Buffer) -> dict[str, Any]:
             "discount": float(replay.discount),
             "shorter_at_end": replay.shorter_at_end,
             "max_bytes": store.max_bytes,
+            "extras": {name: spec.to_json() for name, spec in replay.extras.items()},
+            "channels_first": replay.channels_first,
         },
         "codec": store.codec.name,
         "codec_options": store.codec.options(),
         "random_state": replay.rng.bit_generator.state,
-        "next_check": stored.next_check,
+        "next_checks": stored.next_checks,
+        "ranges": stored.ranges,
         "streams": [list(stream) for stream in stored.streams],
     }
     try:
@@ -97,12 +113,14 @@ def make(
     try:
         _check_limits(*state["arguments"], **state["options"])
         codec = codec or kind(**state["codec_options"])
-        options, saved = state["options"], state["options"]["max_bytes"]
+        capacity, observation_shape, action_shape = state["arguments"]
+        options, saved = dict(state["options"]), state["options"]["max_bytes"]
+        options["extras"] = _specs(options.get("extras", {}))  # that version 1 knows none of
         if isinstance(cap, int) and saved is not None:
-            options = options | {"max_bytes": max(cap, saved)}
+            options["max_bytes"] = max(cap, saved)
         elif cap is None:
-            options = options | {"max_bytes": None}
-        return cls(*state["arguments"], **options, codec=codec)
+            options["max_bytes"] = None
+        return cls(capacity, shape_from_json(observation_shape), action_shape, **options, codec=codec)
     except NONSENSE as error:  # InputError is a ValueError
         raise _nonsense(directory, error) from error
 
@@ -115,6 +133,7 @@ def _check_limits(
     frame_stack: Any,
     action_dtype: Any,
     max_bytes: Any,
+    extras: Any = None,
     **_: Any,
 ) -> None:
     """Refuse a buffer that is beyond what is loaded again, before any memory is taken for it.
@@ -124,20 +143,53 @@ def _check_limits(
     """
     whole_number("capacity", capacity, 1, LARGEST_CAPACITY)
     whole_number("frame_stack", frame_stack, 1, LARGEST_STACK)
-    observation, action = (float(np.prod(shape, dtype=float)) for shape in (observation_shape, action_shape))
+    action = float(np.prod(action_shape, dtype=float))
+    parts = parts_of(shape_from_json(observation_shape), frame_stack)
+    observation = frame_stack * sum(part.frame_bytes for part in parts)
+    more = sum(math.prod(spec.shape) * np.dtype(spec.dtype).itemsize for spec in _specs(extras or {}).values())
+    if more > LARGEST_OBSERVATION:
+        raise ValueError(f"extras: expected at most {LARGEST_OBSERVATION} bytes, got {more}")
     if not action <= LARGEST_ACTION:
         raise ValueError(f"action_shape: expected at most {LARGEST_ACTION} numbers, got {short(action_shape)}")
     if not observation <= LARGEST_OBSERVATION:
         raise ValueError(f"observation_shape: expected at most {LARGEST_OBSERVATION} bytes, got {observation:.0f}")
-    row = observation / frame_stack + action * np.dtype(action_dtype).itemsize
+    row = observation / frame_stack + action * np.dtype(action_dtype).itemsize + more
     if max_bytes is None and not 2 * frame_stack * (capacity + 1) * row < ADDRESS_SPACE:
         raise ValueError(
             f"capacity: expected less than {ADDRESS_SPACE} bytes of rows in all, got {capacity} transitions"
         )
 
 
+def _specs(extras: dict[str, Any]) -> dict[str, ArraySpec]:
+    return {name: ArraySpec.from_json(spec) for name, spec in extras.items()}
+
+
 def _nonsense(directory: Path, error: Exception) -> CorruptDataError:
     return CorruptDataError(f"{directory / MANIFEST}: makes no sense: {type(error).__name__}: {error!s:.300}")
+
+
+def saved_ranges(directory: Path, manifest: Manifest) -> list[list[tuple[int, int]]] | None:
+    """`StoreState.ranges` of what was saved; None of version 1.
+
+    Raises:
+        CorruptDataError: it makes no sense.
+    """
+    ranges = manifest.buffer.get("ranges")
+    if ranges is None:
+        return None
+    try:
+        if len(ranges) != len(manifest.sets):
+            raise ValueError(f"ranges: expected those of {len(manifest.sets)} images, got {short(ranges)}")
+        found = []
+        for entries in ranges:
+            places = [whole_number("place of a range", place, 0, BLOCK_ROWS - 1) for place, _ in entries]
+            slots = [whole_number("slot of a range", slot, 0, NO_SET) for _, slot in entries]
+            if places != sorted(set(places)) or len(places) > RANGES:
+                raise ValueError(f"ranges: expected at most {RANGES} places in order, got {short(places)}")
+            found.append(list(zip(places, slots, strict=True)))
+    except NONSENSE as error:
+        raise _nonsense(directory, error) from error
+    return found
 
 
 def resume(replay: Buffer, directory: Path, manifest: Manifest) -> None:
@@ -155,16 +207,24 @@ def resume(replay: Buffer, directory: Path, manifest: Manifest) -> None:
 def _resume(replay: Buffer, manifest: Manifest) -> None:
     state, store = manifest.buffer, replay.store
     replay.rng.bit_generator.state = state["random_state"]
-    next_check, rows, streams = whole_number("next_check", state["next_check"]), set(), []
+    next_checks = state["next_checks"] if "next_checks" in state else [state["next_check"]]  # as of version 1
+    for next_check in next_checks:
+        whole_number("next_check", next_check)
+    rows: set[int] = set()
+    names: set[Any] = set()
+    streams = []
     for name, row, is_open, reference_row, group_size in state["streams"]:
         if isinstance(name, float | list | dict):
             raise TypeError(f"streams: expected integers or strings as names, got {short(name)}")
         whole_number("row of a stream", row, NO_ROW, manifest.head - 1)
         whole_number("reference_row of a stream", reference_row, NO_ROW, manifest.head)
         whole_number("group_size of a stream", group_size)
+        if name in names:
+            raise ValueError(f"streams: expected names that differ, got {short(name)} twice")
+        names.add(name)
         if row in rows:
             raise ValueError(f"streams: expected each to end at a row of its own, got row {row} twice")
         if row >= store.tail:
             rows.add(row)
         streams.append((name, row, bool(is_open), reference_row, group_size))
-    reopen_streams(store, next_check, streams)
+    reopen_streams(store, next_checks, streams)

@@ -17,14 +17,17 @@ from diffreplay.store.invariants import check_invariants
 from diffreplay.store.layout import (
     BLOCK_ROWS,
     END,
-    HEADER_BYTES,
     LOG_EXTENT_BYTES,
     MAGIC,
+    MAX_IMAGES,
+    NO_SET,
+    RANGES,
     SET_SLOTS,
     VERSION,
     Column,
     Counter,
     Flag,
+    Image,
     Layout,
 )
 from diffreplay.store.observations import append
@@ -41,17 +44,19 @@ from diffreplay.store.state import (
     finish_adopting,
     reopen_streams,
 )
-from diffreplay.store.streams import Stream
+from diffreplay.store.streams import Stack, Stream, same, steps
 from diffreplay.store.writer import FrameStore
 
 __all__ = [
     "BLOCK_ROWS",
     "END",
-    "HEADER_BYTES",
     "LOG_EXTENT_BYTES",
     "MAGIC",
+    "MAX_IMAGES",
     "NO_ROW",
+    "NO_SET",
     "PAGE",
+    "RANGES",
     "SET_SLOTS",
     "VERSION",
     "Arena",
@@ -61,9 +66,11 @@ __all__ = [
     "Flag",
     "FrameReader",
     "FrameStore",
+    "Image",
     "Layout",
     "OverrunError",
     "Rows",
+    "Stack",
     "StoreState",
     "StoredRows",
     "Stream",
@@ -81,4 +88,6 @@ __all__ = [
     "refuse_copy",
     "reopen_streams",
     "round_up",
+    "same",
+    "steps",
 ]

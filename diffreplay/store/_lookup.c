@@ -149,33 +149,41 @@ done:
 
 static PyObject *py_spans(PyObject *self, PyObject *args) {
     (void)self;
-    PyObject *base_array, *ends_array, *result = NULL;
+    PyObject *base_array, *before_array, *ends_array, *result = NULL;
     Py_buffer rows, starts_out, ends_out;
-    Column base, ends;
+    Column base, before, ends;
     Py_ssize_t log_bytes;
-    if (!PyArg_ParseTuple(args, "OOy*w*w*n", &base_array, &ends_array, &rows, &starts_out, &ends_out, &log_bytes))
+    int back;
+    if (!PyArg_ParseTuple(args, "OOOy*w*w*ni", &base_array, &before_array, &ends_array, &rows, &starts_out, &ends_out,
+                          &log_bytes, &back))
         return NULL;
-    if (column_get(&ends, ends_array, 4) < 0) goto done;
-    if (column_get(&base, base_array, 8) < 0) goto ends_only;
-    if (base.blocks != ends.blocks || rows.len % 8 || starts_out.len != rows.len || ends_out.len != rows.len ||
-        log_bytes < 1) {
+    if (column_get(&ends, ends_array, 8) < 0) goto done;
+    if (column_get(&before, before_array, 8) < 0) goto ends_only;
+    if (column_get(&base, base_array, 8) < 0) goto ends_and_before;
+    if (base.blocks != ends.blocks || before.blocks != ends.blocks || before.rows != ends.rows || rows.len % 8 ||
+        starts_out.len != rows.len || ends_out.len != rows.len || log_bytes < 1 || (back & ~1)) {
         PyErr_SetString(PyExc_ValueError, "expected int64 rows, and int64 room for as many beginnings and ends");
     } else {
         for (size_t i = 0; i < (size_t)rows.len / 8; i++) {
             const int64_t row = number(&rows, i);
             const uint64_t begin = value(&base, block_of(&ends, row));
-            const char *at = entry(&ends, row);
-            const uint64_t end = begin + read_number(at, ends.size);
-            const uint64_t start = row % ends.rows ? begin + read_number(at - ends.size, ends.size) : begin;
-            /* A frame never straddles the ring's end: it starts there anew. */
-            const int64_t last = (int64_t)(end - 1), over = last % log_bytes;
-            const int64_t lap = (int64_t)((uint64_t)last - (uint64_t)(over < 0 ? over + log_bytes : over));
-            put(&starts_out, i, (int64_t)start < lap ? lap : (int64_t)start);
+            const char *own = entry(&ends, row), *prior = entry(&before, row) - (back ? before.size : 0);
+            const uint64_t end = begin + read_number(own, ends.size);
+            uint64_t start = begin;
+            if (!back || row % ends.rows) start += read_number(prior, before.size);
+            if (back) { /* a row's frames never straddle the ring's end: they start there anew */
+                const int64_t last = (int64_t)(end - 1), over = last % log_bytes;
+                const int64_t lap = (int64_t)((uint64_t)last - (uint64_t)(over < 0 ? over + log_bytes : over));
+                if ((int64_t)start < lap) start = (uint64_t)lap;
+            }
+            put(&starts_out, i, (int64_t)start);
             put(&ends_out, i, (int64_t)end);
         }
         result = Py_NewRef(Py_None);
     }
     column_release(&base);
+ends_and_before:
+    column_release(&before);
 ends_only:
     column_release(&ends);
 done:
@@ -185,10 +193,59 @@ done:
     return result;
 }
 
+static PyObject *py_ranges(PyObject *self, PyObject *args) {
+    (void)self;
+    PyObject *array, *result = NULL;
+    Py_buffer rows, out;
+    Column table;
+    Py_ssize_t block_rows;
+    int none;
+    if (!PyArg_ParseTuple(args, "Oy*w*ni", &array, &rows, &out, &block_rows, &none)) return NULL;
+    if (column_get(&table, array, 4) < 0) goto done;
+    if (table.size != 4 || rows.len % 8 || out.len != rows.len || block_rows < 1) {
+        PyErr_SetString(PyExc_ValueError, "expected ranges, int64 rows, and int64 room for as many slots");
+    } else {
+        for (size_t i = 0; i < (size_t)rows.len / 8; i++) {
+            const int64_t row = number(&rows, i), over = row % block_rows;
+            const int64_t place = over < 0 ? over + block_rows : over;
+            int64_t block = (row / block_rows - (over < 0)) % table.blocks, slot = none;
+            const char *at = table.start + (block < 0 ? block + table.blocks : block) * table.stride;
+            for (int64_t k = 0; k < table.rows; k++, at += 4) {
+                uint16_t range[2]; /* place, slot */
+                memcpy(range, at, 4);
+                if (range[0] <= place) slot = range[1];
+            }
+            put(&out, i, slot);
+        }
+        result = Py_NewRef(Py_None);
+    }
+    column_release(&table);
+done:
+    PyBuffer_Release(&rows);
+    PyBuffer_Release(&out);
+    return result;
+}
+
+static PyObject *py_equal(PyObject *self, PyObject *args) {
+    (void)self;
+    PyObject *arrays[2], *result = NULL;
+    Py_buffer one, other;
+    if (!PyArg_ParseTuple(args, "OO", &arrays[0], &arrays[1])) return NULL;
+    if (PyObject_GetBuffer(arrays[0], &one, PyBUF_SIMPLE) < 0) return NULL;
+    if (PyObject_GetBuffer(arrays[1], &other, PyBUF_SIMPLE) < 0) goto done;
+    result = Py_NewRef(one.len == other.len && !memcmp(one.buf, other.buf, (size_t)one.len) ? Py_True : Py_False);
+    PyBuffer_Release(&other);
+done:
+    PyBuffer_Release(&one);
+    return result;
+}
+
 static PyMethodDef methods[] = {
+    {"equal", py_equal, METH_VARARGS, "equal(one, other): whether two contiguous arrays hold the same bytes."},
     {"take", py_take, METH_VARARGS, "take(column, rows, out): copy a column's entries."},
     {"stacks", py_stacks, METH_VARARGS, "stacks(flags, links, rows, out, padding, restart): rows of older frames."},
-    {"spans", py_spans, METH_VARARGS, "spans(base, ends, rows, starts_out, ends_out, log_bytes): where frames lie."},
+    {"spans", py_spans, METH_VARARGS, "spans(base, before, ends, rows, starts_out, ends_out, log_bytes, back): where."},
+    {"ranges", py_ranges, METH_VARARGS, "ranges(table, rows, out, block_rows, none): slots of reference sets."},
     {NULL, NULL, 0, NULL},
 };
 

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -46,10 +46,18 @@ class Scratch(threading.local):
 
 
 class Coding:
-    """Frames coded by themselves, and what is common to all.
+    """Frames of one image, coded by themselves, and what is common to all.
+
+    Args:
+        codec: what codes them.
+        layout, memory, index: of the store.
+        sets: the image's reference sets.
+        image: which one it is.
 
     Attributes:
         codec: what codes them.
+        sets: the reference sets.
+        image: its shape.
         columns: of the index, that this takes besides the others.
         kept_frames: raw frames that the writer keeps of each stream besides its newest observation.
     """
@@ -57,9 +65,11 @@ class Coding:
     columns: ClassVar[tuple[Column, ...]] = ()
     kept_frames: ClassVar[int] = 0
 
-    def __init__(self, codec: Codec, layout: Layout, memory: Memory, index: Index, sets: ReferenceSets) -> None:
-        self.codec = codec
-        self._layout, self._log, self._index, self._sets = layout, memory.log, index, sets
+    def __init__(
+        self, codec: Codec, layout: Layout, memory: Memory, index: Index, sets: ReferenceSets, image: int
+    ) -> None:
+        self.codec, self.sets, self.image = codec, sets, layout.images[image]
+        self._log, self._index, self._number = memory.log, index, image
         self._scratch = Scratch()
 
     @staticmethod
@@ -67,9 +77,36 @@ class Coding:
         """How many frames before it a frame may need to be decoded."""
         return 0
 
-    def oldest_needed(self, rows: Rows) -> Rows:
+    @staticmethod
+    def oldest_needed(index: Index, rows: Rows) -> Rows:
         """For each of `rows`, the oldest row without which it cannot be decoded."""
         return rows
+
+    @staticmethod
+    def needs_evicted(index: Index, row: int) -> bool:
+        """Whether the oldest row is coded against one before it."""
+        return False
+
+    @staticmethod
+    def encode_row(
+        codings: Sequence[Coding], frames: Sequence[NDArray[np.uint8]], stream: Stream, row: int, oldest: int
+    ) -> tuple[list[Buffer], int]:
+        """Coded or raw bytes of the frames (H, W, C) of each image, which are to be row `row`.
+
+        Args:
+            codings: of each image.
+            frames: of each image.
+            stream: where the row goes on.
+            row: its number.
+            oldest: the oldest row that counts.
+
+        Returns:
+            The bytes of each, and how many rows back the row is that they are coded against; 0 where there is none.
+        """
+        blobs = []
+        for coding, pixels in zip(codings, frames, strict=True):
+            blobs.append(coding.encode(pixels))
+        return blobs, 0
 
     def read(self, rows: Rows, out: NDArray[np.uint8], intact: Callable[[], bool]) -> bool:
         """Decode frames into `out`; False, and anything in `out`, when some of them were evicted meanwhile.
@@ -85,7 +122,7 @@ class Coding:
         """
         start, length = self._locate(rows)
         out[length < 0] = 0
-        raw_bytes = self._layout.frame_bytes
+        raw_bytes = self.image.frame_bytes
         raw, coded = np.flatnonzero(length == raw_bytes), np.flatnonzero((length >= 0) & (length < raw_bytes))
         self._copy_raw(start[raw], out, raw)
         fetched = self._fetch(rows, coded, start, length, out) if len(coded) else []
@@ -103,7 +140,7 @@ class Coding:
         # A piece of near windows at a time: they use the same references.
         order, at_once = np.argsort(rows[:, -1]), max(1, PIECE_BYTES // out[0].nbytes)
         for piece in np.split(order, range(at_once, count, at_once)):
-            pixels = self._scratch.frames("pixels", len(piece) * length, self._layout.frame_shape)
+            pixels = self._scratch.frames("pixels", len(piece) * length, self.image.frame_shape)
             if not self.read(rows[piece].reshape(-1), pixels, intact):
                 return False
             out[piece] = pixels.reshape(-1, length, height, width, channels).transpose(0, 1, 4, 2, 3)
@@ -114,7 +151,7 @@ class Coding:
         zeros = rows < 0
         if zeros.all():
             return np.zeros_like(rows), np.full_like(rows, -1)
-        start, length = self._index.locate(np.where(zeros, rows.max(), rows))
+        start, length = self._index.locate(np.where(zeros, rows.max(), rows), self._number)
         length[zeros] = -1
         return start, length
 
@@ -134,11 +171,11 @@ class Coding:
     ) -> Coded:
         first, lengths, log = start[places], length[places], self._log
         blobs = [log[a:b] for a, b in zip(first.tolist(), (first + lengths).tolist(), strict=True)]
-        return Coded(reference, places, self.codec.gather(blobs, self._layout.frame_bytes), lengths)
+        return Coded(reference, places, self.codec.gather(blobs, self.image.frame_bytes), lengths)
 
     def _copy_raw(self, start: NDArray[np.int64], out: NDArray[np.uint8], places: NDArray[np.intp]) -> None:
         """Copy raw frames, which begin at `start`, to `out[places]`."""
-        log, size = self._log, self._layout.frame_bytes
+        log, size = self._log, self.image.frame_bytes
         target = out.reshape(-1).data
         for place, begin in zip((places * size).tolist(), start.tolist(), strict=True):
             target[place : place + size] = log[begin : begin + size]
@@ -147,24 +184,17 @@ class Coding:
         if len(part.places) == len(out):
             self.codec.decode(part.data, part.lengths, part.reference, out)
             return
-        few = self._scratch.frames("few", len(part.places), self._layout.frame_shape)
+        few = self._scratch.frames("few", len(part.places), self.image.frame_shape)
         self.codec.decode(part.data, part.lengths, part.reference, few)
         out[part.places] = few
 
-    def encode(self, pixels: NDArray[np.uint8], stream: Stream, row: int, tail: int) -> tuple[Buffer, int]:
-        """Coded or raw bytes of a frame (H, W, C) that is to be row `row`, and how many rows back its reference is.
-
-        0 where there is none, or none that is a row.
-        """
-        return self._shorter(self.codec.encode(pixels, None), pixels), 0
+    def encode(self, pixels: NDArray[np.uint8], reference: Any = None) -> Buffer:
+        """Coded or raw bytes of a frame (H, W, C)."""
+        return self._shorter(self.codec.encode(pixels, reference), pixels)
 
     def _shorter(self, coded: Buffer | None, pixels: NDArray[np.uint8]) -> Buffer:
         """Coded bytes, or the raw ones where those are no longer: readers tell raw frames by their length."""
         return pixels.reshape(-1).data if coded is None or len(coded) >= pixels.size else coded
-
-    def needs_evicted(self, row: int) -> bool:
-        """Whether the oldest row is coded against one before it."""
-        return False
 
 
 class AgainstFrame(Coding):
@@ -178,11 +208,36 @@ class AgainstFrame(Coding):
         """The others of its group."""
         return frame_stack - 1
 
-    def oldest_needed(self, rows: Rows) -> Rows:
+    @staticmethod
+    def oldest_needed(index: Index, rows: Rows) -> Rows:
         """Their reference frames."""
-        needed = rows - self._index.get("reference", rows)
+        needed = rows - index.get("reference", rows)
         needed[rows < 0] = NO_ROW
         return needed
+
+    @staticmethod
+    def needs_evicted(index: Index, row: int) -> bool:
+        """Whether it has a reference: that one is older."""
+        return index.value("reference", row) > 0
+
+    @staticmethod
+    def encode_row(
+        codings: Sequence[Coding], frames: Sequence[NDArray[np.uint8]], stream: Stream, row: int, oldest: int
+    ) -> tuple[list[Buffer], int]:
+        """Each group's first row stays raw, and is what the others are coded against."""
+        lost = stream.reference_row < oldest or row - stream.reference_row > MAX_LINK
+        if stream.group_size % len(stream.stack[0]) == 0 or lost:
+            # Copies: gray pixels are a view of what the caller gave, who may use the array again.
+            stream.references = [pixels.copy() for pixels in frames]
+            stream.reference_row, stream.group_size = row, 1
+            return [pixels.reshape(-1).data for pixels in frames], 0
+        stream.group_size += 1
+        blobs = [
+            coding.encode(pixels, reference)
+            for coding, pixels, reference in zip(codings, frames, stream.references, strict=True)
+        ]
+        is_coded = any(len(blob) < pixels.size for blob, pixels in zip(blobs, frames, strict=True))
+        return blobs, row - stream.reference_row if is_coded else 0
 
     def _fetch(
         self,
@@ -193,8 +248,8 @@ class AgainstFrame(Coding):
         out: NDArray[np.uint8],
     ) -> list[Coded]:
         """Copy the reference frames of coded ones to where these are to be, too."""
-        place, size = self._index.locate(self.oldest_needed(rows[coded]))
-        if np.any(size != self._layout.frame_bytes):
+        place, size = self._index.locate(self.oldest_needed(self._index, rows[coded]), self._number)
+        if np.any(size != self.image.frame_bytes):
             raise OverrunError
         self._copy_raw(place, out, coded)
         part = self._gather(None, coded, start, length)
@@ -202,21 +257,6 @@ class AgainstFrame(Coding):
         every = np.zeros(len(rows), length.dtype)
         every[coded] = part.lengths
         return [part._replace(places=np.arange(len(rows)), lengths=every)]
-
-    def encode(self, pixels: NDArray[np.uint8], stream: Stream, row: int, tail: int) -> tuple[Buffer, int]:
-        """Each group's first frame stays raw, and is what the others are coded against."""
-        lost = stream.reference_row < tail or row - stream.reference_row > MAX_LINK
-        if stream.group_size % self._layout.frame_stack == 0 or lost:
-            # A copy: gray pixels are a view of what the caller gave, who may use the array again.
-            stream.reference, stream.reference_row, stream.group_size = pixels.copy(), row, 1
-            return pixels.reshape(-1).data, 0
-        stream.group_size += 1
-        coded = self._shorter(self.codec.encode(pixels, stream.reference), pixels)
-        return coded, row - stream.reference_row if len(coded) < pixels.size else 0
-
-    def needs_evicted(self, row: int) -> bool:
-        """Whether it has a reference: that one is older."""
-        return self._index.value("reference", row) > 0
 
 
 class AgainstSet(Coding):
@@ -231,18 +271,18 @@ class AgainstSet(Coding):
         out: NDArray[np.uint8],
     ) -> list[Coded]:
         """All at once, straight to their places, where that can be; else a piece at a time."""
-        groups = self._sets.split(rows, coded)
+        groups = self.sets.split(rows, coded)
         if len(groups) == 1 and len(coded) == len(rows):
-            return [self._gather(self._sets.opened(groups[0][0], self.codec), coded, start, length)]
+            return [self._gather(self.sets.opened(groups[0][0], self.codec), coded, start, length)]
         return [
-            self._gather(self._sets.opened(number, self.codec), part[first : first + PIECE_FRAMES], start, length)
+            self._gather(self.sets.opened(number, self.codec), part[first : first + PIECE_FRAMES], start, length)
             for number, part in groups
             for first in range(0, len(part), PIECE_FRAMES)
         ]
 
-    def encode(self, pixels: NDArray[np.uint8], stream: Stream, row: int, tail: int) -> tuple[Buffer, int]:
+    def encode(self, pixels: NDArray[np.uint8], reference: Any = None) -> Buffer:
         """Against the set that is the newest one now."""
-        return self._shorter(self.codec.encode(pixels, self._sets.reference), pixels), 0
+        return self._shorter(self.codec.encode(pixels, self.sets.reference), pixels)
 
 
 class InPlace(AgainstSet):
@@ -259,16 +299,16 @@ class InPlace(AgainstSet):
 
     def _read(self, rows: Rows, out: NDArray[np.uint8], planar: bool, intact: Callable[[], bool]) -> bool:
         start, length = self._locate(rows)
-        set_start, set_length = self._sets.locate(rows)
+        set_start, set_length = self.sets.locate(rows)
         if not planar:
-            out = out.reshape(-1, *self._layout.frame_shape)
+            out = out.reshape(-1, *self.image.frame_shape)
         whole = self.codec.decode_in_place(
-            self._log, start, length, self._sets.memory, set_start, set_length, out, planar
+            self._log, start, length, self.sets.memory, set_start, set_length, out, planar
         )
         if not intact():
             return False
         if not whole:
-            raise CorruptDataError(f"coded frames do not decode to {self._layout.frame_bytes} bytes each")
+            raise CorruptDataError(f"coded frames do not decode to {self.image.frame_bytes} bytes each")
         return True
 
 

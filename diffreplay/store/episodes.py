@@ -5,14 +5,12 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from diffreplay.errors import InputError
 from diffreplay.store.index import NO_ROW
 from diffreplay.store.layout import Counter
-from diffreplay.store.observations import add_observation, go_back_to, same
+from diffreplay.store.observations import add_observation, go_back_to
 from diffreplay.store.recent import KEPT, Recent
+from diffreplay.store.streams import Stack, continues, same
 from diffreplay.store.writer import FrameStore
 
 FEW_STRAYS = 2
@@ -46,7 +44,7 @@ class EpisodeWriter:
         self._recent: dict[Any, Recent] = {}  # of the streams of which there are such
         self._warned: set[str] = set()
 
-    def add_step(self, stream: Any, stack: NDArray[np.uint8], values: tuple[Any, ...], first: bool, last: bool) -> None:
+    def add_step(self, stream: Any, stack: Stack, values: tuple[Any, ...], first: bool, last: bool) -> None:
         """Append a step of an episode."""
         is_open = self._store.streams.is_open(stream)
         if first and is_open:
@@ -56,9 +54,7 @@ class EpisodeWriter:
         self._append(stack, values, stream, first=first)
         self._store.note_end(stream, last)
 
-    def add_transition(
-        self, stream: Any, before: NDArray[np.uint8], after: NDArray[np.uint8], values: tuple[Any, ...], ended: bool
-    ) -> None:
+    def add_transition(self, stream: Any, before: Stack, after: Stack, values: tuple[Any, ...], ended: bool) -> None:
         """Append the second step of a transition, and the first where it is not the newest one."""
         follows = self._goes_on(stream, before)
         recent = self._recent.get(stream)
@@ -68,9 +64,7 @@ class EpisodeWriter:
             self._append_given(stream, before, after, values, follows)
         self._store.note_end(stream, ended)
 
-    def _append_given(
-        self, stream: Any, before: NDArray[np.uint8], after: NDArray[np.uint8], values: tuple[Any, ...], follows: bool
-    ) -> None:
+    def _append_given(self, stream: Any, before: Stack, after: Stack, values: tuple[Any, ...], follows: bool) -> None:
         """Append a transition; its first step, too, where that is not there, or leaves as room is made for the second.
 
         The latter happens to a stream that paused for so long that its newest step has become the oldest one of all.
@@ -89,8 +83,8 @@ class EpisodeWriter:
         self,
         recent: Recent,
         stream: Any,
-        before: NDArray[np.uint8],
-        after: NDArray[np.uint8],
+        before: Stack,
+        after: Stack,
         values: tuple[Any, ...],
         ended: bool,
         follows: bool,
@@ -107,7 +101,7 @@ class EpisodeWriter:
             else:
                 add_observation(store, before, self._blank, stream, True, recent.older_at(before))
                 recent.note(before, state.row, False)
-        shifted = same(after[:-1], before[1:])
+        shifted = continues(after, before)
         add_observation(store, after, values, stream, False, NO_ROW if shifted else recent.older_at(after, state.row))
         recent.note(after, state.row, not ended)
         recent.idle += 1
@@ -115,7 +109,7 @@ class EpisodeWriter:
             del self._recent[stream]
             self._strays[stream] = -RETRY
 
-    def _append(self, stack: NDArray[np.uint8], values: tuple[Any, ...], stream: Any, *, first: bool) -> None:
+    def _append(self, stack: Stack, values: tuple[Any, ...], stream: Any, *, first: bool) -> None:
         if not first:
             self._make_room()
         add_observation(self._store, stack, values, stream, first)
@@ -125,7 +119,7 @@ class EpisodeWriter:
         while self._store.counter(Counter.TRANSITIONS) >= self._capacity:
             self._store.eviction.evict()
 
-    def _goes_on(self, stream: Any, obs: NDArray[np.uint8]) -> bool:
+    def _goes_on(self, stream: Any, obs: Stack) -> bool:
         """Whether a transition from `obs` follows the one before; warns once of what is probably a mistake."""
         known = self._store.streams.get(stream)
         if known is None or known.row < self._store.tail:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from diffreplay.store.arena import fence
 from diffreplay.store.budget import Budget
 from diffreplay.store.coding import Coding
@@ -14,7 +16,13 @@ class Eviction:
     """Makes room in index, log and byte cap."""
 
     def __init__(
-        self, layout: Layout, memory: Memory, rows: RowWriter, sets: SetWriter, coding: Coding, budget: Budget
+        self,
+        layout: Layout,
+        memory: Memory,
+        rows: RowWriter,
+        sets: Sequence[SetWriter],
+        coding: type[Coding],
+        budget: Budget,
     ) -> None:
         self._layout, self._counters = layout, memory.counters
         self._rows, self._sets, self._coding, self._budget = rows, sets, coding, budget
@@ -32,7 +40,7 @@ class Eviction:
     def finish(self) -> None:
         """Drop the oldest rows as long as what they are coded against is gone, and give back what nothing needs."""
         rows = self._rows
-        while rows.tail < rows.head and self._coding.needs_evicted(rows.tail):
+        while rows.tail < rows.head and self._coding.needs_evicted(rows.index, rows.tail):
             rows.drop_oldest()
         self._release()
 
@@ -63,14 +71,17 @@ class Eviction:
 
     def _release(self) -> None:
         """Give back what lies wholly before the oldest row."""
-        rows, sets = self._rows, self._sets
-        tail, oldest_set = rows.tail, sets.oldest_serving(rows.tail)
+        rows = self._rows
+        tail, oldest_sets = rows.tail, [sets.oldest_serving(rows.tail) for sets in self._sets]
         block, extent = tail // BLOCK_ROWS, rows.log.tail // LOG_EXTENT_BYTES
-        if block <= rows.blocks.first and extent <= rows.log.ring.first and oldest_set <= sets.ring.first:
+        gone = any(oldest > sets.ring.first for sets, oldest in zip(self._sets, oldest_sets, strict=True))
+        if block <= rows.blocks.first and extent <= rows.log.ring.first and not gone:
             return
         self._counters[Counter.FREED] = tail
-        sets.drop_before(oldest_set)
+        for sets, oldest in zip(self._sets, oldest_sets, strict=True):
+            sets.drop_before(oldest)
         fence()  # a reader that sees any of the memory reused sees that it was freed
-        for ring, first in ((rows.blocks, block), (rows.log.ring, extent), (sets.ring, oldest_set)):
+        rings = (sets.ring for sets in self._sets)
+        for ring, first in zip((rows.blocks, rows.log.ring, *rings), (block, extent, *oldest_sets), strict=True):
             ring.release(first)
         self._budget.publish()

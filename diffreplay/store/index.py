@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from diffreplay.errors import CorruptDataError
 from diffreplay.store import lookup
-from diffreplay.store.layout import BLOCK_ROWS, Flag, Layout, Memory
+from diffreplay.store.layout import BLOCK_ROWS, NO_PLACE, NO_SET, RANGES, Flag, Layout, Memory
 
 Rows = NDArray[np.int64]
 NO_ROW = -1  # a frame of zeros before an episode's start, or a step that does not exist
@@ -23,8 +25,10 @@ class Index:
 
     def __init__(self, layout: Layout, memory: Memory) -> None:
         self._base, self._columns, self._blocks = memory.base, memory.columns, layout.blocks
-        self._log_bytes, self._frame_bytes = layout.log_bytes, layout.frame_bytes
+        self._log_bytes, self._ranges = layout.log_bytes, memory.ranges
         self._scalars = [memory.columns[column.name] for column in layout.scalars]
+        self._ends = [memory.columns[name] for name in layout.ends]
+        self._frame_bytes = [image.frame_bytes for image in layout.images]
 
     def get(self, name: str, rows: Rows) -> NDArray[Any]:
         """Copy of a column's values at `rows`."""
@@ -65,47 +69,68 @@ class Index:
         return int(self._base[row // BLOCK_ROWS % self._blocks])
 
     def end(self, row: int) -> int:
-        """Where in the log a row's coded frame ends, numbered for ever."""
+        """Where in the log a row's last coded frame ends, numbered for ever."""
         block = row // BLOCK_ROWS % self._blocks
-        return int(self._base[block]) + int(self._columns["end"][block, row % BLOCK_ROWS])
+        return int(self._base[block]) + int(self._ends[-1][block, row % BLOCK_ROWS])
 
     def spans(self, rows: Rows) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Where in the log the coded frames of `rows` begin and end, numbered for ever."""
+        return self._spans(rows, self._ends[-1], self._ends[-1], 1)
+
+    def _spans(
+        self, rows: Rows, before: NDArray[Any], ends: NDArray[Any], back: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         start, end = np.empty_like(rows), np.empty_like(rows)
-        lookup.spans(self._base[:, None], self._columns["end"], np.ascontiguousarray(rows), start, end, self._log_bytes)
+        rows = np.ascontiguousarray(rows)
+        lookup.spans(self._base[:, None], before, ends, rows, start, end, self._log_bytes, back)
         return start, end
 
-    def locate(self, rows: Rows) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Place in the log's ring and length of coded frames.
+    def locate(self, rows: Rows, image: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Place in the log's ring and length of an image's coded frames.
 
         Raises:
             OverrunError: the index makes no sense, as it was being overwritten.
         """
-        start, end = self.spans(rows)
+        start, end = self._spans(rows, self._ends[image - 1], self._ends[image], int(image == 0))
         length = np.subtract(end, start, out=end)
-        if len(length) and (length.min() < 0 or length.max() > self._frame_bytes):
+        if len(length) and (length.min() < 0 or length.max() > self._frame_bytes[image]):
             raise OverrunError
         return start % self._log_bytes, length
 
+    def slots(self, rows: Rows, image: int) -> NDArray[np.int64]:
+        """The slots of the reference sets that an image's frames are coded against, NO_SET for none."""
+        out = np.empty_like(rows)
+        lookup.ranges(self._ranges[image], np.ascontiguousarray(rows), out, BLOCK_ROWS, NO_SET)
+        return out
+
     def write(
-        self, row: int, log_end: int, end: int, link: int, flags: int, back: int, values: tuple[Any, ...]
+        self,
+        row: int,
+        log_end: int,
+        ends: Sequence[int],
+        link: int,
+        flags: int,
+        back: int,
+        values: tuple[Any, ...],
     ) -> None:
         """Write one row.
 
         Args:
             row: its number.
-            log_end: where the coded frame of the row before ends.
-            end: where its own does.
-            link: rows back to the frame before it, see LINK.
+            log_end: where the coded frames of the row before end.
+            ends: where its own do, an entry for each image; without images, `log_end` again.
+            link: rows back to the one before it, see LINK.
             flags: see Flag.
-            back: rows back to the frame that it is coded against, where the index has a column for that.
+            back: rows back to the one that it is coded against, where the index has a column for that.
             values: one for each of the caller's columns.
         """
         block, place = row // BLOCK_ROWS % self._blocks, row % BLOCK_ROWS
         columns = self._columns
         if not place:
             self._base[block] = log_end
-        columns["end"][block, place] = end - int(self._base[block])
+        base = int(self._base[block])
+        for column, end in zip(self._ends, ends, strict=True):
+            column[block, place] = end - base
         columns["link"][block, place] = link
         columns["flags"][block, place] = flags
         if "reference" in columns:
@@ -113,16 +138,72 @@ class Index:
         for column, value in zip(self._scalars, values, strict=True):
             column[block, place] = value
 
-    def fill(self, first: int, log_end: int, ends: NDArray[np.int64], columns: dict[str, NDArray[Any]]) -> None:
-        """Write the rows from `first` on, as `write` would; `ends` and `columns` have an entry for each."""
+    def begin_range(self, row: int, image: int, slot: int) -> None:
+        """Have an image's frames be coded against the set in `slot` from `row` on; what its block said of them goes.
+
+        Raises:
+            CorruptDataError: its block has as many ranges as it can hold.
+        """
+        entries, place = self._ranges[image][row // BLOCK_ROWS % self._blocks], row % BLOCK_ROWS
+        used = 0 if not place else int(np.count_nonzero(entries["place"] < place))
+        entries[used:] = (NO_PLACE, NO_SET)
+        if used and entries["slot"][used - 1] == slot:
+            return
+        if used == RANGES:
+            raise CorruptDataError(f"expected at most {RANGES} reference sets for the rows of a block, got more")
+        entries[used] = (place, slot)
+
+    def has_range(self, row: int) -> bool:
+        """Whether the block of a row that is to be written has room for another range of each image."""
+        if not row % BLOCK_ROWS:
+            return True
+        block = row // BLOCK_ROWS % self._blocks
+        return all(int(np.count_nonzero(ranges[block]["place"] < NO_PLACE)) < RANGES for ranges in self._ranges)
+
+    def fill(
+        self, first: int, log_end: int, ends: NDArray[np.int64], slots: NDArray[np.int64], columns: dict[str, Any]
+    ) -> None:
+        """Write the rows from `first` on, as `write` and `begin_range` would.
+
+        Args:
+            first: number of the first row.
+            log_end: where the coded frames of the row before end.
+            ends: (N, images) where theirs do, (N, 1) without images.
+            slots: (N, images) of their reference sets.
+            columns: values of the other columns, (N, ...) each.
+
+        Raises:
+            CorruptDataError: a block has more ranges than it can hold.
+        """
         rows = np.arange(first, first + len(ends))
         block, place = rows // BLOCK_ROWS % self._blocks, rows % BLOCK_ROWS
         fresh = place == 0
-        self._base[block[fresh]] = np.concatenate([[log_end], ends[:-1]])[fresh]
-        self._columns["end"][block, place] = ends - self._base[block].astype(np.int64)
+        self._base[block[fresh]] = np.concatenate([[log_end], ends[:-1, -1]])[fresh]
+        base = self._base[block].astype(np.int64)
+        for column, its in zip(self._ends, ends.T, strict=True):
+            column[block, place] = its - base
+        for image, its in enumerate(slots.T):
+            for begin in np.flatnonzero(fresh | (np.diff(its, prepend=-1) != 0)).tolist():
+                self.begin_range(first + begin, image, int(its[begin]))
         for name, values in columns.items():
             self._columns[name][block, place] = values
 
-    def begin_block(self, row: int, log_end: int) -> None:
-        """Have the block of `row` begin at a place in the log, as if the rows before it there took no bytes."""
+    def ranges_before(self, row: int, image: int) -> list[tuple[int, int]]:
+        """The ranges of an image in the block of a row that begin before it: place and slot."""
+        entries = self._ranges[image][row // BLOCK_ROWS % self._blocks]
+        return [entry for entry in entries.tolist() if entry[0] < row % BLOCK_ROWS]
+
+    def begin_block(self, row: int, log_end: int, ranges: Sequence[Sequence[tuple[int, int]]]) -> None:
+        """Have the block of `row` begin at a place in the log, as if the rows before it there took no bytes.
+
+        Args:
+            row: which is not the first of it.
+            log_end: where in the log.
+            ranges: of each image, what `ranges_before` told.
+        """
+        first = row - row % BLOCK_ROWS
         self._base[row // BLOCK_ROWS % self._blocks] = log_end
+        for image, entries in enumerate(ranges):
+            self.begin_range(first, image, NO_SET)
+            for place, slot in entries:
+                self.begin_range(first + place, image, slot)

@@ -11,7 +11,6 @@ from diffreplay.errors import CorruptDataError
 from diffreplay.store.index import NO_ROW, OverrunError, Rows
 from diffreplay.store.layout import (
     BLOCK_ROWS,
-    HEADER_BYTES,
     LOG_EXTENT_BYTES,
     MAGIC,
     REFERENCE,
@@ -20,6 +19,8 @@ from diffreplay.store.layout import (
     Counter,
     Flag,
 )
+from diffreplay.store.sets import SetWriter
+from diffreplay.store.streams import same
 from diffreplay.store.writer import FrameStore
 
 CHUNK_ROWS = 256
@@ -61,7 +62,7 @@ def check_invariants(store: FrameStore, capacity: int | None = None) -> None:
     """
     _check_bounds(store, capacity)
     index = _read_index(store)
-    _check_sets(store)
+    _check_sets(store, index.rows)
     _check_memory(store)
     if len(index.rows):
         _check_spans(store, index)
@@ -102,9 +103,9 @@ def _read_index(store: FrameStore) -> _Index:
 
 def _check_memory(store: FrameStore) -> None:
     """The rings hold exactly what the rows need, and the byte counters say so."""
-    sets, blocks, log = store.sets.ring, store.rows.blocks, store.rows.log.ring
+    blocks, log = store.rows.blocks, store.rows.log.ring
     log_head, log_tail = store.counter(Counter.LOG_HEAD), store.rows.log.tail
-    for name, ring in (("sets", sets), ("row blocks", blocks), ("log", log)):
+    for name, ring in (*(("sets", sets.ring) for sets in store.sets), ("row blocks", blocks), ("log", log)):
         taken = ring.end - ring.first
         _require(0 <= taken <= ring.extents, f"0 to {ring.extents} extents of the ring of {name}", taken)
     _require(blocks.first == store.tail // BLOCK_ROWS, "no row block from before the oldest row", blocks.first)
@@ -115,31 +116,51 @@ def _check_memory(store: FrameStore) -> None:
     room = store.layout.log_bytes - LOG_EXTENT_BYTES
     _require(log_tail <= log_head <= log_tail + room, f"at most {room} live log bytes", log_head - log_tail)
     allocated, published = store.allocated_bytes(), store.counter(Counter.ALLOCATED_BYTES)
-    rings = HEADER_BYTES + store.counter(Counter.REFERENCE_BYTES) + blocks.allocated + log.allocated
+    rings = store.layout.header_bytes + store.counter(Counter.REFERENCE_BYTES) + blocks.allocated + log.allocated
     _require(published == allocated >= rings, f"{allocated} allocated bytes, {rings} of them shared", published)
     cap = store.max_bytes
     _require(cap is None or allocated <= cap, f"at most {cap} allocated bytes", allocated)
 
 
-def _check_sets(store: FrameStore) -> None:
-    set_tail, set_head = store.counter(Counter.SET_TAIL), store.counter(Counter.SET_HEAD)
-    _require(0 <= set_head - set_tail <= SET_SLOTS, f"0 to {SET_SLOTS} live sets", (set_tail, set_head))
-    _require(store.sets.ring.first == set_tail, "memory for live sets alone", (store.sets.ring.first, set_tail))
-    table = store.memory.set_table[np.arange(set_tail, set_head) % SET_SLOTS]
-    first_row, nbytes = table["first_row"].astype(np.int64), table["nbytes"].astype(np.int64)
-    _require(np.all(np.diff(first_row) > 0), "each set to serve later rows than the one before", first_row.tolist())
-    _require(set_tail == 0 or first_row[0] <= store.tail, "a set for the oldest row", first_row[:1].tolist())
-    _require(np.all(first_row <= store.head), "no set for rows that are not there", first_row.tolist())
-    _require(np.all(nbytes <= store.layout.set_slot), f"sets of at most {store.layout.set_slot} bytes", nbytes.tolist())
-    _require(not np.any(nbytes % store.layout.frame_bytes), "sets of whole frames", nbytes.tolist())
+def _check_sets(store: FrameStore, rows: Rows) -> None:
+    tables = store.memory.set_tables
+    total = 0
+    for sets, image, all_entries in zip(store.sets, store.layout.images, tables, strict=True):
+        numbers = sets.numbers()
+        _require(len(numbers) == numbers.stop - numbers.start <= SET_SLOTS, f"0 to {SET_SLOTS} live sets", numbers)
+        _require(sets.ring.first == numbers.start, "memory for live sets alone", (sets.ring.first, numbers.start))
+        table = all_entries[np.array(numbers, np.int64) % SET_SLOTS]
+        first_row, nbytes = table["first_row"].astype(np.int64), table["nbytes"].astype(np.int64)
+        _require(np.all(np.diff(first_row) > 0), "each set to serve later rows than the one before", first_row.tolist())
+        _require(numbers.start == 0 or first_row[0] <= store.tail, "a set for the oldest row", first_row[:1].tolist())
+        _require(np.all(first_row <= store.head), "no set for rows that are not there", first_row.tolist())
+        _require(np.all(nbytes <= image.set_slot), f"sets of at most {image.set_slot} bytes", nbytes.tolist())
+        _require(not np.any(nbytes % image.frame_bytes), "sets of whole frames", nbytes.tolist())
+        total += int(nbytes.sum())
+        _check_ranges(store, sets, rows, numbers, first_row)
     reference_bytes = store.counter(Counter.REFERENCE_BYTES)
-    _require(reference_bytes == nbytes.sum(), f"{nbytes.sum()} reference bytes", reference_bytes)
+    _require(reference_bytes == total, f"{total} reference bytes", reference_bytes)
+
+
+def _check_ranges(store: FrameStore, sets: SetWriter, rows: Rows, numbers: range, first_row: NDArray[np.int64]) -> None:
+    """Every row names a live set that was there before it, or none."""
+    try:
+        serving = sets.serving(rows)
+    except OverrunError:
+        _require(False, f"rows to name sets of {numbers}", "others")
+    named = serving != NO_ROW
+    _require_all(first_row[serving[named] - numbers.start] <= rows[named], rows[named], "sets from before their rows")
 
 
 def _check_spans(store: FrameStore, index: _Index) -> None:
     """Coded frames lie in the live log, in the rows' order, without overlap."""
     rows, length, ring = index.rows, index.end - index.start, store.layout.log_bytes
-    _require_all((length >= 0) & (length <= store.layout.frame_bytes), rows, "0 to frame_bytes coded bytes")
+    _require_all((length >= 0) & (length <= store.layout.row_bytes), rows, f"0 to {store.layout.row_bytes} coded bytes")
+    try:
+        images = [store.lengths(rows, image) for image in range(len(store.layout.images))]
+    except OverrunError:
+        _require(False, "no coded frame to be longer than a raw one", "others")
+    _require_all(sum(images, np.zeros_like(length)) == length, rows, "coded frames of a row one after the other")
     _require(
         index.start[0] >= store.rows.log.tail, f"the oldest frame at {store.rows.log.tail} or later", index.start[0]
     )
@@ -212,7 +233,7 @@ def _check_links(store: FrameStore, index: _Index) -> None:
 def _check_references(store: FrameStore, index: _Index) -> None:
     """Where rows name a reference frame: coded ones do, and that frame is raw."""
     empty = index.has(Flag.LOST) & index.has(Flag.CONTEXT)
-    coded = (index.end - index.start < store.layout.frame_bytes) & ~empty
+    coded = (index.end - index.start < store.layout.row_bytes) & ~empty
     if REFERENCE not in store.layout.index:
         return
     back = np.where(empty, 0, store.column("reference", index.rows).astype(np.int64))
@@ -234,13 +255,16 @@ def _check_frames(store: FrameStore, index: _Index) -> None:
         stack = store.stacks(np.array([stream.row]))[0]
         needed = store.oldest_needed(stack)
         if np.all((stack == NO_ROW) | (needed >= index.tail)):
-            same = np.array_equal(_decode(store, stack).transpose(0, 3, 1, 2), stream.stack)
-            _require(same, f"stream {number}'s newest observation as it came", f"another one at row {stream.row}")
+            _decode(store, stack)
+            whole = store.readable_stack(stream.row)
+            is_same = whole is not None and same(whole, stream.stack)
+            _require(is_same, f"stream {number}'s newest observation as it came", f"another one at row {stream.row}")
 
 
-def _decode(store: FrameStore, rows: Rows) -> NDArray[np.uint8]:
+def _decode(store: FrameStore, rows: Rows) -> None:
     try:
-        return store.read(rows)
+        for image in range(len(store.layout.images)):
+            store.read(rows, image)
     except (CorruptDataError, OverrunError) as error:
         found = f"one of {rows[0]} to {rows[-1]} that does not: {error}"
         raise CorruptDataError(f"invariant broken: expected every live row to decode, found {found}") from error

@@ -2,11 +2,11 @@
 
 All integers are little-endian (NumPy's "<"), the byte order of every machine this runs on. From the start:
 
-    header      one page: counters (uint64), then the table of reference sets
-    sets        ring of SET_SLOTS slots of `set_slot` bytes: reference set s lies in slot s % SET_SLOTS
-    blocks      ring of row blocks: rows [k * BLOCK_ROWS, (k + 1) * BLOCK_ROWS) lie in block k % blocks,
-                column after column; a row is a stored frame
-    log         ring of bytes: coded frames, one after the other
+    header      whole pages: counters (uint64), then for each image the table of its reference sets
+    sets        for each image a ring of SET_SLOTS slots of `set_slot` bytes: its set s lies in slot s % SET_SLOTS
+    blocks      ring of row blocks: rows [k * BLOCK_ROWS, (k + 1) * BLOCK_ROWS) lie in block k % blocks: a head, then
+                column after column; a row holds a frame of each image
+    log         ring of bytes: the coded frames of a row, image after image, and then those of the next
 
 Rows, sets and log bytes are numbered for ever; a place in memory is the number modulo the ring's size.
 """
@@ -15,20 +15,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 
-from diffreplay.store.arena import PAGE, Arena, round_up
+from diffreplay.store.arena import Arena, round_up
 
-VERSION = 1
+VERSION = 2
 MAGIC = int.from_bytes(b"dfreplay", "little")
 BLOCK_ROWS = 1024
 LOG_EXTENT_BYTES = 1 << 16
 SET_SLOTS = 64
-SET_TABLE_OFFSET = 1024
-HEADER_BYTES = PAGE
+COUNTERS_BYTES = SET_TABLE_BYTES = 1024
+MAX_IMAGES = 32
+RANGES = 14  # of rows in a block that differ in their reference set, for each image; with the base they fill 64 bytes
+NO_PLACE = NO_SET = (1 << 16) - 1  # of a range that is not used; of rows whose frames are coded against no set
 
 SET_ENTRY = np.dtype([("first_row", "<u8"), ("nbytes", "<u8")])
+RANGE = np.dtype([("place", "<u2"), ("slot", "<u2")])  # the rows from a place in their block on, and their set's slot
 
 
 class Counter:
@@ -39,16 +43,24 @@ class Counter:
     HEAD = 2  # rows written so far; row HEAD - 1 is the newest
     TAIL = 3  # the oldest row that still counts
     FREED = 4  # memory of rows below this may be gone
-    SET_HEAD = 5  # reference sets built so far
-    SET_TAIL = 6  # the oldest reference set that still has rows
     LOG_HEAD = 7  # log bytes written so far
     TRANSITIONS = 8
     PAYLOAD_BYTES = 9
     REFERENCE_BYTES = 10
     ALLOCATED_BYTES = 11
 
+    @staticmethod
+    def set_head(image: int) -> int:
+        """The counter of the reference sets of an image that were built so far."""
+        return 16 + 2 * image
 
-N_COUNTERS = 12
+    @staticmethod
+    def set_tail(image: int) -> int:
+        """The counter that tells the oldest reference set of an image that still has rows."""
+        return 17 + 2 * image
+
+
+N_COUNTERS = COUNTERS_BYTES // 8
 
 
 class Flag:
@@ -79,49 +91,34 @@ class Column:
         return int(np.dtype(self.dtype).itemsize * np.prod(self.shape, dtype=int))
 
 
-END = Column("end", "<u4")  # log position where the row's coded frame ends, relative to its block's base
-LINK = Column("link", "<u2")  # rows back to the previous frame of the same stream; 0 for FIRST
+END = Column("end", "<u4")  # log position where the row's last coded frame ends, relative to its block's base
+LINK = Column("link", "<u2")  # rows back to the previous row of the same stream; 0 for FIRST
 FLAGS = Column("flags", "u1")
-REFERENCE = Column("reference", "<u2")  # rows back to the frame that this one is coded against
+REFERENCE = Column("reference", "<u2")  # rows back to the one whose frames this one's are coded against
+
+
+def end_columns(images: int, row_bytes: int) -> tuple[Column, ...]:
+    """Where each image's coded frame ends, in their order; the last one is `end`, which is there without images, too.
+
+    Args:
+        images: how many there are.
+        row_bytes: raw bytes of their frames: with more than 32 bits hold, a block's are addressed with 64.
+    """
+    dtype = END.dtype if 2 * BLOCK_ROWS * row_bytes <= 1 << 32 else "<u8"
+    return (*(Column(f"end{k}", dtype) for k in range(images - 1)), Column(END.name, dtype))
 
 
 @dataclass(frozen=True)
-class Layout:
-    """Sizes and places; equal on every process that shares one buffer.
-
-    Its fields and those of `Column` stand in pickles: they are never renamed, and added with a default.
+class Image:
+    """What is coded of each step: one camera's frame.
 
     Args:
-        frame_shape: (H, W, C) of one stored frame, uint8.
-        frame_stack: frames in an observation.
-        max_rows: rows held at most.
-        index: columns of the index, END, LINK and FLAGS among them.
-        scalars: columns of the caller.
+        frame_shape: (H, W, C) of a stored frame, uint8.
         set_slot_bytes: largest reference set; 0 for a codec without.
-        log_limit: coded bytes that a cap lets in at most; None without a cap.
     """
 
     frame_shape: tuple[int, int, int]
-    frame_stack: int
-    max_rows: int
-    index: tuple[Column, ...]
-    scalars: tuple[Column, ...]
-    set_slot_bytes: int
-    log_limit: int | None = None
-
-    @cached_property
-    def offsets(self) -> dict[str, int]:
-        """Where each column begins in a row block, and as "" where the block ends."""
-        offsets, place = {}, 64  # the block's base fills the first 8 bytes
-        for column in self.index + self.scalars:
-            offsets[column.name] = place
-            place = round_up(place + BLOCK_ROWS * column.row_bytes, 64)
-        return offsets | {"": place}
-
-    @cached_property
-    def block_bytes(self) -> int:
-        """Bytes of one row block."""
-        return round_up(self.offsets[""])
+    set_slot_bytes: int = 0
 
     @cached_property
     def frame_bytes(self) -> int:
@@ -134,6 +131,77 @@ class Layout:
         """Bytes from one reference set to the next."""
         return round_up(self.set_slot_bytes)
 
+
+@dataclass(frozen=True)
+class Layout:
+    """Sizes and places; equal on every process that shares one buffer.
+
+    Args:
+        images: what is coded of each step, in the order in which it lies in the log.
+        frame_stack: steps in an observation.
+        max_rows: rows held at most.
+        index: columns of the index: `end_columns`, LINK and FLAGS among them.
+        scalars: columns of the caller.
+        log_limit: coded bytes that a cap lets in at most; None without a cap.
+        stacked: how many of `scalars`, the first ones, are part of an observation, whose older steps have theirs, too.
+    """
+
+    images: tuple[Image, ...]
+    frame_stack: int
+    max_rows: int
+    index: tuple[Column, ...]
+    scalars: tuple[Column, ...]
+    log_limit: int | None = None
+    stacked: int = 0
+
+    @cached_property
+    def columns(self) -> tuple[Column, ...]:
+        """All columns, in the order in which they lie in a block."""
+        return self.index + self.scalars
+
+    @cached_property
+    def ends(self) -> tuple[str, ...]:
+        """Names of the columns where the coded frames of each image end, in their order; `end` without images."""
+        return tuple(column.name for column in self.index[: max(1, len(self.images))])
+
+    @cached_property
+    def header_bytes(self) -> int:
+        """Bytes before the reference sets."""
+        return round_up(COUNTERS_BYTES + len(self.images) * SET_TABLE_BYTES)
+
+    @cached_property
+    def offsets(self) -> dict[str, int]:
+        """Where each column begins in a row block, and as "" where the block ends."""
+        # Before them the block's base, 8 bytes, and the ranges of each image.
+        offsets, place = {}, round_up(8 + len(self.images) * RANGES * RANGE.itemsize, 64)
+        for column in self.columns:
+            offsets[column.name] = place
+            place = round_up(place + BLOCK_ROWS * column.row_bytes, 64)
+        return offsets | {"": place}
+
+    @cached_property
+    def block_bytes(self) -> int:
+        """Bytes of one row block."""
+        return round_up(self.offsets[""])
+
+    @cached_property
+    def row_bytes(self) -> int:
+        """Bytes of the raw frames of one row."""
+        return sum(image.frame_bytes for image in self.images)
+
+    @cached_property
+    def step_bytes(self) -> int:
+        """Bytes of one step's part of an observation, raw: its frames, and what else belongs to it."""
+        return self.row_bytes + sum(column.row_bytes for column in self.scalars[: self.stacked])
+
+    @cached_property
+    def sets_offsets(self) -> tuple[int, ...]:
+        """Where the ring of reference sets of each image begins, and where the last one ends."""
+        offsets = [self.header_bytes]
+        for image in self.images:
+            offsets.append(offsets[-1] + SET_SLOTS * image.set_slot)
+        return tuple(offsets)
+
     @cached_property
     def blocks(self) -> int:
         """Row blocks in the ring: the rows held, and one partly filled block at either end."""
@@ -142,7 +210,7 @@ class Layout:
     @cached_property
     def blocks_offset(self) -> int:
         """Where the ring of row blocks begins."""
-        return HEADER_BYTES + SET_SLOTS * self.set_slot
+        return self.sets_offsets[-1]
 
     @cached_property
     def log_offset(self) -> int:
@@ -151,11 +219,11 @@ class Layout:
 
     @cached_property
     def log_bytes(self) -> int:
-        """Size of the log's ring: every row raw, or what a cap lets in, and the frame that would straddle its end."""
-        most = self.max_rows * self.frame_bytes
+        """Size of the log's ring: every row raw, or what a cap lets in, and the row that would straddle its end."""
+        most = self.max_rows * self.row_bytes
         if self.log_limit is not None:
             most = min(most, self.log_limit)
-        return round_up(most + self.frame_bytes, LOG_EXTENT_BYTES) + 2 * LOG_EXTENT_BYTES
+        return round_up(most + self.row_bytes, LOG_EXTENT_BYTES) + 2 * LOG_EXTENT_BYTES
 
     @property
     def nbytes(self) -> int:
@@ -169,18 +237,27 @@ class Memory:
     def __init__(self, layout: Layout, arena: Arena) -> None:
         # Not an array: a number is read from a memoryview in a tenth of the time, and `add` reads many.
         self.counters = arena.bytes[: 8 * N_COUNTERS].cast("Q")
-        self.set_table = arena.array(SET_ENTRY, (SET_SLOTS,), SET_TABLE_OFFSET)
-        blocks = layout.blocks
-        self.base = arena.array("<u8", (blocks,), layout.blocks_offset, (layout.block_bytes,))
+        blocks, head = layout.blocks, layout.blocks_offset
+        places = range(COUNTERS_BYTES, layout.header_bytes, SET_TABLE_BYTES)
+        self.set_tables = [
+            arena.array(SET_ENTRY, (SET_SLOTS,), place) for _, place in zip(layout.images, places, strict=False)
+        ]
+        self.base = arena.array("<u8", (blocks,), head, (layout.block_bytes,))
+        # (blocks, RANGES) of RANGE for each image
+        strides = layout.block_bytes, RANGE.itemsize
+        self.ranges = [
+            arena.array(RANGE, (blocks, RANGES), head + 8 + k * RANGES * RANGE.itemsize, strides)
+            for k in range(len(layout.images))
+        ]
         self.columns = {}
-        for column in layout.index + layout.scalars:
+        for column in layout.columns:
             dtype = np.dtype(column.dtype)
             inner = np.empty((1, *column.shape), dtype).strides[1:]
             self.columns[column.name] = arena.array(
                 dtype,
                 (blocks, BLOCK_ROWS, *column.shape),
-                layout.blocks_offset + layout.offsets[column.name],
+                head + layout.offsets[column.name],
                 (layout.block_bytes, column.row_bytes, *inner),
             )
         self.log = arena.bytes[layout.log_offset : layout.log_offset + layout.log_bytes]
-        self.sets = arena.bytes[HEADER_BYTES : HEADER_BYTES + SET_SLOTS * layout.set_slot]
+        self.sets = [arena.bytes[begin:end] for begin, end in pairwise(layout.sets_offsets)]

@@ -15,7 +15,7 @@ class Log:
 
     Attributes:
         ring: the memory that it takes, in extents.
-        tail: where the coded frame of the oldest row begins.
+        tail: where the coded frames of the oldest row begin.
     """
 
     def __init__(self, layout: Layout, memory: Memory, arena: Arena) -> None:

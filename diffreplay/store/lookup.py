@@ -47,28 +47,63 @@ def stacks(
 
 def spans(
     base: NDArray[Any],
+    before: NDArray[Any],
     ends: NDArray[Any],
     rows: NDArray[np.int64],
     starts_out: NDArray[np.int64],
     ends_out: NDArray[np.int64],
     log_bytes: int,
+    back: int,
 ) -> None:
     """Where in the log the coded frames of `rows` begin and end, numbered for ever.
 
     Args:
         base: where the blocks begin, (blocks, 1).
-        ends: column of where the frames end, from their block's beginning on.
+        before: column of where the frame before ends, from its block's beginning on.
+        ends: column of where the frames themselves end.
         rows: (N,).
         starts_out: (N,).
         ends_out: (N,).
-        log_bytes: of the ring. No frame straddles its end: it starts there anew.
+        log_bytes: of the ring. No row's frames straddle its end: they start there anew.
+        back: 1 where the frame before is the last one of the row before, 0 where it is one of the same row.
     """
     block, place = np.divmod(rows, ends.shape[1])
     block %= len(ends)
     begin = base[block, 0].astype(np.int64)
-    ends_out[:] = begin + ends[block, place]
-    np.add(begin, np.where(place > 0, ends[block, place - 1], 0), out=starts_out)
+    ends_out[:] = begin + ends[block, place].astype(np.int64)
+    if not back:
+        np.add(begin, before[block, place].astype(np.int64), out=starts_out)
+        return
+    np.add(begin, np.where(place > 0, before[block, place - 1].astype(np.int64), 0), out=starts_out)
     np.maximum(starts_out, (ends_out - 1) // log_bytes * log_bytes, out=starts_out)
+
+
+def ranges(table: NDArray[Any], rows: NDArray[np.int64], out: NDArray[np.int64], block_rows: int, none: int) -> None:
+    """The slots of the reference sets of `rows` (N,) to `out` (N,), or `none`.
+
+    Args:
+        table: (blocks, RANGES) of RANGE: of each block, the places from which on its rows have another set.
+        rows: (N,).
+        out: (N,).
+        block_rows: rows in a block.
+        none: what stands for no set.
+    """
+    block, place = np.divmod(rows, block_rows)
+    entries = table[block % len(table)]
+    begun = entries["place"] <= place[:, None]
+    last = table.shape[1] - 1 - np.argmax(begun[:, ::-1], axis=1)
+    out[:] = np.where(begun.any(axis=1), entries["slot"][np.arange(len(rows)), last], none)
+
+
+def equal(one: NDArray[Any], other: NDArray[Any]) -> bool:
+    """Whether two C-contiguous arrays hold the same bytes.
+
+    Raises:
+        ValueError: one is not C-contiguous.
+    """
+    if not (one.flags.c_contiguous and other.flags.c_contiguous):
+        raise ValueError("ndarray is not C-contiguous")
+    return one.tobytes() == other.tobytes()
 
 
 try:
@@ -76,6 +111,12 @@ try:
 except ImportError:
     _lookup = None  # type: ignore[assignment,unused-ignore]
 
-in_numpy = {"take": take, "stacks": stacks, "spans": spans}  # for comparison with the compiled ones
+in_numpy = {
+    "take": take,
+    "stacks": stacks,
+    "spans": spans,
+    "ranges": ranges,
+    "equal": equal,
+}  # for comparison with the compiled ones
 if _lookup is not None:
-    take, stacks, spans = _lookup.take, _lookup.stacks, _lookup.spans
+    take, stacks, spans, ranges, equal = _lookup.take, _lookup.stacks, _lookup.spans, _lookup.ranges, _lookup.equal

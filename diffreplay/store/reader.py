@@ -14,34 +14,37 @@ from numpy.typing import NDArray
 
 from diffreplay.codecs import Codec
 from diffreplay.store.arena import Arena, fence, refuse_copy
-from diffreplay.store.coding import coding_of
+from diffreplay.store.coding import Coding, coding_of
 from diffreplay.store.index import NO_ROW, Index, Rows
-from diffreplay.store.layout import Counter, Flag, Layout, Memory
+from diffreplay.store.layout import Column, Counter, Flag, Layout, Memory
 from diffreplay.store.sets import ReferenceSets
 
 
 class FrameReader:
-    """Random access to the frames of one arena."""
+    """Random access to the rows of one arena, and the frames of their images.
+
+    Attributes:
+        codec: what codes the frames.
+        codings: of each image.
+    """
 
     def __init__(self, layout: Layout, arena: Arena, codec: Codec) -> None:
-        self.layout, self.arena = layout, arena
+        self.layout, self.arena, self.codec = layout, arena, codec
         self.memory = Memory(layout, arena)
         self.index = Index(layout, self.memory)
-        self.sets = self._make_sets(codec)
-        self.coding = coding_of(codec)(codec, layout, self.memory, self.index, self.sets)
+        self._coding = coding_of(codec) if layout.images else Coding
+        self.codings = tuple(
+            self._coding(codec, layout, self.memory, self.index, self._make_sets(image), image)
+            for image in range(len(layout.images))
+        )
 
-    def _make_sets(self, codec: Codec) -> ReferenceSets:
-        return ReferenceSets(self.layout, self.memory)
+    def _make_sets(self, image: int) -> ReferenceSets:
+        return ReferenceSets(self.layout, self.memory, self.index, image)
 
     __copy__ = refuse_copy
 
     def __reduce__(self) -> tuple[Any, ...]:
         return FrameReader, (self.layout, self.arena, self.codec)
-
-    @property
-    def codec(self) -> Codec:
-        """What codes the frames."""
-        return self.coding.codec
 
     def bounds(self) -> tuple[int, int]:
         """The rows [tail, head) that count now, all of them complete."""
@@ -85,49 +88,60 @@ class FrameReader:
 
     def oldest_needed(self, rows: Rows) -> Rows:
         """For each of `rows`, the oldest row without which it cannot be decoded."""
-        return self.coding.oldest_needed(rows)
+        return self._coding.oldest_needed(self.index, rows)
 
-    def locate(self, rows: Rows) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Place in the log's ring and length of coded frames.
+    def locate(self, rows: Rows, image: int = 0) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Place in the log's ring and length of an image's coded frames.
 
         Raises:
             OverrunError: the index makes no sense, as it was being overwritten.
         """
-        return self.index.locate(rows)
+        return self.index.locate(rows, image)
 
-    def read_into(self, rows: Rows, oldest_row: int, out: NDArray[np.uint8]) -> bool:
-        """Decode frames; False, and anything in `out`, when some of them were evicted meanwhile.
+    def read_into(self, rows: Rows, oldest_row: int, out: NDArray[np.uint8], image: int = 0) -> bool:
+        """Decode frames of an image; False, and anything in `out`, when some of them were evicted meanwhile.
 
         Args:
             rows: (N,) rows; NO_ROW gives a frame of zeros.
             oldest_row: the oldest of `rows` and of what they need.
             out: (N, H, W, C) uint8, C-contiguous.
+            image: which one.
 
         Raises:
             OverrunError: the index makes no sense, as it was being overwritten.
             CorruptDataError: coded bytes are damaged.
         """
-        return self.coding.read(rows, out, lambda: self.intact(oldest_row))
+        return self.codings[image].read(rows, out, lambda: self.intact(oldest_row))
 
-    def read_windows(self, rows: Rows, oldest_row: int, out: NDArray[np.uint8]) -> bool:
+    def read_windows(self, rows: Rows, oldest_row: int, out: NDArray[np.uint8], image: int = 0) -> bool:
         """Decode windows of frames with their channels first; False, and anything in `out`, as of `read_into`.
 
         Args:
             rows: (N, L) rows.
             oldest_row: as of `read_into`.
             out: (N, L, C, H, W) uint8, C-contiguous.
+            image: which one.
         """
-        return self.coding.read_windows(rows, out, lambda: self.intact(oldest_row))
+        return self.codings[image].read_windows(rows, out, lambda: self.intact(oldest_row))
 
-    def read(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+    def read(self, rows: NDArray[np.int64], image: int = 0) -> NDArray[np.uint8]:
         """Frames of live rows, for the writer itself, as nothing is evicted meanwhile: a new array (N, H, W, C)."""
-        out = np.empty((len(rows), *self.layout.frame_shape), np.uint8)
-        self.coding.read(rows, out, lambda: True)
+        out = np.empty((len(rows), *self.layout.images[image].frame_shape), np.uint8)
+        self.codings[image].read(rows, out, lambda: True)
         return out
 
-    def lengths(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Coded bytes of live rows, (N,)."""
-        return self.locate(rows)[1]
+    def stacked(self, column: Column, rows: Rows) -> NDArray[Any]:
+        """Copy of what a stacked column holds at `rows`; zeros at NO_ROW."""
+        values = self.index.get(column.name, rows)
+        values[rows < 0] = 0
+        return values
+
+    def lengths(self, rows: NDArray[np.int64], image: int | None = None) -> NDArray[np.int64]:
+        """Coded bytes of live rows, (N,): of one image, or of all."""
+        if image is not None:
+            return self.locate(rows, image)[1]
+        start, end = self.index.spans(rows)
+        return end - start
 
     def present(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Those of the live rows `rows` that hold a frame."""
@@ -138,13 +152,3 @@ class FrameReader:
         """Rows without which the observation at a row cannot be read."""
         needed = self.oldest_needed(self.stacks(np.array([row]))[0])
         return tuple(needed[needed != NO_ROW].tolist())
-
-    def readable_stack(self, row: int) -> NDArray[np.uint8] | None:
-        """The observation at a row, (frame_stack, C, H, W); None where some of it was evicted or lost."""
-        tail = self.counter(Counter.TAIL)
-        if row < tail or not len(self.present(np.array([row]))):
-            return None
-        frames = self.stacks(np.array([row]))[0]
-        if np.any((frames != NO_ROW) & (self.oldest_needed(frames) < tail)):
-            return None
-        return self.read(frames).transpose(0, 3, 1, 2)

@@ -10,19 +10,19 @@ import zlib
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from diffreplay.store.coding import MAX_LINK
 from diffreplay.store.index import NO_ROW
 from diffreplay.store.layout import Flag
-from diffreplay.store.observations import same
+from diffreplay.store.observations import NEWER, OLDER
+from diffreplay.store.streams import Stack, same, steps
 from diffreplay.store.writer import FrameStore
 
 KEPT = 64  # observations that are remembered: environments in turns, or steps that a transition spans, at most
 
 
 class Recent:
-    """Rows of the newest observations of one stream, by checksums of their pixels."""
+    """Rows of the newest observations of one stream, by their checksums."""
 
     def __init__(self, store: FrameStore, stream: Any) -> None:
         self._store, self._stream = store, stream
@@ -30,29 +30,29 @@ class Recent:
         self._whole: dict[int, int] = {}  # of observations after which an episode goes on
         self._newer: dict[int, int] = {}  # of all but their oldest frame
 
-    def note(self, stack: NDArray[np.uint8], row: int, goes_on: bool) -> None:
-        """Remember an observation (frame_stack, C, H, W) that was stored at `row`."""
+    def note(self, stack: Stack, row: int, goes_on: bool) -> None:
+        """Remember an observation that was stored at `row`."""
         if goes_on:
             _put(self._whole, stack, row)
-        if len(stack) > 1:
-            _put(self._newer, stack[1:], row)
+        if len(stack[0]) > 1:
+            _put(self._newer, steps(stack, NEWER), row)
 
-    def step(self, stack: NDArray[np.uint8]) -> int:
+    def step(self, stack: Stack) -> int:
         """The row of that observation, if no step follows it yet; else NO_ROW."""
-        row = self._whole.get(zlib.crc32(stack.tobytes()), NO_ROW)
+        row = self._whole.get(_checksum(stack), NO_ROW)
         others = (state.row for name, state in self._store.streams.items() if name != self._stream)
         if row in others or not self._holds(row, stack, Flag.CONTEXT | Flag.STARTS):
             return NO_ROW
         return row
 
-    def older_at(self, stack: NDArray[np.uint8], after: int = NO_ROW) -> int:
+    def older_at(self, stack: Stack, after: int = NO_ROW) -> int:
         """A row whose newest frames are the older ones of `stack`; NO_ROW where there is none.
 
         Where a row `after` is given, which is to be the step before, it needs no frame that leaves before those of
         `after` do: readers rely on that.
         """
-        older = stack[:-1]
-        row = self._newer.get(zlib.crc32(older.tobytes()), NO_ROW) if len(older) else NO_ROW
+        older = steps(stack, OLDER)
+        row = self._newer.get(_checksum(older), NO_ROW) if len(older[0]) else NO_ROW
         if not self._holds(row, older, Flag.CONTEXT):
             return NO_ROW
         if after != NO_ROW:
@@ -62,7 +62,7 @@ class Recent:
                 return NO_ROW
         return row
 
-    def _holds(self, row: int, frames: NDArray[np.uint8], without: int) -> bool:
+    def _holds(self, row: int, frames: Stack, without: int) -> bool:
         """Whether a row is a published step without these flags whose newest frames are `frames`."""
         store = self._store
         if not store.tail <= row < store.head or store.head - row > MAX_LINK // 2:
@@ -70,11 +70,18 @@ class Recent:
         if store.index.value("flags", row) & without:
             return False
         stack = store.readable_stack(row)
-        return stack is not None and same(stack[-len(frames) :], frames)
+        return stack is not None and same(steps(stack, slice(-len(frames[0]), None)), frames)
 
 
-def _put(table: dict[int, int], pixels: NDArray[np.uint8], row: int) -> None:
-    key = zlib.crc32(pixels.tobytes())
+def _checksum(stack: Stack) -> int:
+    checksum = 0
+    for values in stack:
+        checksum = zlib.crc32(values.tobytes(), checksum)
+    return checksum
+
+
+def _put(table: dict[int, int], stack: Stack, row: int) -> None:
+    key = _checksum(stack)
     table.pop(key, None)  # so that the newest are the last
     table[key] = row
     if len(table) > KEPT:

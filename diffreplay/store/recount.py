@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from diffreplay.store.layout import Counter, Flag
@@ -9,11 +11,12 @@ from diffreplay.store.reader import FrameReader
 from diffreplay.store.sets import SetWriter
 
 
-def recount(store: FrameReader, sets: SetWriter) -> None:
+def recount(store: FrameReader, sets: Sequence[SetWriter]) -> None:
     """Set the counters of transitions and bytes to what the rows say."""
     count_transitions(store)
-    store.memory.counters[Counter.PAYLOAD_BYTES] = int(store.locate(np.arange(*store.bounds()))[1].sum())
-    sets.count_bytes()
+    store.memory.counters[Counter.PAYLOAD_BYTES] = int(store.lengths(np.arange(*store.bounds())).sum())
+    for each in sets:
+        each.count_bytes()
 
 
 def count_transitions(store: FrameReader) -> None:

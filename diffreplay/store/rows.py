@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from diffreplay.codecs import Buffer
 from diffreplay.store.arena import Arena, Ring
 from diffreplay.store.index import Index
-from diffreplay.store.layout import BLOCK_ROWS, Counter, Flag, Layout, Memory
+from diffreplay.store.layout import BLOCK_ROWS, NO_SET, Counter, Flag, Layout, Memory
 from diffreplay.store.log import Log
 
 
@@ -17,6 +18,7 @@ class RowWriter:
     Attributes:
         next: the row that is written next: HEAD, and the rows that are written and not published yet.
         touched: whether the present change has changed anything yet.
+        slots: of the reference sets that the next row's frames are coded against, an entry for each image.
         blocks: the memory of the index, in row blocks.
         log: where the coded frames go.
     """
@@ -25,7 +27,9 @@ class RowWriter:
         self.index, self.log = index, Log(layout, memory, arena)
         self.blocks = Ring(arena, layout.blocks_offset, layout.block_bytes, layout.blocks)
         self.next, self.touched = 0, False
+        self.slots = [NO_SET] * len(layout.images)
         self._counters = memory.counters
+        self._in_force: list[int] | None = None  # what the index says of the row before; None where that is not known
 
     @property
     def head(self) -> int:
@@ -38,18 +42,34 @@ class RowWriter:
         return self._counters[Counter.TAIL]
 
     def log_end(self) -> int:
-        """Where the newest row's coded frame ends in the log."""
+        """Where the newest row's coded frames end in the log."""
         row = self.next - 1
         return self.log.tail if row < self.tail else self.index.end(row)
 
-    def write(self, start: int, coded: Buffer, link: int, flags: int, back: int, values: tuple[Any, ...]) -> None:
-        """Write coded bytes and index of the next row, for which there is room from `start` on in the log."""
-        row, end = self.next, start + len(coded)
-        self.log.write(start, coded)
-        self.index.write(row, self.log_end() if row % BLOCK_ROWS == 0 else 0, end, link, flags, back, values)
+    def write(
+        self, start: int, blobs: Sequence[Buffer], link: int, flags: int, back: int, values: tuple[Any, ...]
+    ) -> None:
+        """Write coded bytes of each image and index of the next row; from `start` on in the log there is room."""
+        row, ends = self.next, []
+        end = start
+        for blob in blobs:
+            self.log.write(end, blob)
+            end += len(blob)
+            ends.append(end)
+        place = row % BLOCK_ROWS
+        if not place or self._in_force != self.slots:
+            self._begin_ranges(row)
+        self.index.write(row, 0 if place else self.log_end(), ends or (end,), link, flags, back, values)
         self._counters[Counter.LOG_HEAD] = end
-        self._counters[Counter.PAYLOAD_BYTES] += len(coded)
+        self._counters[Counter.PAYLOAD_BYTES] += end - start
         self.next = row + 1
+
+    def _begin_ranges(self, row: int) -> None:
+        """Have the index tell of the sets that frames are coded against from a row on."""
+        self._in_force = None
+        for image, slot in enumerate(self.slots):
+            self.index.begin_range(row, image, slot)
+        self._in_force = [*self.slots]
 
     def start_transition(self, row: int) -> None:
         """Note that a transition starts at a row."""
@@ -69,11 +89,11 @@ class RowWriter:
 
     def forget_unpublished(self) -> None:
         """Go back to the published rows, after a change that was cut short anywhere."""
-        self.next = self.head
+        self.next, self._in_force = self.head, None
         self.log.tail = self._oldest_log_byte()
 
     def _oldest_log_byte(self) -> int:
-        """Where in the log the coded frame of the oldest row begins, or the next one will, by the rows alone."""
+        """Where in the log the coded frames of the oldest row begin, or the next one will, by the rows alone."""
         tail = self.tail
         row = tail - 1 if tail % BLOCK_ROWS or tail == self.head else tail
         if row // BLOCK_ROWS < self.blocks.first:

@@ -1,7 +1,7 @@
-"""Reference sets: raw frames in shared memory that many frames are coded against.
+"""Reference sets: raw frames in shared memory that many frames are coded against; each image has its own.
 
-They are numbered for ever. Set s serves the rows from its first row on, up to the first row of set s + 1; the rows
-before set 0 are coded against an empty one, which goes by NO_ROW.
+They are numbered for ever. Which one a row's frame is coded against stands in the index, as the slot where it lies; the
+rows before set 0 are coded against an empty one, which goes by NO_ROW.
 """
 
 from __future__ import annotations
@@ -13,35 +13,50 @@ from numpy.typing import NDArray
 
 from diffreplay.codecs import Buffer, Codec
 from diffreplay.store.arena import PAGE, Arena, Ring, fence
-from diffreplay.store.index import NO_ROW, OverrunError, Rows
-from diffreplay.store.layout import HEADER_BYTES, SET_SLOTS, Counter, Layout, Memory
+from diffreplay.store.index import NO_ROW, Index, OverrunError, Rows
+from diffreplay.store.layout import NO_SET, SET_SLOTS, Counter, Layout, Memory
 
 
 class ReferenceSets:
-    """Finds reference sets and opens them, in any process."""
+    """Finds the reference sets of an image and opens them, in any process.
 
-    def __init__(self, layout: Layout, memory: Memory) -> None:
-        self._layout, self._counters, self._table, self._bytes = layout, memory.counters, memory.set_table, memory.sets
-        self.memory = memory.sets
+    Attributes:
+        memory: all of their slots.
+        reference: for the writer, the one that it codes against.
+    """
+
+    def __init__(self, layout: Layout, memory: Memory, index: Index, image: int) -> None:
+        self._layout, self._counters, self._index, self._image = layout.images[image], memory.counters, index, image
+        self._table, self.memory = memory.set_tables[image], memory.sets[image]
+        self._head, self._tail = Counter.set_head(image), Counter.set_tail(image)
         self._opened: dict[int, Any] = {}  # by number, as the codec opened them
-        self.reference: Any = None  # the one that the writer codes against
+        self.reference: Any = None
 
     def numbers(self) -> range:
         """The sets that still have rows, or will."""
-        return range(self._counters[Counter.SET_TAIL], self._counters[Counter.SET_HEAD])
+        return range(self._counters[self._tail], self._counters[self._head])
 
     def first_row(self, number: int) -> int:
-        """The first row that a set serves."""
+        """The row before which none is coded against a set."""
         return int(self._table["first_row"][number % SET_SLOTS])
 
     def frames(self, number: int) -> memoryview:
         """The frames of a set, end to end: a view of shared memory."""
         begin, nbytes = number % SET_SLOTS * self._layout.set_slot, int(self._table["nbytes"][number % SET_SLOTS])
-        return self._bytes[begin : begin + min(nbytes, self._layout.set_slot)]
+        return self.memory[begin : begin + min(nbytes, self._layout.set_slot)]
 
-    def serving(self, row: int) -> int:
-        """The set that a row is coded against; NO_ROW for none."""
-        return max((number for number in self.numbers() if self.first_row(number) <= row), default=NO_ROW)
+    def serving(self, rows: Rows) -> NDArray[np.int64]:
+        """The sets that the frames of rows are coded against; NO_ROW for none.
+
+        Raises:
+            OverrunError: sets were given up meanwhile.
+        """
+        numbers, slots = self.numbers(), self._index.slots(rows, self._image)
+        found = numbers.start + (slots - numbers.start) % SET_SLOTS
+        found[slots == NO_SET] = NO_ROW
+        if len(found) and found.max() >= numbers.stop:
+            raise OverrunError
+        return found
 
     def split(self, rows: Rows, places: NDArray[np.intp]) -> list[tuple[int, NDArray[np.intp]]]:
         """Split places in `rows` by the rows' sets, and order them by row: near ones use the same references.
@@ -49,32 +64,19 @@ class ReferenceSets:
         Raises:
             OverrunError: sets were given up meanwhile.
         """
-        numbers, first_rows, _ = self._live()
         places = places[np.argsort(rows[places])]
-        parts = np.split(places, np.searchsorted(rows[places], first_rows))
-        return [(number, part) for number, part in zip((NO_ROW, *numbers), parts, strict=True) if len(part)]
+        numbers = self.serving(rows[places])
+        return [(int(number), places[numbers == number]) for number in np.unique(numbers)]
 
     def locate(self, rows: Rows) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Where in `memory` the set of each row begins, and its bytes; 0 where it has none.
-
-        Raises:
-            OverrunError: sets were given up meanwhile.
-        """
-        numbers, first_rows, nbytes = self._live()
-        # Entry 0 is the empty set before the first one.
-        which = np.searchsorted(first_rows, rows, side="right")
-        slot = self._layout.set_slot
-        starts = np.array([0, *(number % SET_SLOTS * slot for number in numbers)], np.int64)
-        return starts[which], np.array([0, *np.minimum(nbytes, slot)], np.int64)[which]
-
-    def _live(self) -> tuple[range, NDArray[np.int64], NDArray[np.int64]]:
-        """The sets that still have rows, the first row that each serves, and its bytes."""
-        numbers = self.numbers()
-        table = self._table[np.array(numbers, np.int64) % SET_SLOTS]
-        fence()
-        if self._counters[Counter.SET_TAIL] != numbers.start:
-            raise OverrunError  # an entry may have been reused, and the table no longer be in order
-        return numbers, table["first_row"].astype(np.int64), table["nbytes"].astype(np.int64)
+        """Where in `memory` the set of each row begins, and its bytes; 0 where it has none."""
+        slots, slot = self._index.slots(rows, self._image), self._layout.set_slot
+        starts = np.arange(SET_SLOTS + 1) * slot
+        nbytes = np.zeros(SET_SLOTS + 1, np.int64)  # the last entry is for none
+        np.minimum(self._table["nbytes"], slot, out=nbytes[:-1], casting="unsafe")
+        starts[-1] = 0
+        np.minimum(slots, SET_SLOTS, out=slots)
+        return starts[slots], nbytes[slots]
 
     def opened(self, number: int, codec: Codec) -> Any:
         """A set as the codec opened it, from a checked copy of its frames.
@@ -92,7 +94,7 @@ class ReferenceSets:
             return codec.open_set(b"", self._layout.frame_shape)
         frames = bytes(self.frames(number))
         fence()
-        oldest = self._counters[Counter.SET_TAIL]
+        oldest = self._counters[self._tail]
         if number < oldest:
             raise OverrunError
         for old in [k for k in list(self._opened) if k < oldest]:  # no row needs them any more
@@ -101,23 +103,20 @@ class ReferenceSets:
 
 
 class SetWriter(ReferenceSets):
-    """Stores reference sets, and knows the one that frames are coded against.
+    """Stores the reference sets of an image, and knows the one that its frames are coded against.
 
     Attributes:
         ring: the memory that the sets take, a slot each.
         coding_set: number of the set that frames are coded against from now on.
         reference: that set as the codec opened it.
+        nbytes: of all frames of all sets.
     """
 
-    def __init__(self, layout: Layout, memory: Memory, arena: Arena, codec: Codec) -> None:
-        super().__init__(layout, memory)
-        self.ring = Ring(arena, HEADER_BYTES, layout.set_slot, SET_SLOTS)
-        self.coding_set, self.reference = NO_ROW, codec.open_set(b"", layout.frame_shape)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all frames of all sets."""
-        return self._counters[Counter.REFERENCE_BYTES]
+    def __init__(self, layout: Layout, memory: Memory, index: Index, image: int, arena: Arena, codec: Codec) -> None:
+        super().__init__(layout, memory, index, image)
+        self.ring = Ring(arena, layout.sets_offsets[image], self._layout.set_slot, SET_SLOTS)
+        self.coding_set, self.reference = NO_ROW, codec.open_set(b"", self._layout.frame_shape)
+        self.nbytes = 0
 
     @property
     def page_bytes(self) -> int:
@@ -127,27 +126,32 @@ class SetWriter(ReferenceSets):
     @property
     def is_full(self) -> bool:
         """Whether there is no slot for another set."""
-        return self._counters[Counter.SET_HEAD] - self.ring.first >= SET_SLOTS
+        return self._counters[self._head] - self.ring.first >= SET_SLOTS
+
+    @property
+    def coding_slot(self) -> int:
+        """The slot of the set that frames are coded against; NO_SET for none."""
+        return NO_SET if self.coding_set == NO_ROW else self.coding_set % SET_SLOTS
 
     def add(self, frames: Buffer, first_row: int) -> None:
         """Store a set for the rows from `first_row` on."""
-        number = self._counters[Counter.SET_HEAD]
+        number = self._counters[self._head]
         begin = number % SET_SLOTS * self._layout.set_slot
-        self._bytes[begin : begin + len(frames)] = frames
+        self.memory[begin : begin + len(frames)] = frames
         self._table[number % SET_SLOTS] = (first_row, len(frames))
         self.ring.end = number + 1
         fence()
-        self._counters[Counter.SET_HEAD] = number + 1
+        self._counters[self._head] = number + 1
         self.count_bytes()
 
     def begin_at(self, number: int) -> None:
         """Without any set yet, have the first one be `number`."""
-        self._counters[Counter.SET_HEAD] = self._counters[Counter.SET_TAIL] = number
+        self._counters[self._head] = self._counters[self._tail] = number
         self.ring.first = self.ring.end = number
 
     def code_against_newest(self, codec: Codec, opened: Any = None) -> None:
         """Code frames against the newest set from now on; `opened` is that set, where it is open already."""
-        number = self._counters[Counter.SET_HEAD] - 1
+        number = self._counters[self._head] - 1
         if opened is None:
             opened = codec.open_set(bytes(self.frames(number)), self._layout.frame_shape)
         # Where the set before was kept open for coding, reading opens it anew, without the tables that coding takes.
@@ -165,10 +169,10 @@ class SetWriter(ReferenceSets):
 
     def drop_before(self, number: int) -> None:
         """Have the sets before `number` count no more; their memory stays until `ring.release`."""
-        self._counters[Counter.SET_TAIL] = number
+        self._counters[self._tail] = number
         self.count_bytes()
 
     def count_bytes(self) -> None:
-        """Count the bytes of all sets that still have rows."""
+        """Count the bytes of all sets that still have rows; `Budget.publish` tells readers."""
         slots = np.array(self.numbers(), np.int64) % SET_SLOTS
-        self._counters[Counter.REFERENCE_BYTES] = int(self._table["nbytes"][slots].sum())
+        self.nbytes = int(self._table["nbytes"][slots].sum())

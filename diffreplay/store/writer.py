@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,16 +20,26 @@ from diffreplay.store.budget import Budget
 from diffreplay.store.coding import coding_of
 from diffreplay.store.eviction import Eviction
 from diffreplay.store.index import NO_ROW, OverrunError
-from diffreplay.store.layout import BLOCK_ROWS, END, FLAGS, LINK, MAGIC, VERSION, Column, Counter, Flag, Layout
+from diffreplay.store.layout import (
+    FLAGS,
+    LINK,
+    MAGIC,
+    MAX_IMAGES,
+    VERSION,
+    Column,
+    Counter,
+    Flag,
+    Image,
+    Layout,
+    end_columns,
+)
 from diffreplay.store.reader import FrameReader
 from diffreplay.store.recount import mark_ends, recount
 from diffreplay.store.rows import RowWriter
 from diffreplay.store.sets import SetWriter
-from diffreplay.store.streams import Stream, Streams
+from diffreplay.store.source import ImageSource
+from diffreplay.store.streams import Stack, Stream, Streams
 from diffreplay.store.turns import Turns
-
-# A block's frames, and what is skipped at the ring's end between them, are addressed with 32 bits.
-MAX_FRAME_BYTES = (1 << 32) // BLOCK_ROWS // 2
 
 _process = os.getpid()  # asking the system at each addition would show
 
@@ -43,34 +53,34 @@ os.register_at_fork(after_in_child=_note_fork)
 
 
 class FrameStore(FrameReader):
-    """Frames of any number of streams in one arena, first in, first out.
+    """Rows of any number of streams in one arena, first in, first out.
 
     Args:
-        frame_shape: (H, W, C) of a frame, uint8.
-        frame_stack: frames in an observation.
-        max_rows: frames held at most.
+        frame_shapes: (H, W, C) of the frames of each image, uint8.
+        frame_stack: steps in an observation.
+        max_rows: rows held at most.
         codec: how frames are coded.
         columns: further values that are stored for each row.
-        max_bytes: the allocated bytes never exceed this; the oldest frames leave first.
-        window_frames: frames that `max_bytes` must hold at least, even if none compresses.
+        max_bytes: the allocated bytes never exceed this; the oldest rows leave first.
+        window_frames: rows that `max_bytes` must hold at least, even if none compresses.
         log_limit: no cap will ever be larger, which saves address space; None where one may be.
         marks_ends: the last step of each episode that ended is flagged LAST.
+        stacked: how many of `columns`, the first ones, are part of an observation.
+        planar: of each image, whether observations come as (frame_stack, C, H, W); else as (frame_stack, H, W, C).
 
     Attributes:
         rows: appends rows and drops them.
-        sets: the reference sets.
-        coding: codes frames.
+        encode_row: codes a row's frames, see `Coding.encode_row`.
+        sets: the reference sets of each image.
         streams: where each sequence goes on.
         budget: what the memory comes to.
         eviction: makes room.
-        planner: decides when a reference set is built.
+        planners: decide when a reference set of each image is built.
     """
-
-    sets: SetWriter
 
     def __init__(
         self,
-        frame_shape: tuple[int, int, int],
+        frame_shapes: Sequence[tuple[int, int, int]],
         frame_stack: int,
         max_rows: int,
         codec: Codec,
@@ -80,32 +90,40 @@ class FrameStore(FrameReader):
         *,
         log_limit: int | None = None,
         marks_ends: bool = False,
+        stacked: int = 0,
+        planar: Sequence[bool] = (),
     ) -> None:
-        index = (END, LINK, FLAGS, *coding_of(codec).columns)
-        set_bytes = codec.set_frames(math.prod(frame_shape)) * math.prod(frame_shape)
-        layout = Layout(frame_shape, frame_stack, max_rows, index, columns, set_bytes, log_limit)
-        if layout.frame_bytes > MAX_FRAME_BYTES:
-            raise InputError(
-                f"observation_shape: expected frames of at most {MAX_FRAME_BYTES} bytes, got {layout.frame_bytes}"
-            )
+        sizes = [math.prod(shape) for shape in frame_shapes]
+        images = tuple(
+            Image(shape, codec.set_frames(size) * size) for shape, size in zip(frame_shapes, sizes, strict=True)
+        )
+        if len(images) > MAX_IMAGES:
+            raise InputError(f"observation_shape: expected at most {MAX_IMAGES} images, got {len(images)}")
+        references = coding_of(codec).columns if images else ()
+        index = (*end_columns(len(images), sum(sizes)), LINK, FLAGS, *references)
+        layout = Layout(images, frame_stack, max_rows, index, columns, log_limit, stacked)
+        self.sets: list[SetWriter] = []
         super().__init__(layout, Arena(layout.nbytes), codec.within(max_bytes))
         memory, self.streams = self.memory, Streams()
         self.rows = RowWriter(layout, memory, self.index, self.arena)
-        self.budget = Budget(layout, memory, self.rows, self.sets, self.coding, self.streams, max_bytes, window_frames)
-        self.eviction = Eviction(layout, memory, self.rows, self.sets, self.coding, self.budget)
-        self.planner = self.codec.planner(frame_shape)
-        self.marks_ends = marks_ends
+        self.budget = Budget(layout, memory, self.rows, self.sets, self.codings, self.streams, max_bytes, window_frames)
+        self.encode_row = self._coding.encode_row
+        self.eviction = Eviction(layout, memory, self.rows, self.sets, self._coding, self.budget)
+        self.planners = [self.codec.planner(image.frame_shape) for image in images]
+        self.marks_ends, self.planar = marks_ends, tuple(planar) or (False,) * len(images)
         self._owner = _process
         self._turns = Turns(FrameStore.change.__code__)
-        # What a change that is cut short has to put back: the stream and its mark, the planner's next check, the set
-        # that frames were coded against; None while there is nothing.
-        self._undo: tuple[Any, tuple[Any, ...] | None, int, int] | None = None
+        # What a change that is cut short has to put back: the stream and its mark, and for each image the planner's
+        # next check and the set that frames were coded against; None while there is nothing.
+        self._undo: tuple[Any, tuple[Any, ...] | None, list[tuple[int, int]]] | None = None
         memory.counters[Counter.MAGIC], memory.counters[Counter.VERSION] = MAGIC, VERSION
         self.budget.check()
         self.budget.publish()
 
-    def _make_sets(self, codec: Codec) -> SetWriter:
-        return SetWriter(self.layout, self.memory, self.arena, codec)
+    def _make_sets(self, image: int) -> SetWriter:
+        sets = SetWriter(self.layout, self.memory, self.index, image, self.arena, self.codec)
+        self.sets.append(sets)
+        return sets
 
     @property
     def head(self) -> int:
@@ -179,28 +197,39 @@ class FrameStore(FrameReader):
         Raises:
             InputError: the cap does not hold a few windows beside the reference sets.
         """
-        next_check = self.planner.next_check
+        next_checks = [planner.next_check for planner in self.planners]
         self.budget.max_bytes = max_bytes
-        self.coding.codec = self.codec.within(max_bytes)
-        self.planner = self.codec.planner(self.layout.frame_shape)
-        self.planner.next_check = next_check
+        self.codec = self.codec.within(max_bytes)
+        for coding in self.codings:
+            coding.codec = self.codec
+        self.planners = [self.codec.planner(coding.image.frame_shape) for coding in self.codings]
+        self.check_next(next_checks)
         self.make_room(0)
         self.budget.check(streams=len(self.streams))
 
-    def open_stream(self, name: Any) -> Stream:
+    def check_next(self, next_checks: Sequence[int]) -> None:
+        """Have the planner of each image be asked next when so many rows are written."""
+        for planner, next_check in zip(self.planners, next_checks, strict=True):
+            planner.next_check = next_check
+
+    def open_stream(self, name: Any, stack: Stack) -> Stream:
         """Within a change, the stream of that name; where there is none a new one, for which rows may leave.
+
+        Args:
+            name: of the stream.
+            stack: an observation of it, as whose copy it begins.
 
         Raises:
             InputError: the cap does not hold one more.
         """
         state = self.streams.get(name)
         if state is None:
-            height, width, channels = self.layout.frame_shape
             self.budget.check(f"max_bytes, with {len(self.streams) + 1} streams", len(self.streams) + 1)
-            stack = np.zeros((self.layout.frame_stack, channels, height, width), np.uint8)
             self.rows.touched = True
             self.make_room(self.budget.stream_bytes)
-            state = self.streams[name] = Stream(stack)
+            state = Stream(())
+            state.keep(stack)
+            self.streams[name] = state
             self.budget.publish()
         return state
 
@@ -213,30 +242,36 @@ class FrameStore(FrameReader):
         if _process != self._owner:
             raise ReadOnlyError(f"only process {self._owner}, which made the buffer, may add to it")
 
-    # What a planner asks of a store, see codecs.FrameSource.
-
-    @property
-    def frame_bytes(self) -> int:
-        """Bytes of a raw frame."""
-        return self.layout.frame_bytes
-
-    @property
-    def room(self) -> int | None:
-        """Bytes that the cap leaves for frames beside the sets that there are; None without a cap."""
-        return self.budget.room()
-
     def make_room(self, more: int) -> None:
         """Evict rows until `more` bytes may be taken besides."""
         self.eviction.make_room(more)
+
+    def readable_stack(self, row: int) -> Stack | None:
+        """The observation at a row; None where some of it was evicted or lost."""
+        tail, layout = self.counter(Counter.TAIL), self.layout
+        if row < tail or not len(self.present(np.array([row]))):
+            return None
+        rows = self.stacks(np.array([row]))[0]
+        if np.any((rows != NO_ROW) & (self.oldest_needed(rows) < tail)):
+            return None
+        columns = layout.scalars[: layout.stacked]
+        frames = [self.read(rows, image) for image in range(len(layout.images))]
+        for image, planar in enumerate(self.planar):
+            if planar:
+                frames[image] = np.ascontiguousarray(frames[image].transpose(0, 3, 1, 2))
+        return (*frames, *(self.stacked(column, rows) for column in columns))
 
     # Steps of a change.
 
     def _begin(self, stream: int | None) -> None:
         """Note what `_repair` has to put back, and renew the reference frames if it is time."""
         self.rows.touched = False
-        self._undo = stream, self.streams.mark(stream), self.planner.next_check, self.sets.coding_set
-        if stream is not None and self.planner.due(self.rows.next):
-            self._plan_set()
+        before: list[tuple[int, int]] = []
+        self._undo = stream, self.streams.mark(stream), before
+        for planner, sets in zip(self.planners, self.sets):  # noqa: B905  # it shows in `add`
+            before.append((planner.next_check, sets.coding_set))
+            if stream is not None and planner.due(self.rows.next):
+                self._plan_set(len(before) - 1)
 
     def _repair(self) -> None:
         """Make all that is not in published rows agree with them again, after a change that was cut short.
@@ -249,13 +284,16 @@ class FrameStore(FrameReader):
         recount(self, self.sets)
         self.memory.counters[Counter.LOG_HEAD] = self.rows.log_end()
         self.eviction.finish()
-        sets = self.sets.numbers()
-        if sets and self.sets.coding_set != sets[-1]:
-            self._code_against_newest()
+        for image, sets in enumerate(self.sets):
+            numbers = sets.numbers()
+            if numbers and sets.coding_set != numbers[-1]:
+                self._code_against_newest(image)
+            self.rows.slots[image] = sets.coding_slot
         if self._undo is not None:
-            stream, mark, next_check, coding_set = self._undo
-            if coding_set == self.sets.coding_set:
-                self.planner.next_check = next_check
+            stream, mark, before = self._undo
+            for planner, sets, (next_check, coding_set) in zip(self.planners, self.sets, before, strict=False):
+                if coding_set == sets.coding_set:
+                    planner.next_check = next_check
             if stream is not None:
                 self._restore_stream(stream, mark)
         self.find_ends()
@@ -274,22 +312,31 @@ class FrameStore(FrameReader):
         if stack is None:
             state.row = NO_ROW
         else:
-            np.copyto(state.stack, stack)
+            state.keep(stack)
 
-    def _plan_set(self) -> None:
-        """Ask the codec whether the rows so far make a better reference set, and build it."""
+    def _plan_set(self, image: int) -> None:
+        """Ask the codec whether the rows so far make a better reference set of an image, and build it."""
         self.rows.touched = True
-        frames = self.planner.choose(self)
+        coding, sets, shape = self.codings[image], self.sets[image], self.layout.images[image].frame_shape
+        frames = self.planners[image].choose(ImageSource(self, self.budget, self.make_room, image))
         if frames is not None:
             data = frames.reshape(-1).data
-            opened = self.codec.open_set(data, self.layout.frame_shape)
+            opened = self.codec.open_set(data, shape)
             private = self.codec.private_bytes(opened)
-            if not self.sets.is_full and self.budget.allows_set(private, len(data)):
-                self.make_room(self.budget.set_bytes(private, len(data)))
-                self.sets.add(data, self.head)
-                self._code_against_newest(opened)
+            room = not sets.is_full and self.index.has_range(self.rows.next)
+            if room and self.budget.allows_set(coding, private, len(data)):
+                self.make_room(self.budget.set_bytes(coding, private, len(data)))
+                sets.add(data, self.head)
+                self._code_against_newest(image, opened)
         trim_heap()
 
-    def _code_against_newest(self, opened: Any = None) -> None:
-        self.sets.code_against_newest(self.codec, opened)
+    def _code_against_newest(self, image: int, opened: Any = None) -> None:
+        self.sets[image].code_against_newest(self.codec, opened)
+        self.rows.slots[image] = self.sets[image].coding_slot
         self.budget.publish()
+
+    def code_against_newest(self) -> None:
+        """Code each image's frames against its newest set, where there is one."""
+        for image, sets in enumerate(self.sets):
+            if sets.numbers():
+                self._code_against_newest(image)

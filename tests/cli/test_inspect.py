@@ -11,9 +11,9 @@ import imageio.v3 as imageio
 import numpy as np
 import pytest
 from says import says
-from snapshot_tools import CODECS, RestlessZstd, Writer, buffer, held, make_directory  # noqa: F401
+from snapshot_tools import CODECS, SEVERAL, RestlessZstd, Writer, buffer, held, make_directory  # noqa: F401
 
-from diffreplay import ReplayBuffer, codecs
+from diffreplay import ArraySpec, ReplayBuffer, codecs
 from diffreplay.__main__ import main
 from diffreplay.cli.report import find_episodes
 from diffreplay.snapshots.manifest import MANIFEST, read_manifest
@@ -121,7 +121,7 @@ def test_the_picture_shows_the_stored_frames(directory, codec, channels):
     side = 16 * scale
     assert picture.shape == (3 * (side + label + gap), margin + 8 * (side + gap), 3)
     rows = np.arange(70)
-    coded = rows[replay.store.lengths(rows) < replay.store.layout.frame_bytes]
+    coded = rows[replay.store.lengths(rows) < replay.store.layout.row_bytes]
     rows = coded if len(coded) else rows
     rows = rows[np.linspace(0, len(rows) - 1, 8).astype(int)]
     different = 0
@@ -155,6 +155,72 @@ def test_the_video_shows_an_episode(directory, channels, capsys):
         assert np.abs(video[:, 128, 128].mean(axis=1) - frames[:, 8, 8].mean(axis=1)).max() < 30
     assert main(["inspect", str(directory), "--mp4", str(path), "--episode", "3"]) == 2
     says(capsys.readouterr().err, "--episode: | -3 to 2 | got 3")
+
+
+def test_several_parts_are_told_and_drawn(directory, capsys):
+    """A line for each part; three lines of the picture for each image, one image below the other."""
+    replay = saved(directory, case=f"{SEVERAL}sparse")
+    path = directory / "frames.png"
+    assert main(["inspect", str(directory), "--frames", str(path)]) == 0
+    printed = capsys.readouterr().out
+    lines = [line.split(None, 1)[1] for line in printed.splitlines() if line.startswith("observation ")]
+    assert [re.sub(r"[0-9.]+ k?B coded|[0-9]+ bytes coded", "... coded", line) for line in lines] == [
+        "front: 3 frames of 16 x 16 x 1, uint8, ... coded",
+        "depth: 3 frames of 16 x 8 x 1, uint16, ... coded",
+        "place: 3 steps of 3, float64",
+    ]
+    found = values(printed)
+    assert found["columns"] == f"{70 * 24 / 1000:.1f} kB" and found["other values"].endswith("and of log_prob")
+    assert f"drew 8 frames of each of 2 images to {path}" in printed
+    picture, height = imageio.imread(path), 16 * 11 + 20
+    assert picture.shape == (6 * height, 78 + 8 * (16 * 11 + 6), 3)
+    store, rows = replay.store, np.arange(70)
+    rows = [rows[store.lengths(rows, k) < store.layout.images[k].frame_bytes] for k in (0, 1)]
+    rows = [its[np.linspace(0, len(its) - 1, 8).astype(int)] for its in rows]
+    depth = [_.reshape(2, 16, 8).astype(int) for _ in store.read(rows[1], 1)]
+    depth = [low + 256 * high for low, high in depth]
+    for k in range(8):
+        front, (deep, width) = store.read(rows[0][k : k + 1], 0)[0, ..., 0], (depth[k], 11 * 8)
+        left, wide_left = 78 + k * (176 + 6), 78 + k * (width + 6)
+        assert np.array_equal(picture[14 : 14 + 176 : 11, left : left + 176 : 11, 1], front)
+        top = 3 * height + 14
+        tile = picture[top : top + 176 : 11, wide_left : wide_left + 88 : 11, 1]
+        assert np.array_equal(tile, deep * 255 // max(its.max() for its in depth))
+
+
+def test_the_video_is_of_the_camera_that_is_named(directory, capsys):
+    specs = {"state": ArraySpec((2,), "float32"), "a": ArraySpec((1, 16, 16)), "b": ArraySpec((16, 16), "uint16", "HW")}
+    replay = ReplayBuffer(50, specs, (1,), frame_stack=1)
+    for t in range(6):
+        parts = [np.zeros(2, "f4"), np.full((1, 16, 16), 255 * (t % 2), "u1"), np.full((16, 16), 6000 * (t % 3), "u2")]
+        replay.add(TimeStep(dict(zip(specs, parts, strict=True)), [0.0], is_first=t == 0, is_last=t == 5))
+    replay.save(directory)
+    path = directory / "x.mp4"
+    for options, expected in (
+        ([], [0, 255] * 3),
+        (["--camera", "a"], [0, 255] * 3),
+        (["--camera", "b"], [0, 127, 255] * 2),
+    ):
+        assert main(["inspect", str(directory), "--mp4", str(path), *options]) == 0
+        video = imageio.imread(path, plugin="FFMPEG")
+        assert np.abs(video.mean(axis=(1, 2, 3)) - expected).max() < 12
+    capsys.readouterr()
+    assert main(["inspect", str(directory), "--mp4", str(path), "--camera", "state"]) == 2
+    says(capsys.readouterr().err, "--camera: | one of 'a', 'b'", "got 'state'")
+
+
+def test_observations_without_images(directory, capsys):
+    replay = ReplayBuffer(50, {"state": ArraySpec((2,), "float32")}, (1,), frame_stack=1)
+    for t in range(6):
+        replay.add(TimeStep({"state": np.full(2, t, "f4")}, [0.0], is_first=t == 0))
+    replay.save(directory)
+    assert main(["inspect", str(directory)]) == 0
+    assert values(capsys.readouterr().out)["observation"] == "state: 1 steps of 2, float32"
+    assert main(["inspect", str(directory), "--frames", str(directory / "x.png")]) == 2
+    assert main(["inspect", str(directory), "--mp4", str(directory / "x.mp4")]) == 2
+    errors = capsys.readouterr().err.splitlines()
+    says(errors[0], "--frames: | image", "columns alone")
+    says(errors[1], "--mp4: | image", "columns alone")
 
 
 def run(*arguments, **options):

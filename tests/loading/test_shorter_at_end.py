@@ -135,7 +135,7 @@ def test_a_stream_that_pauses_too_long_ends_there_and_begins_anew():
 def test_a_list_that_follows_is_what_looking_at_all_rows_gives(codec, shorter):
     """Of all windows, and the same as the oracle's, after each of many random episodes of several streams."""
     replay = buffer(60, frame_stack=3, codec=codec, nstep=3, shorter_at_end=shorter)
-    driver, follower, rng = Driver(replay, (1, SIDE, SIDE), seed=5), finder(replay), np.random.default_rng(5)
+    driver, follower, rng = Driver(replay, seed=5), finder(replay), np.random.default_rng(5)
     store = replay.store
     for _ in range(60):
         driver.run(

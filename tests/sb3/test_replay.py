@@ -249,7 +249,7 @@ def test_a_damaged_pickle_is_refused(protocol: int) -> None:
     middle = len(rows) // 2
     parts = [
         bytes(store.memory.log[int(start[middle]) : int(start[middle] + max(length[middle], 40))]),
-        bytes(store.sets.frames(store.sets.numbers()[-1])[:7056]),
+        bytes(store.sets[0].frames(store.sets[0].numbers()[-1])[:7056]),
         store.column("link", rows[:200]).tobytes(),
     ]
     for part in parts:

@@ -95,7 +95,7 @@ def test_reference_frames_outlive_rollouts() -> None:
             collect([ours], rollout, 8)
             sizes.append(ours.stats())
     store = ours.observations.store
-    assert 0 < store.frames.counter(Counter.SET_HEAD) < 4, "sets are built more rarely than rollouts come"
+    assert 0 < store.frames.counter(Counter.set_head(0)) < 4, "sets are built more rarely than rollouts come"
     assert 0 < sizes[-1].reference_bytes == sizes[-2].reference_bytes
     # 320 states, the newest stack of 8 environments that the rollout continues, and episodes' starts.
     assert all(320 <= stats.frames <= 400 for stats in sizes)

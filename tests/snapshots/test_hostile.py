@@ -13,10 +13,20 @@ from pathlib import Path
 
 import pytest
 from says import says
-from snapshot_tools import RestlessZstd, Writer, buffer, contents, make_directory, reseal, sizes  # noqa: F401
+from snapshot_tools import (
+    SEVERAL,
+    RestlessZstd,
+    Writer,
+    buffer,
+    contents,
+    make_directory,  # noqa: F401
+    reseal,
+    sizes,
+)
 
 from diffreplay import ReplayBuffer
 from diffreplay.errors import CorruptDataError
+from diffreplay.parts.spec import IMAGE_LAYOUTS
 from diffreplay.snapshots.manifest import MANIFEST, PREVIOUS, read_manifest
 from tests.snapshots.test_damage import put
 from tests.snapshots.test_files import special_files
@@ -66,10 +76,10 @@ def seal(directory, body):
     )
 
 
-@pytest.fixture(name="saved")
-def save_some(directory):
+@pytest.fixture(name="saved", params=["many sets", f"{SEVERAL}many sets"])
+def save_some(directory, request):
     """A snapshot with several files of rows and sets, and one commit before it."""
-    replay = buffer(90, codec=RestlessZstd())
+    replay = buffer(90, case=request.param)
     writer = Writer(replay)
     for _ in range(3):
         writer.add(25)
@@ -83,7 +93,7 @@ def test_what_is_no_file_is_refused_at_once(directory, saved):
     others, kept = directory.parent / "others", directory.parent / "kept"
     others.mkdir()
     for other in special_files(others):
-        for name in (MANIFEST, PREVIOUS, manifest.segments[0].name, manifest.sets[-1].name):
+        for name in (MANIFEST, PREVIOUS, manifest.segments[0].name, manifest.sets[0][-1].name):
             os.rename(directory / name, kept)
             os.rename(other, directory / name)
             begin = time.process_time()
@@ -139,9 +149,11 @@ def test_a_large_manifest_takes_little_memory(directory, saved):
 
 def claim(manifest, files, rows=4096, **fields):
     """A manifest of many files of rows that are not there."""
+    shape = manifest["buffer"]["arguments"][1]
+    images = sum(layout in IMAGE_LAYOUTS for _, _, layout in shape.values()) if isinstance(shape, dict) else 1
     names = [f"rows-{k * rows:012d}-0123456789abcdef.bin" for k in range(files)]
     segments = [[name, 1 << 22, "0" * 32, k * rows, (k + 1) * rows] for k, name in enumerate(names)]
-    return {**manifest, "head": files * rows, "tail": 0, "segments": segments, "sets": [], **fields}
+    return {**manifest, "head": files * rows, "tail": 0, "segments": segments, "sets": [[]] * images, **fields}
 
 
 def large(manifest, capacity=2**31, observation_shape=None, action_shape=None, **options):
@@ -172,13 +184,39 @@ CLAIMS = {
 }
 
 
-@pytest.mark.parametrize("codec", ["delta", "zstd", "sparse", "raw"])
+def part(shape, dtype="|u1", layout=""):
+    """What a manifest says of a part."""
+    return [shape, dtype, layout]
+
+
+CLAIMS_OF_PARTS = {
+    "a huge image": lambda m: large(m, 10, {"a": part([3, 2**40, 2**40], layout="CHW")}),
+    "a huge column": lambda m: large(m, 10, {"a": part([2**40], "<f8")}),
+    "large images and rows": lambda m: claim(large(m, 10**6, {"a": part([2**10, 2**10], "<u2", "FHW")}), 120),
+    "large columns and rows": lambda m: claim(large(m, 10**6, {"a": part([2**20], "<f8")}), 120),
+    "many images and rows": lambda m: claim(
+        large(m, 10**6, {str(k): part([1, 200, 200], layout="CHW") for k in range(32)}), 120
+    ),
+    "too many images and rows": lambda m: claim(
+        large(m, 10**6, {str(k): part([1, 9, 9], layout="CHW") for k in range(1000)}), 120
+    ),
+    "many columns": lambda m: large(m, 2**20, {str(k): part([1], "<f4") for k in range(20_000)}),
+    "many sides and rows": lambda m: claim(large(m, 10, {"a": part([1] * 1000, "<f4")}), 1),
+    "huge extras": lambda m: large(m, 10, extras={"a": part([2**40], "<f8")}),
+    "large extras and rows": lambda m: claim(large(m, 10**6, extras={"a": part([2**20], "<f8")}), 120),
+    "many extras": lambda m: large(m, 10, extras={str(k): part([2**12], "<f8") for k in range(10_000)}),
+    "many ranges": lambda m: put(m, ("buffer", "ranges"), [[[k % 1024, 0] for k in range(10**5)]] * 2),
+}
+
+
+@pytest.mark.parametrize("codec", ["delta", "zstd", "sparse", "raw", f"{SEVERAL}delta", f"{SEVERAL}sparse"])
 def test_a_small_manifest_that_claims_much_takes_little_memory(directory, codec):
-    replay = buffer(90, codec=codec)
+    replay = buffer(90, case=codec)
     Writer(replay).add(50)
     replay.save(directory)
-    made = [shutil.copytree(directory, directory.parent / name.replace(" ", "-")) for name in CLAIMS]
-    for copy, change in zip(made, CLAIMS.values(), strict=True):
+    claims = CLAIMS_OF_PARTS if codec.startswith(SEVERAL) else CLAIMS
+    made = [shutil.copytree(directory, directory.parent / name.replace(" ", "-")) for name in claims]
+    for copy, change in zip(made, claims.values(), strict=True):
         reseal(copy, change)
     for copy, (peak, seconds, said) in zip(made, load_in_a_process(*made), strict=True):
         assert peak < 100e6 + 2 * sum(sizes(copy).values()) and seconds < 20
@@ -224,7 +262,7 @@ def test_numbers_and_nesting_that_no_manifest_has(directory, saved):
     whole = json.loads((directory / MANIFEST).read_bytes().partition(b"\n")[0])
     text = json.dumps(whole)
     for number in ("9" * 100_000, "1e999999", "-Infinity", "[" * 90_000 + "]" * 90_000, "[" * 900 + "]" * 900):
-        for key in ("tail", "streams", "next_check", "discount", "state"):
+        for key in ("tail", "streams", "next_checks", "discount", "state"):
             begin = text.index(f'"{key}": ') + len(key) + 4
             body = text[:begin] + number + ', "x": ' + text[begin:]
             seal(directory, body.encode())

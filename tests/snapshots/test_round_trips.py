@@ -17,6 +17,7 @@ from processes import kill, runs
 from says import says
 from snapshot_tools import (
     CODECS,
+    SEVERAL,
     RestlessZstd,
     Writer,
     at_most,
@@ -246,11 +247,14 @@ def test_another_process_saves_while_this_one_loads(directory):
     assert all(head % 20 == 0 for head in heads)
 
 
-@pytest.mark.parametrize(("where", "rounds"), [("disk", 50), ("memory", 150)])
-def test_a_killed_save_leaves_a_committed_state(where, rounds, directory, tmp_path):
-    """200 times in all."""
+@pytest.mark.parametrize(
+    ("where", "rounds", "case"),
+    [("disk", 50, "many sets"), ("memory", 150, "many sets"), ("memory", 50, f"{SEVERAL}many sets")],
+)
+def test_a_killed_save_leaves_a_committed_state(where, rounds, case, directory, tmp_path):
+    """250 times in all."""
     target = directory if where == "memory" else tmp_path
-    command = [sys.executable, ROOT / "tests/kill_saver.py", target, str(rounds), "1"]
+    command = [sys.executable, ROOT / "tests/kill_saver.py", target, str(rounds), "1", case]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=800)
     assert done.returncode == 0, done.stderr
     seen = json.loads(done.stdout)

@@ -49,19 +49,23 @@ def main(path: str, calls: int) -> None:
     assert spec is not None and spec.loader is not None
     lookup = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(lookup)
-    rng, done = np.random.default_rng(0), [0, 0, 0]
+    rng, done = np.random.default_rng(0), [0, 0, 0, 0, 0]
     for _ in range(calls):
         blocks = int(rng.integers(0, 5))
         first, second = column(rng, blocks), column(rng, blocks if rng.integers(4) else blocks + 1)
+        third = first.copy() if rng.integers(2) else column(rng, blocks)
         rows = numbers(rng)
         entry = first.nbytes // (first.shape[0] * first.shape[1] or 1)
         stack, log_bytes = int(rng.integers(0, 5)), int(rng.choice([0, 1, 7, 1000, 2**63 - 1]))
+        back = int(rng.choice([0, 1, 1, 7]))
         flags = [int(flag) for flag in rng.integers(0, 2**32, 2)]
         for k, (call, *arguments) in enumerate(
             (
                 (lookup.take, first, rows, room(rng, len(rows) * entry)),
                 (lookup.stacks, first, second, rows, room(rng, 8 * len(rows) * stack), *flags),
-                (lookup.spans, first, second, rows, room(rng, rows.nbytes), room(rng, rows.nbytes), log_bytes),
+                (lookup.spans, second, third, first, rows, *(room(rng, rows.nbytes) for _ in "12"), log_bytes, back),
+                (lookup.ranges, first, rows, room(rng, rows.nbytes), log_bytes, 65535),
+                (lookup.equal, first, third),
             )
         ):
             try:
@@ -69,7 +73,7 @@ def main(path: str, calls: int) -> None:
                 done[k] += 1
             except ValueError:
                 pass
-    print("calls of take, stacks and spans that were not refused:", *done)
+    print("calls of take, stacks, spans, ranges and equal that were not refused:", *done)
 
 
 if __name__ == "__main__":

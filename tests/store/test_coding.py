@@ -109,10 +109,10 @@ def test_frames_decoded_in_place_are_those_that_are_copied_first(channels):
         stack = np.concatenate([stack[channels:], frame])
         replay.add(TimeStep(stack, np.zeros(1, np.float32), 0.0, 1.0, t % 60 == 0, t % 60 == 59))
     store = replay.store
-    assert len(store.sets.numbers()) > 3
+    assert len(store.sets[0].numbers()) > 3
     rows = np.append(rng.integers(store.tail, store.head, 60), [-1, -1]).reshape(-1, 2)
     wanted = np.empty((rows.size, 24, 20, channels), np.uint8)
-    copied = AgainstSet(store.codec, store.layout, store.memory, store.index, store.sets)
+    copied = AgainstSet(store.codec, store.layout, store.memory, store.index, store.sets[0], 0)
     assert copied.read(rows.reshape(-1), wanted, lambda: True)
     out = np.full_like(wanted, 7)
     assert store.read_into(rows.reshape(-1), store.tail, out) and np.array_equal(out, wanted)
@@ -121,7 +121,7 @@ def test_frames_decoded_in_place_are_those_that_are_copied_first(channels):
     assert np.array_equal(windows, wanted.reshape(*rows.shape, 24, 20, channels).transpose(0, 1, 4, 2, 3))
     assert not store.read_windows(rows, store.counter(Counter.FREED) - 1, windows)
     start, length = store.locate(store.present(np.arange(store.tail, store.head)))
-    coded = np.flatnonzero(length < store.layout.frame_bytes)[5]
+    coded = np.flatnonzero(length < store.layout.row_bytes)[5]
     store.memory.log[int(start[coded]) : int(start[coded] + length[coded])] = b"\xff" * int(length[coded])
     with pytest.raises(CorruptDataError, match="do not decode"):
         store.read(np.arange(store.tail, store.head))

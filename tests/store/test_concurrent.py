@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from snapshot_tools import RestlessZstd
 
-from diffreplay import ReplayBuffer
+from diffreplay import ArraySpec, ReplayBuffer
 from diffreplay.loading.sampling import reader_of
 from diffreplay.store.layout import Counter
 from diffreplay.testing import TimeStep
@@ -40,11 +40,29 @@ def stack_ids(ids):
     return np.maximum(ids, ids[:, -1:] // EPISODE * EPISODE)
 
 
+SEVERAL = {
+    "front": ArraySpec((1, SIDE, SIDE)),
+    "wrist": ArraySpec((SIDE, SIDE), "uint16", "FHW"),
+    "state": ArraySpec((3,), "float64"),
+}
+
+
+def observations_of(ids, several):
+    """Observations (N, ...) whose newest frames are `ids`; of several parts a dict, where each part tells the id."""
+    stacked = stack_ids(ids)
+    frames = frames_of(stacked).reshape(len(stacked), FRAME_STACK, SIDE, SIDE)
+    if not several:
+        return {"": frames}
+    wrist = frames_of(stacked + 100).reshape(frames.shape).astype(np.uint16) * 257
+    return {"front": frames, "wrist": wrist, "state": np.repeat(stacked * 0.5, 3, axis=1)}
+
+
 class Writer:
     """Adds the steps of one endless sequence of episodes."""
 
-    def __init__(self, codec, capacity=400):
-        shape = (FRAME_STACK, SIDE, SIDE)
+    def __init__(self, codec, capacity=400, several=False):
+        self.several = several
+        shape = SEVERAL if several else (FRAME_STACK, SIDE, SIDE)
         self.replay = ReplayBuffer(
             capacity, shape, (1,), action_dtype="int64", frame_stack=FRAME_STACK, nstep=NSTEP, discount=0.5, codec=codec
         )
@@ -52,9 +70,11 @@ class Writer:
 
     def write(self, count):
         ids = np.arange(self.written, self.written + count)
-        stacks = frames_of(stack_ids(ids)).reshape(count, FRAME_STACK, SIDE, SIDE)
-        for i, stack in zip(ids.tolist(), stacks, strict=True):
+        parts = observations_of(ids, self.several)
+        for k, i in enumerate(ids.tolist()):
             t = i % EPISODE
+            stack = {name: values[k] for name, values in parts.items()}
+            stack = stack if self.several else stack[""]
             self.replay.add(TimeStep(stack, np.array([i]), float(i % 100), 1.0, t == 0, t == EPISODE - 1))
         self.written += count
 
@@ -73,13 +93,16 @@ def check_batch(replay, rng, size=24):
     """Draw a batch and check every value of it."""
     reader = reader_of(replay)
     oldest = reader.frames.counter(Counter.TAIL)
-    obs, action, reward, discount, next_obs = (value.numpy() for value in reader.sample(size, rng))
+    batch = reader.sample(size, rng)
+    action, reward, discount = batch.action.numpy(), batch.reward.numpy(), batch.discount.numpy()
     step = action[:, 0]
     assert step.min() > oldest, "the window was evicted before it was drawn"
     assert (step % EPISODE >= 1).all() and ((step - 1) // EPISODE == (step - 1 + NSTEP) // EPISODE).all()
-    for stack, newest in ((obs, step - 1), (next_obs, step - 1 + NSTEP)):
-        expected = frames_of(stack_ids(newest)).reshape(stack.shape)
-        assert np.array_equal(stack, expected), f"torn or mixed-up frames among {newest.tolist()}"
+    for found, newest in ((batch.obs, step - 1), (batch.next_obs, step - 1 + NSTEP)):
+        several = isinstance(found, dict)
+        for name, expected in observations_of(newest, several).items():
+            values = found[name] if several else found
+            assert np.array_equal(values.numpy(), expected), f"torn or mixed-up {name} among {newest.tolist()}"
     assert np.array_equal(reward[:, 0], step % 100 + 0.5 * ((step + 1) % 100))
     assert (discount == 0.25).all()
 
@@ -134,10 +157,14 @@ class Reader:
         ("fork", "sparse"),
         ("fork", "delta"),
         ("fork", "many sets"),
+        ("spawn", "several parts, delta"),
+        ("fork", "several parts, sparse"),
+        ("fork", "several parts, many sets"),
     ],
 )
 def test_processes_read_while_the_ring_is_lapped(method, codec):
-    writer = Writer(RestlessZstd() if codec == "many sets" else codec)
+    several, codec = codec.startswith("several parts, "), codec.removeprefix("several parts, ")
+    writer = Writer(RestlessZstd() if codec == "many sets" else codec, several=several)
     writer.write(20)
     readers = [Reader(method, writer.replay, seed) for seed in range(2)]
     for reader in readers:

@@ -8,7 +8,7 @@ import pytest
 from diffreplay import codecs
 from diffreplay.errors import InputError
 from diffreplay.store.invariants import check_invariants
-from diffreplay.store.layout import HEADER_BYTES, LOG_EXTENT_BYTES, Counter
+from diffreplay.store.layout import LOG_EXTENT_BYTES, Counter
 from diffreplay.store.observations import append
 from diffreplay.store.writer import FrameStore
 
@@ -16,28 +16,32 @@ SHAPE = (40, 40, 1)
 
 
 def noise(rng):
-    return rng.integers(0, 256, (3, 1, 40, 40), np.uint8)
+    return rng.integers(0, 256, (3, 40, 40, 1), np.uint8)
 
 
 def make(codec="raw", **options):
-    return FrameStore(SHAPE, 3, 500, codecs.get(codec), **options)
+    return FrameStore([SHAPE], 3, 500, codecs.get(codec), **options)
 
 
 def fill(store, count, seed=0):
     """Observations of three new frames each."""
     rng = np.random.default_rng(seed)
-    return [append(store, noise(rng), first=True) for _ in range(count)]
+    return [append(store, (noise(rng),), first=True) for _ in range(count)]
 
 
 def test_allocated_bytes_are_what_each_part_says():
     store = make()
     before = store.allocated_bytes()
-    assert before == HEADER_BYTES == store.counter(Counter.ALLOCATED_BYTES)
+    assert before == store.layout.header_bytes == store.counter(Counter.ALLOCATED_BYTES)
     fill(store, 20)
     rings = store.rows.blocks.allocated + store.rows.log.ring.allocated
     assert store.rows.blocks.allocated == store.layout.block_bytes
     assert rings == store.layout.block_bytes + -(-60 * 1600 // LOG_EXTENT_BYTES) * LOG_EXTENT_BYTES
-    assert store.allocated_bytes() == HEADER_BYTES + rings + 3 * 1600 == store.counter(Counter.ALLOCATED_BYTES)
+    assert (
+        store.allocated_bytes()
+        == store.layout.header_bytes + rings + 3 * 1600
+        == store.counter(Counter.ALLOCATED_BYTES)
+    )
 
 
 @pytest.mark.parametrize("codec", ["raw", "sparse", "zstd", "delta"])
@@ -69,9 +73,9 @@ def test_rows_leave_with_what_they_are_coded_against():
     stack = np.repeat(noise(rng)[:1], 3, 0)
     for t in range(60):
         newest = stack[-1:].copy()
-        newest[0, 0, t % 40, :3] += 1
+        newest[0, t % 40, :3] += 1
         stack = np.concatenate([stack[1:], newest]) if t else stack
-        append(store, stack, first=t == 0)
+        append(store, (stack,), first=t == 0)
     for row, tail in ((1, 3), (3, 3), (4, 6), (30, 30), (31, 33)):
         store.evict_before(row)
         assert store.tail == tail
@@ -94,7 +98,7 @@ def test_unpublished_rows_are_forgotten():
     fill(store, 5)
     writer, published = store.rows, (store.head, store.rows.log_end(), store.rows.log.tail)
     start = store.eviction.reserve(70)
-    writer.write(start, b"x" * 70, 0, 1, 0, ())
+    writer.write(start, [b"x" * 70], 0, 1, 0, ())
     assert writer.next == store.head + 1
     writer.forget_unpublished()
     assert (writer.next, writer.log_end(), writer.log.tail) == published

@@ -7,8 +7,9 @@ import os
 
 import numpy as np
 import pytest
+from snapshot_tools import RestlessZstd
 
-from diffreplay import ReplayBuffer, codecs
+from diffreplay import ArraySpec, ReplayBuffer, codecs
 from diffreplay.store.arena import Arena
 from diffreplay.store.layout import (
     BLOCK_ROWS,
@@ -20,6 +21,7 @@ from diffreplay.store.layout import (
     Column,
     Counter,
     Flag,
+    Image,
     Layout,
     Memory,
 )
@@ -63,13 +65,14 @@ ROWS = [dot(0), dot(1), dot(5), dot(2), dot(3), dot(4)]
 def test_header():
     raw, sparse = stored("raw"), stored("sparse")
     assert bytes(raw.arena.bytes[:96]) == bytes.fromhex(
-        "64667265706c6179" "0100000000000000" "0600000000000000" "0000000000000000"  # "dfreplay", version, head, tail
-        "0000000000000000" "0000000000000000" "0000000000000000" "8001000000000000"  # freed, sets, sets, log head
+        "64667265706c6179" "0200000000000000" "0600000000000000" "0000000000000000"  # "dfreplay", version, head, tail
+        "0000000000000000" "0000000000000000" "0000000000000000" "8001000000000000"  # freed, two unused, log head
         "0300000000000000" "8001000000000000" "0000000000000000" "8070010000000000"  # transitions, bytes of 3 kinds
     )  # fmt: skip
-    assert sparse.memory.counters.tolist() == [0x79616C7065726664, 1, 6, 0, 0, 0, 0, 272, 3, 272, 0, 98496]
+    assert sparse.memory.counters.tolist()[:12] == [0x79616C7065726664, 2, 6, 0, 0, 0, 0, 272, 3, 272, 0, 98496]
+    assert not any(sparse.memory.counters[12:]) and len(sparse.memory.counters) == 128
     assert SET_ENTRY.descr == [("first_row", "<u8"), ("nbytes", "<u8")] and SET_ENTRY.itemsize == 16
-    assert raw.memory.set_table.ctypes.data - np.asarray(raw.memory.counters).ctypes.data == 1024
+    assert raw.memory.set_tables[0].ctypes.data - np.asarray(raw.memory.counters).ctypes.data == 1024
     flags = (Flag.FIRST, Flag.ZEROS, Flag.CONTEXT, Flag.RESTART, Flag.STARTS)
     assert flags == (1, 2, 4, 8, 16)
 
@@ -101,15 +104,56 @@ def test_log():
     assert bytes(stored("sparse").memory.log[:272]) == expected
 
 
+TWO = {"a": ArraySpec((1, 1, 2)), "b": ArraySpec((1, 1, 1), "uint16"), "c": ArraySpec((), "float32")}
+
+
+def two_images(codec, count):
+    """A buffer of steps of two images and a number, with one frame a stack."""
+    replay = ReplayBuffer(20, TWO, (1,), action_dtype="uint8", frame_stack=1, codec=codec)
+    for t in range(count):
+        parts = [[[[2 * t, 2 * t + 1]]], [[[256 * t + 7]]], t / 2]
+        parts = [np.array(part, spec.dtype) for part, spec in zip(parts, TWO.values(), strict=True)]
+        replay.add(TimeStep(dict(zip(TWO, parts, strict=True)), [t], 1.0, 1.0, t == 0, False))
+    return replay
+
+
+def test_ranges():
+    """The head of a block: where it begins in the log, and for each image which rows are coded against which slot."""
+    store = two_images(RestlessZstd(), 20).store
+    begin = store.layout.blocks_offset
+    head = bytes(store.arena.bytes[begin : begin + 128])
+    ranges = "0000 ffff 0100 0000 0a00 0100 1300 0200"  # place and slot: none, then a set from rows 1, 10 and 19 on
+    assert head[:8] == bytes(8)
+    for image in (0, 1):
+        assert head[8 + 56 * image :][:56] == bytes.fromhex(ranges) + b"\xff" * 40
+    assert store.layout.offsets["end0"] == 128 and head[120:] == bytes(8)
+
+
+def test_segment(tmp_path):
+    """A file of rows of two images, byte for byte."""
+    two_images("raw", 3).save(tmp_path)
+    (path,) = tmp_path.glob("rows-*.bin")
+    assert path.read_bytes() == bytes.fromhex(
+        "64667273 65676d74 02000000 03000000 0000000000000000 04000000 18000000"  # version, rows, first, bytes of rows
+        "02000000 02000000"  # images, ranges
+        "00000000 00000000 ffffffffffffffff 01000000 00000000 ffffffffffffffff"  # image, row, set: none
+        "02000000 02000000 02000000 02000000 02000000 02000000"  # bytes of each frame, of one image and of the other
+        "0000 0100 0100 11 10 00"  # link, flags
+        "00000000 0000003f 0000803f"  # the number
+        "00 01 02 00000000 0000803f 0000803f 0000803f 0000803f 0000803f"  # action, reward, discount
+        "0001 0700 0203 0701 0405 0702"  # the frames; of 16 bits the low ones first
+    )
+
+
 def test_layout():
     columns = (Column("action", "<f4", (2,)), Column("reward", "<f4"), Column("discount", "<f4"))
-    layout = Layout((84, 84, 1), 3, 5000, (END, LINK, FLAGS, REFERENCE), columns, 64 * 7056)
+    layout = Layout((Image((84, 84, 1), 64 * 7056),), 3, 5000, (END, LINK, FLAGS, REFERENCE), columns)
     assert BLOCK_ROWS == 1024
     assert layout.offsets == {
         "end": 64, "link": 4160, "flags": 6208, "reference": 7232, "action": 9280, "reward": 17472, "discount": 21568,
         "": 25664,
     }  # fmt: skip
-    assert (layout.block_bytes, layout.blocks, layout.set_slot) == (28672, 7, 454656)
+    assert (layout.block_bytes, layout.blocks, layout.images[0].set_slot) == (28672, 7, 454656)
     assert layout.blocks_offset == 4096 + 64 * 454656
     assert layout.log_offset == layout.blocks_offset + 7 * 28672
     assert layout.log_bytes == 35323904 + 2 * 65536 == -(-5001 * 7056 // 65536) * 65536 + 131072

@@ -181,12 +181,12 @@ def test_an_addition_from_a_signal_handler_is_refused():
     messages = []
     original = replay.store.open_stream
 
-    def open_stream(name):
+    def open_stream(name, stack):
         try:
             writer.add(1)
         except ReplayError as error:
             messages.append(str(error))
-        return original(name)
+        return original(name, stack)
 
     replay.store.open_stream = open_stream
     writer.add(1)
@@ -213,7 +213,7 @@ def test_a_thread_that_ended_in_the_middle_of_a_change_does_not_stop_the_others(
             replay.store.change(half, 0)
 
     def half():
-        add_observation(replay.store, np.ones((3, 1, SIDE, SIDE), np.uint8), ([1], 0.0, 1.0), 0, False)
+        add_observation(replay.store, (np.ones((3, SIDE, SIDE, 1), np.uint8),), ([1], 0.0, 1.0), 0, False)
         raise KeyboardInterrupt
 
     thread = threading.Thread(target=add_half)
@@ -238,7 +238,7 @@ def test_a_buffer_whose_newest_frame_was_damaged_in_memory_goes_on_after_an_inte
     store.memory.log[start : start + length] = b"\xff" * length
 
     def cut_short():
-        add_observation(store, np.ones((3, 1, SIDE, SIDE), np.uint8), ([1], 0.0, 1.0), 0, False)
+        add_observation(store, (np.ones((3, SIDE, SIDE, 1), np.uint8),), ([1], 0.0, 1.0), 0, False)
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

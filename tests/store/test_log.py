@@ -7,12 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diffreplay.store.arena import Arena
-from diffreplay.store.layout import END, FLAGS, LINK, LOG_EXTENT_BYTES, Layout, Memory
+from diffreplay.store.layout import END, FLAGS, LINK, LOG_EXTENT_BYTES, Image, Layout, Memory
 from diffreplay.store.log import Log
 
 
 def make(frame_bytes=40_000, max_rows=3):
-    layout = Layout((frame_bytes, 1, 1), 1, max_rows, (END, LINK, FLAGS), (), 0)
+    layout = Layout((Image((frame_bytes, 1, 1)),), 1, max_rows, (END, LINK, FLAGS), ())
     memory = Memory(layout, Arena(layout.nbytes))
     return layout.log_bytes, memory, Log(layout, memory, Arena(layout.nbytes))
 

@@ -15,6 +15,7 @@ import pytest
 from numpy.typing import NDArray
 
 from diffreplay.store import Flag, lookup
+from diffreplay.store.layout import RANGE
 from tests.compiling import SANITIZE, compiles
 from tests.store.lookup_garbage import EXTREMES
 
@@ -66,20 +67,43 @@ def test_stacks(rng: np.random.Generator, frame_stack: int) -> None:
         assert np.array_equal(ours, theirs)
 
 
-def test_spans(rng: np.random.Generator) -> None:
-    base, ends = column(rng, "<u8")[:, :1], column(rng, "<u4")
+@pytest.mark.parametrize("dtype", ["<u4", "<u8"])
+@pytest.mark.parametrize("back", [0, 1])
+def test_spans(rng: np.random.Generator, back: int, dtype: str) -> None:
+    base, before, ends = column(rng, "<u8")[:, :1], column(rng, dtype), column(rng, dtype)
     base %= int(rng.choice([1, 10, 10**6, 2**62]))
+    before %= 700
     ends %= int(rng.choice([1, 500, 2**32 - 1]))
     for rows in some_rows(rng):
         ours, theirs = (np.zeros((2, len(rows)), np.int64) for _ in range(2))
         for spans, out in ((compiled.spans, ours), (lookup.in_numpy["spans"], theirs)):
-            spans(base, ends, rows, *out, LOG_BYTES)
+            spans(base, before, ends, rows, *out, LOG_BYTES, back)
         assert np.array_equal(ours, theirs)
+
+
+def test_ranges(rng: np.random.Generator) -> None:
+    table = column(rng, "<u4")[:, :14].view(RANGE)
+    table["place"] %= 300
+    for rows in some_rows(rng):
+        ours, theirs = (np.zeros(len(rows), np.int64) for _ in range(2))
+        for ranges, out in ((compiled.ranges, ours), (lookup.in_numpy["ranges"], theirs)):
+            ranges(table, rows, out, 200, 77)
+        assert np.array_equal(ours, theirs)
+
+
+def test_equal() -> None:
+    """Bytes count, not values; what does not lie in one piece is refused."""
+    nan, zeros = np.full((3, 2), np.nan), np.zeros(6)
+    for equal in (compiled.equal, lookup.in_numpy["equal"]):
+        assert equal(nan, nan.copy().reshape(-1)) and equal(zeros, zeros.copy()) and not equal(zeros, -zeros)
+        assert not equal(zeros, zeros[:5]) and equal(zeros[:0], np.empty(0, np.uint8))
+        with pytest.raises(ValueError, match="contiguous"):
+            equal(nan[:, 0], nan[:, 0])
 
 
 def test_what_does_not_fit_is_refused() -> None:
     rng = np.random.default_rng(0)
-    flags, rows, few = column(rng, "u1"), np.arange(4), np.zeros(3, np.int64)
+    flags, ends, rows, few = column(rng, "u1"), column(rng, "<u4"), np.arange(4), np.zeros(3, np.int64)
     for array in (
         np.zeros(4, np.uint8),
         flags[:, ::2],
@@ -94,16 +118,22 @@ def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(ValueError, match="room for as many frames"):
         compiled.stacks(flags, column(rng, "<u2"), rows, few, 3, 8)
     with pytest.raises(ValueError, match="room for as many beginnings"):
-        compiled.spans(column(rng, "<u8")[:, :1], column(rng, "<u4"), rows, few, few, LOG_BYTES)
+        compiled.spans(column(rng, "<u8")[:, :1], ends, ends, rows, few, few, LOG_BYTES, 1)
     with pytest.raises(ValueError, match="room for as many beginnings"):
-        compiled.spans(column(rng, "<u8")[:2, :1], column(rng, "<u4"), few, few, few, LOG_BYTES)
+        compiled.spans(column(rng, "<u8")[:2, :1], ends, ends, few, few, few, LOG_BYTES, 1)
+    with pytest.raises(ValueError, match="room for as many beginnings"):
+        compiled.spans(column(rng, "<u8")[:, :1], ends[:2], ends, few, few, few, LOG_BYTES, 0)
+    with pytest.raises(ValueError, match="room for as many slots"):
+        compiled.ranges(ends, rows, few, ROWS, 0)
+    with pytest.raises(ValueError, match="expected ranges"):
+        compiled.ranges(flags, few, few, ROWS, 0)
     with pytest.raises(ValueError, match="expected a column"):
         compiled.stacks(flags, column(rng, "<u8", (2,)), rows, np.zeros((4, 2), np.int64), 3, 8)
     for size in (3, 5):  # no number is of so many bytes
         with pytest.raises(ValueError, match="expected a column"):
             compiled.stacks(flags, column(rng, f"S{size}"), rows, np.zeros((4, 2), np.int64), 3, 8)
     with pytest.raises(ValueError, match="expected a column"):
-        compiled.spans(column(rng, "<u8")[:, :1], column(rng, "S3"), rows, rows.copy(), rows.copy(), LOG_BYTES)
+        compiled.spans(column(rng, "<u8")[:, :1], ends, column(rng, "S3"), rows, rows.copy(), rows.copy(), LOG_BYTES, 1)
     with pytest.raises(ValueError, match="expected a column"):
         compiled.stacks(flags, column(rng, "u1", (0,)), rows, np.zeros((4, 2), np.int64), 3, 8)
 

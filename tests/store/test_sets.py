@@ -7,8 +7,8 @@ import pytest
 
 from diffreplay import codecs
 from diffreplay.store.arena import PAGE, Arena
-from diffreplay.store.index import NO_ROW, OverrunError
-from diffreplay.store.layout import END, FLAGS, LINK, SET_SLOTS, Counter, Layout, Memory
+from diffreplay.store.index import NO_ROW, Index, OverrunError
+from diffreplay.store.layout import END, FLAGS, LINK, SET_SLOTS, Image, Layout, Memory
 from diffreplay.store.sets import ReferenceSets, SetWriter
 
 SHAPE, NBYTES = (8, 8, 1), 64
@@ -16,10 +16,11 @@ SHAPE, NBYTES = (8, 8, 1), 64
 
 def make():
     codec = codecs.ZstdCodec(set_frames=4)
-    layout = Layout(SHAPE, 3, 1000, (END, LINK, FLAGS), (), 4 * NBYTES)
+    layout = Layout((Image(SHAPE, 4 * NBYTES),), 3, 1000, (END, LINK, FLAGS), ())
     arena = Arena(layout.nbytes)
     memory = Memory(layout, arena)
-    return codec, memory, SetWriter(layout, memory, arena, codec), ReferenceSets(layout, memory)
+    index = Index(layout, memory)
+    return codec, index, SetWriter(layout, memory, index, 0, arena, codec), ReferenceSets(layout, memory, index, 0)
 
 
 def frames(k, count=2):
@@ -27,12 +28,18 @@ def frames(k, count=2):
 
 
 def test_readers_find_each_row_its_set():
-    _, _, writer, reader = make()
-    assert reader.serving(5) == NO_ROW
+    _, index, writer, reader = make()
+    index.begin_range(0, 0, writer.coding_slot)
+    assert reader.serving(np.array([5])) == NO_ROW
     for number, first_row in enumerate((10, 20, 35)):
         writer.add(frames(number), first_row)
+        index.begin_range(first_row, 0, number)
     assert list(reader.numbers()) == [0, 1, 2]
-    assert [reader.serving(row) for row in (9, 10, 19, 20, 34, 35, 99)] == [-1, 0, 0, 1, 1, 2, 2]
+    rows = np.array([9, 10, 19, 20, 34, 35, 99])
+    assert reader.serving(rows).tolist() == [-1, 0, 0, 1, 1, 2, 2]
+    starts, nbytes = reader.locate(rows)
+    assert starts.tolist() == [0] + [PAGE * number for number in (0, 0, 1, 1, 2, 2)]
+    assert nbytes.tolist() == [0] + [2 * NBYTES] * 6
     assert [bytes(reader.frames(number)) for number in range(3)] == [frames(0), frames(1), frames(2)]
     rows = np.array([36, 5, 20, 10, 19, 35, 22])
     parts = {number: rows[places].tolist() for number, places in reader.split(rows, np.arange(len(rows)))}
@@ -40,7 +47,7 @@ def test_readers_find_each_row_its_set():
 
 
 def test_slots_are_used_again_and_bytes_counted():
-    _, memory, writer, reader = make()
+    _, _, writer, reader = make()
     for number in range(3 * SET_SLOTS):
         if writer.is_full:
             oldest = writer.oldest_serving(10 * number - 20)
@@ -48,7 +55,7 @@ def test_slots_are_used_again_and_bytes_counted():
             writer.ring.release(oldest)
         writer.add(frames(number % 251, 1 + number % 4), 10 * number)
         live = reader.numbers()
-        assert writer.nbytes == sum(len(reader.frames(n)) for n in live) == memory.counters[Counter.REFERENCE_BYTES]
+        assert writer.nbytes == sum(len(reader.frames(n)) for n in live)
         assert writer.page_bytes == writer.nbytes + len(live) * PAGE
         assert bytes(reader.frames(number)) == frames(number % 251, 1 + number % 4)
     assert reader.numbers().start == 2 * SET_SLOTS + SET_SLOTS - len(reader.numbers())

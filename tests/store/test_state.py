@@ -27,14 +27,14 @@ def copy(store, into, run):
     """Take over all of a store in runs of so many rows."""
     state = export_state(store)
     begin_adopting(into, state)
-    for number in store.sets.numbers():
-        adopt_set(into, bytes(store.sets.frames(number)), store.sets.first_row(number))
+    for number in store.sets[0].numbers():
+        adopt_set(into, bytes(store.sets[0].frames(number)), store.sets[0].first_row(number))
     for first in range(store.tail, store.head, run):
         rows = export_rows(store, first, min(first + run, store.head))
         assert len(rows.coded) <= 2 and sum(map(len, rows.coded)) == rows.lengths.sum()
         adopt_rows(into, rows)
     finish_adopting(into, state.head)
-    reopen_streams(into, state.next_check, state.streams)
+    reopen_streams(into, state.next_checks, state.streams)
 
 
 @pytest.mark.parametrize("run", [1, 37, 5000])
@@ -74,7 +74,7 @@ def test_more_coded_bytes_than_the_log_holds_are_refused():
     Writer(replay).add(2500)
     rows = export_rows(replay.store, 0, replay.store.head)
     small = buffer(codec=CODECS["raw"](), capacity=3000, max_bytes=400_000).store
-    begin_adopting(small, StoreState(0, 0, 0, 0, 0, []))
+    begin_adopting(small, StoreState(0, 0, 0, [0], [0], []))
     with pytest.raises(CorruptDataError) as info:
         adopt_rows(small, rows)
     says(info, f"at most {small.layout.log_bytes - LOG_EXTENT_BYTES} bytes", "log")
@@ -84,10 +84,10 @@ def test_more_coded_bytes_than_the_log_holds_are_refused():
 def test_streams_go_back_to_where_they_were():
     streams = Streams()
     assert streams.mark("a") is None and not streams.is_open("a")
-    streams["a"] = Stream(np.zeros((3, 1, 2, 2), np.uint8), 7, 5, None, 2, True)
+    streams["a"] = Stream((np.zeros((3, 2, 2, 1), np.uint8),), 7, 5, (), 2, True)
     mark = streams.mark("a")
     streams["a"].row, streams["a"].is_open, streams["a"].group_size = 9, False, 0
-    streams["b"] = Stream(np.zeros((3, 1, 2, 2), np.uint8))
+    streams["b"] = Stream((np.zeros((3, 2, 2, 1), np.uint8),))
     assert streams.open_rows() == []
     assert streams.go_back("a", mark) is streams["a"] and streams.go_back("b", None) is None
     assert (streams["a"].row, streams["a"].group_size, streams.open_rows()) == (7, 2, [7])
