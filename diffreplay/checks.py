@@ -69,9 +69,9 @@ class StepCheck:
         extras: tuple[Part, ...] = (),
     ) -> None:
         self.action_shape, self.action_dtype = action_shape, action_dtype
-        self.observation = ObservationCheck(parts).stacks
-        self._extras = ObservationCheck(extras).stacks if extras else None
-        self._extra_dtypes = [part.dtype for part in extras]
+        self.observations = ObservationCheck(parts)
+        self.observation = self.observations.stacks
+        self.extras = ObservationCheck(extras) if extras else None
         self._largest = float(np.finfo(action_dtype).max) if action_dtype.kind == "f" else 0.0
         self.blank = (np.zeros(action_shape, action_dtype), 0.0, 1.0, *(np.zeros(e.shape, e.dtype) for e in extras))
         """What the first step of an episode carries: nothing leads to it."""
@@ -93,24 +93,30 @@ class StepCheck:
     def values(self, action: Any, reward: Any, discount: Any, extras: Any = None) -> tuple[Any, ...]:
         """What a step carries besides its observation."""
         values = self.action(action), finite("reward", reward), finite("discount", discount)
-        if self._extras is extras:  # None both
+        if self.extras is extras:  # None both
             return values
-        if self._extras is not None:
-            given = zip(self._extras("extras", extras), self._extra_dtypes, strict=True)
-            return (*values, *(value.view(dtype)[0] for value, dtype in given))  # of floats they are the bits
-        raise InputError(f"extras: expected none, as the buffer was made without extras=, got {reprlib.repr(extras)}")
+        if self.extras is not None:
+            given = zip(self.extras.stacks("extras", extras), self.extras.parts, strict=True)
+            return (*values, *(value.view(part.dtype)[0] for value, part in given))  # of floats they are the bits
+        self.no_extras(extras)
+        return values
 
-    def action(self, value: Any) -> NDArray[Any]:
-        """An action in the buffer's dtype, which holds the very values that came; floats are rounded."""
-        wanted = self.action_dtype
-        array = value if type(value) is np.ndarray else self._array(value)
-        kind = array.dtype.kind
-        if array.shape != self.action_shape or not (kind in "biu" or kind == "f" == wanted.kind):
-            if kind == "O" and array.shape == self.action_shape and all(type(v) is int for v in array.flat):
-                raise _not_held(wanted, array)  # of more than 64 bits
+    def no_extras(self, extras: Any) -> None:
+        """Refuse extras of a buffer that was made without."""
+        if self.extras is None and extras is not None:
             raise InputError(
-                f"action: expected {wanted} of shape {self.action_shape}, got {array.dtype} of shape {array.shape}"
+                f"extras: expected none, as the buffer was made without extras=, got {reprlib.repr(extras)}"
             )
+
+    def action(self, value: Any, count: int | None = None) -> NDArray[Any]:
+        """An action, or so many, in the buffer's dtype, which holds the very values that came; floats are rounded."""
+        wanted, shape = self.action_dtype, self.action_shape if count is None else (count, *self.action_shape)
+        array = value if type(value) is np.ndarray else self._array(value, shape)
+        kind = array.dtype.kind
+        if array.shape != shape or not (kind in "biu" or kind == "f" == wanted.kind):
+            if kind == "O" and array.shape == shape and all(type(v) is int for v in array.flat):
+                raise _not_held(wanted, array)  # of more than 64 bits
+            raise InputError(f"action: expected {wanted} of shape {shape}, got {array.dtype} of shape {array.shape}")
         if kind == "f":
             # For a few numbers this is faster than NumPy: so short a vector has no NaN in it, nor too large a number.
             if array.size <= FEW_NUMBERS and math.hypot(*array.reshape(-1).tolist()) <= self._largest:
@@ -127,13 +133,11 @@ class StepCheck:
             raise _not_held(wanted, array)
         return cast
 
-    def _array(self, value: Any) -> NDArray[Any]:
+    def _array(self, value: Any, shape: tuple[int, ...]) -> NDArray[Any]:
         try:
             return np.asarray(value)
         except (TypeError, ValueError, RuntimeError) as error:  # ragged lists, tensors on a GPU or with a gradient
-            raise InputError(
-                f"action: expected {self.action_dtype} of shape {self.action_shape}, but {error}"
-            ) from None
+            raise InputError(f"action: expected {self.action_dtype} of shape {shape}, but {error}") from None
 
 
 def _not_held(dtype: np.dtype[Any], array: NDArray[Any]) -> InputError:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
-from numpy.typing import ArrayLike, DTypeLike, NDArray
+from numpy.typing import DTypeLike
 
-from diffreplay import checks, codecs, snapshots
+from diffreplay import checks, codecs, snapshots, spaces
+from diffreplay.adding import Adding
 from diffreplay.batch import ReplayBatch
 from diffreplay.errors import InputError
 from diffreplay.limits import warn_if_too_large
@@ -19,10 +20,8 @@ from diffreplay.snapshots import Lock, verify
 from diffreplay.stats import ReplayStats
 from diffreplay.store import Column, EpisodeWriter, FrameStore, check_invariants, frames_before, refuse_copy
 
-Observation = NDArray[Any] | Mapping[str, Any]
 
-
-class ReplayBuffer:
+class ReplayBuffer(Adding):
     """A replay buffer in shared memory that stores every frame once, losslessly coded.
 
     One process writes: the one that made it. Its threads may add, save and sample at the same time; adding and saving
@@ -120,58 +119,40 @@ class ReplayBuffer:
         self.commits: dict[Path, str | None] = {}  # snapshots of this buffer, and which commit holds its last state
         self.commit_locks: dict[Path, Lock] = {}  # on the commits that it saved, as long as these are the present ones
 
-    def add(
-        self, time_step: checks.TimeStep, stream: int | str = 0, extras: Mapping[str, ArrayLike] | None = None
-    ) -> None:
-        """Append a step of an episode.
+    @classmethod
+    def from_spaces(
+        cls,
+        capacity: int,
+        observation_space: Any,
+        action_space: Any,
+        *,
+        frame_stack: int = 1,
+        nstep: int = 1,
+        layouts: Mapping[str, str] | str | None = None,
+        **options: Any,
+    ) -> Self:
+        """A buffer for the observations and actions of Gymnasium spaces; of a Dict, observations are mappings.
 
         Args:
-            time_step: dm_env style; its observation is copied.
-            stream: which of several episodes that run side by side it continues.
-            extras: further values, where the buffer was made with such; those of a first step are ignored.
+            capacity: transitions kept.
+            observation_space: Box, Discrete, MultiDiscrete, MultiBinary, or Dict of such; of a vector environment its
+                `single_observation_space`. Arrays of uint8 and uint16 with three dimensions are images.
+            action_space: Box, Discrete, MultiDiscrete or MultiBinary; of a vector environment its
+                `single_action_space`.
+            frame_stack: frames in an observation, which the space counts in already.
+            nstep: steps that a sampled transition spans.
+            layouts: where a shape can be read in several ways, how an image lies in its array: see `ArraySpec`; of a
+                Dict a mapping from names of parts.
+            options: others of `ReplayBuffer`.
 
         Raises:
-            InputError: a field has the wrong type, shape or range, or a step follows a last one without a
-                first one between. The buffer is as it was.
+            InputError: a space is of another kind or can be read in several ways, or an argument makes no sense.
         """
-        step, name = self._check.time_step(time_step, extras), checks.stream_name(stream)
-        self.store.change(self._episodes.add_step, name, name, *step)
-
-    def add_transition(
-        self,
-        obs: Observation,
-        action: ArrayLike,
-        reward: float,
-        next_obs: Observation,
-        terminated: bool,
-        truncated: bool,
-        stream: int | str = 0,
-        extras: Mapping[str, ArrayLike] | None = None,
-    ) -> None:
-        """Append a Gymnasium style transition.
-
-        Where `obs` is the `next_obs` of the stream's transition before, it is stored already. Else it begins an
-        episode. A RuntimeWarning tells once of what looks like a mistake: the reset of a vector environment, or a
-        forgotten `stream`.
-
-        Args:
-            obs: (frame_stack * C, H, W) uint8, or as `observation_shape` says; copied.
-            action: what was done in `obs`.
-            reward: what that gave.
-            next_obs: like `obs`; at an episode's end the terminal observation, not the next episode's first.
-            terminated: the episode ended for good: discount 0.
-            truncated: it was cut off: it ends here, and the discount stays 1.
-            stream: which of several environments it comes from.
-            extras: further values, where the buffer was made with such.
-
-        Raises:
-            InputError: a field has the wrong type, shape or range. The buffer is as it was.
-        """
-        before, after = self._check.observation("obs", obs), self._check.observation("next_obs", next_obs)
-        terminated, truncated = checks.flag("terminated", terminated), checks.flag("truncated", truncated)
-        values = self._check.values(action, reward, 0.0 if terminated else 1.0, extras)
-        name = checks.stream_name(stream)
-        self.store.change(self._episodes.add_transition, name, name, before, after, values, terminated or truncated)
+        frame_stack = checks.positive("frame_stack", frame_stack)
+        observations = spaces.specs_of(observation_space, frame_stack, layouts)
+        action_shape, action_dtype = spaces.action_of(action_space)
+        options = {"action_dtype": action_dtype, **options}
+        return cls(capacity, observations, action_shape, frame_stack=frame_stack, nstep=nstep, **options)
 
     def __len__(self) -> int:
         """Transitions held; not all of them begin a complete window, see `can_sample`."""

@@ -48,8 +48,16 @@ def test_plain_loop() -> None:
     assert int(line[2]) > 8, "stacks of four frames of which most are alike"
 
 
-def test_plain_loop_is_short() -> None:
-    assert len((EXAMPLES / "dqn_pong.py").read_text().splitlines()) < 100
+@pytest.mark.parametrize("name", ["dqn_pong.py", "robot_cameras.py"])
+def test_plain_loop_is_short(name: str) -> None:
+    assert len((EXAMPLES / name).read_text().splitlines()) < 100
+
+
+def test_robot_with_two_cameras() -> None:
+    printed = run("robot_cameras.py", "--steps", "160", "--device", "cpu")
+    line = re.search(r"^step 160: reward \d+, loss ([0-9.]+), ([0-9.]+)x smaller", printed, re.MULTILINE)
+    assert line, printed
+    assert float(line[2]) > 1
 
 
 def test_update_learns_what_a_batch_says(dqn: ModuleType) -> None:

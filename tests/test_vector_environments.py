@@ -14,7 +14,7 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 from diffreplay import ReplayBuffer
 
 PAGE = (Path(__file__).resolve().parents[1] / "docs/own-code.md").read_text()
-SHAPE, STEPS, ENVS, NSTEP, GAMMA = (3, 8, 8), 150, 4, 3, 0.5
+SHAPE, STEPS, ENVS, NSTEP, GAMMA = (3, 8, 8), 120, 8, 3, 0.5
 WARNING = "episode had just ended"
 
 
@@ -46,6 +46,18 @@ class Frames(gymnasium.Env):
         return np.zeros(SHAPE, np.uint8) if self.blank and self.t in (0, self.length) else np.stack(frames)
 
 
+class Robots(Frames):
+    """The same with a second part, which tells the steps that the frames show."""
+
+    observation_space = gymnasium.spaces.Dict(
+        {"front": Frames.observation_space, "body": gymnasium.spaces.Dict({"t": gymnasium.spaces.Box(-9, 99, (6,))})}
+    )
+
+    def _observation(self):
+        shown = [max(self.t - back, 0) for back in (2, 1, 0)]
+        return {"front": super()._observation(), "body": {"t": np.repeat(shown, 2).astype(np.float32) / 7}}
+
+
 def reward(action):
     return float(action) - 100
 
@@ -64,26 +76,55 @@ class Recorder(gymnasium.vector.VectorWrapper):
     def step(self, action):
         out = obs, _, terminated, truncated, infos = self.env.step(action)
         for k in range(ENVS):
-            reached = infos["final_obs"][k] if "final_obs" in infos and infos["_final_obs"][k] else obs[k]
-            if label(reached)[:2] == label(self._before[k])[:2]:  # no reset
-                self.steps[label(reached)] = reached.copy(), int(action[k]), bool(terminated[k]), bool(truncated[k])
+            before, reached = of_one(self._before, k), of_one(obs, k)
+            if "final_obs" in infos and infos["_final_obs"][k]:
+                reached = flat(infos["final_obs"][k])
+            if label(reached)[:2] == label(before)[:2]:  # no reset
+                self.steps[label(reached)] = reached, int(action[k]), bool(terminated[k]), bool(truncated[k])
             else:
-                self.steps.setdefault(label(reached), (reached.copy(), None, False, False))
-            self.steps.setdefault(label(self._before[k]), (self._before[k].copy(), None, False, False))
+                self.steps.setdefault(label(reached), (reached, None, False, False))
+            self.steps.setdefault(label(before), (before, None, False, False))
         self._before = obs
         return out
 
 
+def flat(observation):
+    """A copy of an observation as a mapping from names of parts to arrays; that of a plain one is ""."""
+    if not isinstance(observation, dict):
+        return {"": np.array(observation)}
+    return {"front": observation["front"].copy(), "body/t": observation["body"]["t"].copy()}
+
+
+def of_one(observations, k):
+    """The observation of one environment, or of one sample."""
+    return {name: values[k] for name, values in flat(observations).items()}
+
+
 def label(observation):
-    """(environment, episode, t) of an observation."""
-    frame = observation[-1]
+    """(environment, episode, t) of what `flat` gave."""
+    frame = observation.get("", observation.get("front"))[-1]
     return int(frame[0, 0]), int(frame[0, 1]), int(frame[1, 1])
 
 
 def same_episode(batch):
     """Whether obs and next_obs are of one episode, for each transition without a blank screen."""
     pairs = [pair for pair in zip(batch.obs.numpy(), batch.next_obs.numpy(), strict=True) if all(x.any() for x in pair)]
-    return [label(obs)[:2] == label(next_obs)[:2] for obs, next_obs in pairs]
+    return [label(flat(obs))[:2] == label(flat(next_obs))[:2] for obs, next_obs in pairs]
+
+
+def samples(observations, k):
+    """One observation of a batch, as of `flat`."""
+    return {
+        name: values[k].numpy()
+        for name, values in (observations if isinstance(observations, dict) else {"": observations}).items()
+    }
+
+
+def same_observation(one, other):
+    """Whether all parts are the same, in dtype and shape as well."""
+    return one.keys() == other.keys() and all(
+        one[name].dtype == other[name].dtype and np.array_equal(one[name], other[name]) for name in one
+    )
 
 
 def loop(mode):
@@ -92,11 +133,12 @@ def loop(mode):
     return re.search(r"```python\n(.*?)```", text, re.DOTALL)[1]
 
 
-def run(code, mode, make=SyncVectorEnv, nstep=NSTEP, **options):
+def run(code, mode, make=SyncVectorEnv, nstep=NSTEP, kind=Frames, **options):
     """Run a loop from the page; return the buffer, the record of episodes and the warnings."""
-    made = [lambda k=k: Frames(k, **options) for k in range(ENVS)]
+    made = [lambda k=k: kind(k, **options) for k in range(ENVS)]
     env = Recorder(make(made, autoreset_mode=AutoresetMode[mode]))
-    replay = ReplayBuffer(10_000, SHAPE, (), action_dtype="uint8", nstep=nstep, discount=GAMMA)
+    spaces = env.single_observation_space, env.single_action_space
+    replay = ReplayBuffer.from_spaces(10_000, *spaces, frame_stack=3, nstep=nstep, discount=GAMMA)
     rng = np.random.default_rng(1)
     env.action_space.seed(0)
     names = {"np": np, "env": env, "replay": replay, "steps": STEPS, "act": lambda obs: rng.integers(0, 200, ENVS)}
@@ -120,27 +162,33 @@ def right_windows(steps):
     return windows
 
 
-@pytest.mark.parametrize("make", [SyncVectorEnv, AsyncVectorEnv])
+@pytest.mark.parametrize(("make", "kind"), [(SyncVectorEnv, Frames), (SyncVectorEnv, Robots), (AsyncVectorEnv, Robots)])
 @pytest.mark.parametrize("mode", ["NEXT_STEP", "SAME_STEP", "DISABLED"])
-def test_the_loop_of_each_mode_stores_every_step_as_it_was(mode, make):
-    replay, steps, warned = run(loop(mode), mode, make)
+def test_the_loop_of_each_mode_stores_every_step_as_it_was(mode, make, kind):
+    replay, steps, warned = run(loop(mode), mode, make, kind=kind)
     assert not warned
     expected = right_windows(steps)
     assert len(replay) == sum(step[1] is not None for step in steps.values())
-    batch = [value.numpy() for value in replay.sample(3000)]
-    labels = [label(obs) for obs in batch[0]]
-    assert set(labels) == set(expected), "every window is drawn, and no other"
-    for name, values in zip(labels, zip(*batch, strict=True), strict=True):
-        for value, right in zip(values, expected[name], strict=True):
-            assert np.array_equal(np.squeeze(value), right), name
+    drawn, batch = set(), replay.sample(6000)
+    for k in range(6000):
+        obs, next_obs = samples(batch.obs, k), samples(batch.next_obs, k)
+        right = expected[label(obs)]
+        drawn.add(label(obs))
+        assert all(same_observation(*pair) for pair in ((obs, right[0]), (next_obs, right[4]))), label(obs)
+        assert (batch.action[k].item(), batch.reward[k].item(), batch.discount[k].item()) == right[1:4], label(obs)
+    assert drawn == set(expected), "every window is drawn, and no other"
     assert sum(window[3] == 0 for window in expected.values()) > 5, "episodes that end for good"
     replay.check_invariants()
 
 
 def test_the_loop_of_another_mode_is_noticed():
     """Resets that are stored as transitions, and terminal observations that are not."""
-    for code, mode in ((loop("DISABLED").split("    if ended.any")[0], "NEXT_STEP"), (loop("NEXT_STEP"), "SAME_STEP")):
-        replay, _, warned = run(code.replace("~ended", "~ended | True"), mode)
+    for code, mode in (
+        (loop("DISABLED").split("    if ended.any")[0], "NEXT_STEP"),
+        (loop("SAME_STEP"), "NEXT_STEP"),
+        (loop("NEXT_STEP").replace(", skip=ended", ""), "SAME_STEP"),
+    ):
+        replay, _, warned = run(code, mode)
         assert [WARNING in message for message in warned] == [True], "once a buffer"
         assert "NEXT_STEP" in warned[0] and "final_obs" in warned[0]
         assert not all(same_episode(replay.sample(500))), "the loop is a wrong one"

@@ -44,9 +44,26 @@ CASES: dict[str, dict[str, Any]] = {
     "lost": {"codec": "sparse", "saves": [20, 40, 60], "lose": 1},
     "delta": {"codec": "delta"},
     "delta with sets": {"codec": "delta", "set_frames": 4, "capacity": 70, "side": 64, "saves": [50, 90]},
+    "several parts": {"codec": "delta", "parts": True, "channels": 3},
+    "several parts with sets": {
+        "codec": "delta",
+        "parts": True,
+        "set_frames": 4,
+        "capacity": 70,
+        "side": 64,
+        "saves": [50, 90],
+    },
+    "several parts, sparse": {"codec": "sparse", "parts": True, "frame_stack": 2, "nstep": 2},
 }
 DEFAULTS = {"capacity": 40, "frame_stack": 3, "channels": 1, "side": 8, "noisy": False, "streams": [0, 1]}
-DEFAULTS |= {"nstep": 1, "shorter_at_end": False, "max_bytes": None, "style": "steps", "saves": [25, 45, 58]}
+DEFAULTS |= {
+    "parts": False,
+    "nstep": 1,
+    "shorter_at_end": False,
+    "max_bytes": None,
+    "style": "steps",
+    "saves": [25, 45, 58],
+}
 
 
 def frame(number: int, case: dict[str, Any]) -> np.ndarray:
@@ -67,13 +84,19 @@ class Recipe:
     def __init__(self, case: dict[str, Any], steps: int = 0) -> None:
         self.case, self.steps = DEFAULTS | case, steps
 
-    def stack(self, number: int, age: int) -> np.ndarray:
+    def stack(self, number: int, age: int) -> Any:
         """The observation that step `number` shows, so many steps after its episode's first one."""
         case, apart = self.case, len(self.case["streams"])
         ages = [max(age - back, 0) for back in range(case["frame_stack"] - 1, -1, -1)]
         if case["style"] == "resets" and age % 5 == 4:
             ages = ages[::-1]
-        return np.concatenate([frame(number - apart * (age - a), case) for a in ages])
+        numbers = [number - apart * (age - a) for a in ages]
+        images = np.concatenate([frame(n, case) for n in numbers])
+        if not case["parts"]:
+            return images
+        depth = np.stack([257 * frame(n, case)[0].astype(np.uint16) for n in numbers])
+        state = np.concatenate([np.array([n / 7, -0.0, np.inf], np.float32) for n in numbers])
+        return {"front": images, "depth": depth, "state": state}
 
     def add(self, replay: Any, count: int) -> None:
         """Add the next `count` steps."""
@@ -88,7 +111,7 @@ class Recipe:
                 continue
             step = SimpleNamespace(observation=obs, action=[number], reward=reward, discount=1.0 - 0.25 * last)
             step.first, step.last = (lambda first=age == 0: first), (lambda last=last: last)
-            replay.add(step, stream)
+            replay.add(step, stream, *([{"log_prob": number / 3}] if self.case["parts"] else []))
         self.steps += count
 
 
@@ -105,7 +128,14 @@ def make_buffer(case: dict[str, Any]) -> Any:
         if "shorter_at_end" not in inspect.signature(diffreplay.ReplayBuffer).parameters:
             return None
         options["shorter_at_end"] = True
-    shape = (case["frame_stack"] * case["channels"], case["side"], case["side"])
+    shape: Any = (case["frame_stack"] * case["channels"], case["side"], case["side"])
+    if case["parts"]:
+        if not hasattr(diffreplay, "ArraySpec"):
+            return None
+        side, spec = case["side"], diffreplay.ArraySpec
+        shape = {"front": spec((case["channels"], side, side)), "state": spec((3,), "f4")}
+        shape["depth"] = spec((side, side), "uint16", "FHW")
+        options["extras"] = {"log_prob": spec((), "f8")}
     return diffreplay.ReplayBuffer(case["capacity"], shape, (1,), action_dtype="int64", codec=codec, **options)
 
 
@@ -118,9 +148,14 @@ def digest(*arrays: Any) -> str:
 
 
 def draw(replay: Any, count: int, seed: int) -> list[np.ndarray]:
-    """The arrays of a batch, which versions draw with a generator under different names."""
+    """The arrays of a batch, which versions draw with a generator under different names; the action is the second."""
     draw = getattr(replay, "draw", replay.sample)
-    return [value.numpy() for value in draw(count, np.random.default_rng(seed))]
+    batch = draw(count, np.random.default_rng(seed))
+    obs, action, *rest, next_obs = batch
+    if not isinstance(obs, dict):
+        return [value.numpy() for value in batch]
+    parts = [values[name] for values in (obs, next_obs) for name in sorted(values)]
+    return [value.numpy() for value in (parts[0], action, *rest, *parts[1:], *batch.extras.values())]
 
 
 def windows(replay: Any) -> dict[str, str]:

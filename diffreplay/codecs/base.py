@@ -39,6 +39,15 @@ class Codec(ABC):
             reference: for "frame" the reference frame (H, W, C) or None; for "set" what `open_set` returned.
         """
 
+    def encode_many(self, frames: NDArray[np.uint8], reference: Any = None) -> Sequence[Buffer | None]:
+        """What `encode` gives for each of several frames, for "none" and "set"; a codec may do it on several cores.
+
+        Args:
+            frames: (N, H, W, C) uint8, C-contiguous.
+            reference: for all of them.
+        """
+        return [self.encode(frame, reference) for frame in frames]
+
     def gather(self, blobs: Sequence[Buffer], frame_bytes: int) -> Buffer:
         """One private copy of coded frames, for `decode`; a raw frame has `frame_bytes`."""
         return b"".join(blobs)

@@ -41,6 +41,33 @@ class ObservationCheck:
         values = self._values(name, value)
         return tuple([_stack(part, name, item) for part, item in zip(self.parts, values, strict=True)])
 
+    def arrays(self, name: str, value: Any) -> list[NDArray[Any]]:
+        """The arrays that several observations have for each part, of which nothing is known yet.
+
+        Args:
+            name: of the argument.
+            value: as of `stacks`; every array has a leading axis (N, ...).
+
+        Raises:
+            InputError: a part is missing or unknown, or no array of numbers.
+        """
+        values = [value] if self._is_plain else self._values(name, value)
+        return [
+            item if type(item) is np.ndarray else _array(_label(part, name), item, part.dtype, _leading(part.shape))
+            for part, item in zip(self.parts, values, strict=True)
+        ]
+
+    def many(self, name: str, arrays: list[NDArray[Any]], count: int) -> list[NDArray[Any]]:
+        """The frames of each part of `count` observations, (count, frame_stack, ...); see `Part.stacks`.
+
+        Raises:
+            InputError: a part has the wrong shape or values.
+        """
+        return [
+            part.stacks(_checked(part, name, array, (count, *part.shape)))
+            for part, array in zip(self.parts, arrays, strict=True)
+        ]
+
     def _values(self, name: str, value: Any) -> list[Any]:
         """What an observation has for each part."""
         if type(value) is dict and len(value) == len(self._names):
@@ -100,19 +127,36 @@ def _stack(part: Part, name: str, value: Any) -> NDArray[Any]:
     """The frames of one part."""
     if type(value) is np.ndarray and value.dtype == part.dtype and value.shape == part.shape:
         return part.stack(value)
-    name = f"{name}[{part.name!r}]" if part.name else name
+    return part.stack(_checked(part, name, value, part.shape))
+
+
+def _checked(part: Part, name: str, value: Any, shape: tuple[int, ...]) -> NDArray[Any]:
+    """What came for one part as an array of its dtype and of a shape."""
+    if type(value) is np.ndarray and value.dtype == part.dtype and value.shape == shape:
+        return value
+    name = _label(part, name)
     if not part.is_image:
-        return part.stack(held(name, value, part.dtype, part.shape))
-    array = _array(name, value, part.dtype, part.shape)
-    if array.shape != part.shape or array.dtype.newbyteorder("=") != part.dtype.newbyteorder("="):
-        error = _other(name, value, part.dtype, part.shape, array)
+        return held(name, value, part.dtype, shape)
+    array = _array(name, value, part.dtype, shape)
+    if array.shape != shape or array.dtype.newbyteorder("=") != part.dtype.newbyteorder("="):
+        error = _other(name, value, part.dtype, shape, array)
         if array.dtype.kind == "f":
             error = InputError(f"{error}; images are uint8 or uint16, and an ArraySpec of {array.dtype} stores floats")
         raise error
-    return part.stack(array.astype(part.dtype, copy=False))
+    return array.astype(part.dtype, copy=False)
 
 
-def _array(name: str, value: Any, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+def _leading(shape: tuple[int, ...]) -> str:
+    """A shape behind an axis of any length, in words."""
+    return f"(N, {', '.join(map(str, shape))})" if shape else "(N,)"
+
+
+def _label(part: Part, name: str) -> str:
+    """How an error calls a part."""
+    return f"{name}[{part.name!r}]" if part.name else name
+
+
+def _array(name: str, value: Any, dtype: np.dtype[Any], shape: object) -> NDArray[Any]:
     try:
         return np.asarray(value)
     except (TypeError, ValueError, RuntimeError) as error:  # ragged lists, tensors on a GPU or with a gradient

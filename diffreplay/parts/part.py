@@ -109,13 +109,25 @@ class Part:
         if self._as_it_lies is not None:
             frames = observation.reshape(self._as_it_lies)
             return frames if self.is_image else frames.view(self.stored_dtype)
-        frames = observation.reshape(self._split).transpose(self._order)
+        return self._stored(observation.reshape(self._split).transpose(self._order))
+
+    def stacks(self, observations: NDArray[Any]) -> NDArray[Any]:
+        """What `stack` gives for each of several observations (N, *shape): (N, frame_stack, ...)."""
+        count = len(observations)
+        if self._as_it_lies is not None:
+            frames = observations.reshape(count, *self._as_it_lies)
+            return frames if self.is_image else frames.view(self.stored_dtype)
+        split = observations.reshape(count, *self._split)
+        return self._stored(split.transpose(0, *(axis + 1 for axis in self._order)))
+
+    def _stored(self, frames: NDArray[Any]) -> NDArray[Any]:
+        """Frames in the order in which they are stored as they are stored, a new array; several have leading axes."""
         if not self._is_wide:
             return np.ascontiguousarray(frames)
-        halves = np.empty((self.frame_stack, 2, *frames.shape[1:]), np.uint8)
-        np.copyto(halves[:, 0], frames, casting="unsafe")
-        np.copyto(halves[:, 1], frames >> 8, casting="unsafe")
-        return halves.reshape(self.frame_stack, *self.stored_shape)
+        halves = np.empty((*frames.shape[:-3], 2, *frames.shape[-3:]), np.uint8)
+        np.copyto(halves[..., 0, :, :, :], frames, casting="unsafe")
+        np.copyto(halves[..., 1, :, :, :], frames >> 8, casting="unsafe")
+        return halves.reshape(*frames.shape[:-3], *self.stored_shape)
 
     def observation(self, stack: NDArray[Any]) -> NDArray[Any]:
         """What `stack` gave as the observation that was added; a view where that is possible, else a new array."""

@@ -3,15 +3,15 @@
 `layout` is the stored format, `arena` the memory under it. Of the parts, `index` and `log` hold rows, `sets` reference
 frames, `coding` says what frames are coded against. `reader` puts them together in any process; `writer` in the one
 that adds, a thread at a time (`turns`), with `rows`, `streams`, `budget` and `eviction`. `observations` and `episodes`
-say what is stored of a step, with `recent` where that is not plain. `state` is a store on its way into another;
-`recount` and `invariants` say what must hold.
+say what is stored of a step, with `recent` where that is not plain, and `runs` where it is so for many streams at once.
+`state` is a store on its way into another; `recount` and `invariants` say what must hold.
 
 Imports `codecs`, and nothing above. What others use stands here.
 """
 
 from diffreplay.store.arena import PAGE, Arena, fence, refuse_copy, round_up
 from diffreplay.store.coding import frames_before
-from diffreplay.store.episodes import EpisodeWriter
+from diffreplay.store.episodes import EpisodeWriter, Transition
 from diffreplay.store.index import NO_ROW, OverrunError, Rows
 from diffreplay.store.invariants import check_invariants
 from diffreplay.store.layout import (
@@ -74,6 +74,7 @@ __all__ = [
     "StoreState",
     "StoredRows",
     "Stream",
+    "Transition",
     "adopt_pages",
     "adopt_rows",
     "adopt_set",

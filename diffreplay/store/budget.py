@@ -7,7 +7,7 @@ from collections.abc import Sequence, Sized
 from diffreplay.errors import InputError
 from diffreplay.store.arena import PAGE
 from diffreplay.store.coding import Coding
-from diffreplay.store.layout import LOG_EXTENT_BYTES, Counter, Layout, Memory
+from diffreplay.store.layout import BLOCK_ROWS, LOG_EXTENT_BYTES, Counter, Layout, Memory
 from diffreplay.store.rows import RowWriter
 from diffreplay.store.sets import SetWriter
 
@@ -98,6 +98,20 @@ class Budget:
         if not self.holds(streams):
             raise InputError(
                 f"{name}: expected at least {self.least(streams)} to hold a few windows, got {self.max_bytes}"
+            )
+
+    def check_batch(self, streams: int, rows: int) -> None:
+        """Refuse a batch of so many rows that the cap does not hold uncompressed, beside a few windows.
+
+        Raises:
+            InputError: so it is.
+        """
+        layout = self._layout
+        least = self.least(streams) + rows * layout.row_bytes + -(-rows // BLOCK_ROWS) * layout.block_bytes
+        if self.max_bytes is not None and least > self.max_bytes:
+            raise InputError(
+                f"add_batch: expected max_bytes of at least {least}, which so many transitions may take at once, got "
+                f"{self.max_bytes}; add fewer in a call"
             )
 
     def _set_pages(self) -> int:

@@ -33,6 +33,13 @@ class Coded(NamedTuple):
     lengths: NDArray[np.intp]
 
 
+class Ahead(NamedTuple):
+    """A frame that was coded before its turn."""
+
+    reference: Any  # the open reference set that it is coded against
+    blob: Buffer
+
+
 class Scratch(threading.local):
     """Arrays of frames for a moment's use, each thread's own, kept for the next use."""
 
@@ -89,7 +96,12 @@ class Coding:
 
     @staticmethod
     def encode_row(
-        codings: Sequence[Coding], frames: Sequence[NDArray[np.uint8]], stream: Stream, row: int, oldest: int
+        codings: Sequence[Coding],
+        frames: Sequence[NDArray[np.uint8]],
+        stream: Stream,
+        row: int,
+        oldest: int,
+        ahead: Sequence[Ahead] = (),
     ) -> tuple[list[Buffer], int]:
         """Coded or raw bytes of the frames (H, W, C) of each image, which are to be row `row`.
 
@@ -99,14 +111,23 @@ class Coding:
             stream: where the row goes on.
             row: its number.
             oldest: the oldest row that counts.
+            ahead: what `encode_ahead` gave for each of the frames, if it was asked.
 
         Returns:
             The bytes of each, and how many rows back the row is that they are coded against; 0 where there is none.
         """
+        if ahead and all(one.reference is coding.sets.reference for one, coding in zip(ahead, codings, strict=True)):
+            return [one.blob for one in ahead], 0
         blobs = []
         for coding, pixels in zip(codings, frames, strict=True):
             blobs.append(coding.encode(pixels))
         return blobs, 0
+
+    def encode_ahead(self, frames: NDArray[np.uint8]) -> list[Ahead]:
+        """Coded or raw bytes of frames (N, H, W, C), C-contiguous, for rows to come; none where that cannot be told."""
+        reference = self.sets.reference
+        coded = self.codec.encode_many(frames, reference)
+        return [Ahead(reference, self._shorter(blob, pixels)) for blob, pixels in zip(coded, frames, strict=True)]
 
     def read(self, rows: Rows, out: NDArray[np.uint8], intact: Callable[[], bool]) -> bool:
         """Decode frames into `out`; False, and anything in `out`, when some of them were evicted meanwhile.
@@ -222,7 +243,12 @@ class AgainstFrame(Coding):
 
     @staticmethod
     def encode_row(
-        codings: Sequence[Coding], frames: Sequence[NDArray[np.uint8]], stream: Stream, row: int, oldest: int
+        codings: Sequence[Coding],
+        frames: Sequence[NDArray[np.uint8]],
+        stream: Stream,
+        row: int,
+        oldest: int,
+        ahead: Sequence[Ahead] = (),
     ) -> tuple[list[Buffer], int]:
         """Each group's first row stays raw, and is what the others are coded against."""
         lost = stream.reference_row < oldest or row - stream.reference_row > MAX_LINK
@@ -238,6 +264,10 @@ class AgainstFrame(Coding):
         ]
         is_coded = any(len(blob) < pixels.size for blob, pixels in zip(blobs, frames, strict=True))
         return blobs, row - stream.reference_row if is_coded else 0
+
+    def encode_ahead(self, frames: NDArray[np.uint8]) -> list[Ahead]:
+        """None: what a frame is coded against is known when it is its turn."""
+        return []
 
     def _fetch(
         self,

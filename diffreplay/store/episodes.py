@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 from diffreplay.errors import InputError
+from diffreplay.store.coding import Ahead
 from diffreplay.store.index import NO_ROW
 from diffreplay.store.layout import Counter
-from diffreplay.store.observations import add_observation, go_back_to
+from diffreplay.store.observations import Step, add_observation, go_back_to
 from diffreplay.store.recent import KEPT, Recent
+from diffreplay.store.runs import append_run
 from diffreplay.store.streams import Stack, continues, same
 from diffreplay.store.writer import FrameStore
 
@@ -23,9 +26,27 @@ STRAYS = (
 )
 AFTER_AN_END = (
     "a transition began with the very observation at which its stream's episode had just ended: where a vector "
-    "environment resets itself, leave out the step after an end (autoreset mode NEXT_STEP), or give "
-    "infos['final_obs'][k] as the last next_obs (SAME_STEP)"
+    "environment resets itself, leave out the step after an end (autoreset mode NEXT_STEP; skip= of add_batch), or "
+    "give infos['final_obs'][k] as the last next_obs (SAME_STEP; infos= of add_batch)"
 )
+
+
+class Transition(NamedTuple):
+    """A transition of a stream.
+
+    Attributes:
+        stream: its name.
+        before: the observation at which it begins.
+        after: the one at which it ends.
+        values: what the step to `after` carries besides.
+        ended: whether the episode ended there.
+    """
+
+    stream: Any
+    before: Stack
+    after: Stack
+    values: tuple[Any, ...]
+    ended: bool
 
 
 class EpisodeWriter:
@@ -51,20 +72,41 @@ class EpisodeWriter:
             warnings.warn("a first step came in mid-episode: the episode before counts as truncated", stacklevel=4)
         if not first and not is_open:
             raise InputError("time_step: expected a first step at an episode's start, got one that is not")
-        self._append(stack, values, stream, first=first)
+        self._append(Step(stack, values), stream, first=first)
         self._store.note_end(stream, last)
 
-    def add_transition(self, stream: Any, before: Stack, after: Stack, values: tuple[Any, ...], ended: bool) -> None:
-        """Append the second step of a transition, and the first where it is not the newest one."""
+    def add_transitions(self, transitions: Sequence[Transition]) -> None:
+        """Append transitions, each of a stream of its own, in order: the same as one by one, but for when they count.
+
+        Of each the second step, and the first where it is not the newest one of the stream.
+        """
+        store = self._store
+        ahead: list[tuple[Ahead, ...]] = [()] * len(transitions)
+        if len(transitions) > 1:
+            ahead = store.encode_ahead([each.after for each in transitions])
+        steps = [Step(each.after, each.values, coded) for each, coded in zip(transitions, ahead, strict=True)]
+        if len(transitions) > 1 and not self._strays and not self._recent:
+            streams, before = [each.stream for each in transitions], [each.before for each in transitions]
+            if append_run(store, streams, before, steps, self._capacity):
+                for each in transitions:
+                    store.note_end(each.stream, each.ended)
+                return
+        for each, step in zip(transitions, steps, strict=True):
+            self._add_transition(each, step)
+
+    def _add_transition(self, transition: Transition, after: Step) -> None:
+        """Append a transition that ends with the step `after`."""
+        stream, before = transition.stream, transition.before
+        self._store.go_on_with(stream)
         follows = self._goes_on(stream, before)
         recent = self._recent.get(stream)
         if recent is not None:
-            self._append_found(recent, stream, before, after, values, ended, follows)
+            self._append_found(recent, stream, before, after, transition.ended, follows)
         else:
-            self._append_given(stream, before, after, values, follows)
-        self._store.note_end(stream, ended)
+            self._append_given(stream, before, after, follows)
+        self._store.note_end(stream, transition.ended)
 
-    def _append_given(self, stream: Any, before: Stack, after: Stack, values: tuple[Any, ...], follows: bool) -> None:
+    def _append_given(self, stream: Any, before: Stack, after: Step, follows: bool) -> None:
         """Append a transition; its first step, too, where that is not there, or leaves as room is made for the second.
 
         The latter happens to a stream that paused for so long that its newest step has become the oldest one of all.
@@ -73,19 +115,18 @@ class EpisodeWriter:
             self._make_room()
             needed = min(self._store.streams[stream].needed, default=NO_ROW)
             if needed >= self._store.tail:
-                self._append(after, values, stream, first=False)
+                self._append(after, stream, first=False)
                 if needed >= self._store.tail:
                     return
-        self._append(before, self._blank, stream, first=True)
-        self._append(after, values, stream, first=False)
+        self._append(Step(before, self._blank), stream, first=True)
+        self._append(after, stream, first=False)
 
     def _append_found(
         self,
         recent: Recent,
         stream: Any,
         before: Stack,
-        after: Stack,
-        values: tuple[Any, ...],
+        after: Step,
         ended: bool,
         follows: bool,
     ) -> None:
@@ -99,20 +140,21 @@ class EpisodeWriter:
                 go_back_to(store, row, before, stream)
                 recent.idle = 0
             else:
-                add_observation(store, before, self._blank, stream, True, recent.older_at(before))
+                add_observation(store, Step(before, self._blank), stream, True, recent.older_at(before))
                 recent.note(before, state.row, False)
-        shifted = continues(after, before)
-        add_observation(store, after, values, stream, False, NO_ROW if shifted else recent.older_at(after, state.row))
-        recent.note(after, state.row, not ended)
+        stack = after.stack
+        shifted = continues(stack, before)
+        add_observation(store, after, stream, False, NO_ROW if shifted else recent.older_at(stack, state.row))
+        recent.note(stack, state.row, not ended)
         recent.idle += 1
         if recent.idle > KEPT:
             del self._recent[stream]
             self._strays[stream] = -RETRY
 
-    def _append(self, stack: Stack, values: tuple[Any, ...], stream: Any, *, first: bool) -> None:
+    def _append(self, step: Step, stream: Any, *, first: bool) -> None:
         if not first:
             self._make_room()
-        add_observation(self._store, stack, values, stream, first)
+        add_observation(self._store, step, stream, first)
 
     def _make_room(self) -> None:
         """Evict until one more transition may be held."""
@@ -143,4 +185,4 @@ class EpisodeWriter:
         """Warn the caller of the buffer's `add_transition`."""
         if message not in self._warned:
             self._warned.add(message)
-            warnings.warn(message, RuntimeWarning, stacklevel=6)
+            warnings.warn(message, RuntimeWarning, stacklevel=7)

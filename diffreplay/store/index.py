@@ -183,7 +183,10 @@ class Index:
         for column, its in zip(self._ends, ends.T, strict=True):
             column[block, place] = its - base
         for image, its in enumerate(slots.T):
-            for begin in np.flatnonzero(fresh | (np.diff(its, prepend=-1) != 0)).tolist():
+            changed = fresh.copy()
+            changed[:1] = True
+            changed[1:] |= its[1:] != its[:-1]
+            for begin in np.flatnonzero(changed).tolist():
                 self.begin_range(first + begin, image, int(its[begin]))
         for name, values in columns.items():
             self._columns[name][block, place] = values

@@ -6,11 +6,11 @@ bit, with the observation before it; see `add_observation` for what happens wher
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from diffreplay.store.coding import MAX_LINK
+from diffreplay.store.coding import MAX_LINK, Ahead
 from diffreplay.store.index import NO_ROW
 from diffreplay.store.layout import Flag
 from diffreplay.store.streams import Stack, Stream, continues, steps
@@ -19,17 +19,29 @@ from diffreplay.store.writer import FrameStore
 OLDER, NEWER, NEWEST = slice(0, -1), slice(1, None), slice(-1, None)  # steps of an observation
 
 
+class Step(NamedTuple):
+    """A step as it is stored.
+
+    Attributes:
+        stack: the observation; copied.
+        values: one value for each of the columns that are not part of it.
+        coded: of each image, its newest frame as it was coded ahead, if it was.
+    """
+
+    stack: Stack
+    values: tuple[Any, ...]
+    coded: tuple[Ahead, ...] = ()
+
+
 def append(
     store: FrameStore, stack: Stack, values: tuple[Any, ...] = (), stream: Any = 0, *, first: bool = False
 ) -> int:
     """Store an observation as a change of its own; see `add_observation`. Returns the row of its newest step."""
-    store.change(add_observation, stream, store, stack, values, stream, first)
+    store.change(add_observation, stream, store, Step(stack, values), stream, first)
     return store.streams[stream].row
 
 
-def add_observation(
-    store: FrameStore, stack: Stack, values: tuple[Any, ...], stream: Any, first: bool, older_at: int = NO_ROW
-) -> None:
+def add_observation(store: FrameStore, step: Step, stream: Any, first: bool, older_at: int = NO_ROW) -> None:
     """Within a change, store an observation: its newest step alone where the rest is known, else all of it.
 
     - In mid-episode the older steps are dropped when they equal the newer ones of the observation
@@ -39,20 +51,20 @@ def add_observation(
 
     Args:
         store: where to.
-        stack: the observation; copied.
-        values: one value for each of the columns that are not part of it.
+        step: the observation, and what it carries.
         stream: which sequence it continues.
         first: it begins an episode. So it does, too, when the step before it was evicted.
         older_at: a step whose newest ones are its older ones, if there is one besides the step before it.
     """
+    stack = step.stack
     state = store.open_stream(stream, stack)
     first = first or state.row < store.tail
     if not first and store.rows.next - state.row > MAX_LINK - store.layout.frame_stack:
-        add_observation(store, state.stack, _blank(store), stream, True)
+        add_observation(store, Step(state.stack, _blank(store)), stream, True)
     previous = state.row
     place = _begin_episode if first else _continue_episode
     link, flags = place(store, state, stack, older_at)
-    state.row = _append_row(store, state, stack, -1, link, flags, values)
+    state.row = _append_row(store, state, step, -1, link, flags)
     if flags & Flag.LOST:
         state.needed = store.needed_rows(state.row)
     elif first and not flags & Flag.RESTART:  # its older steps are copies or zeros
@@ -104,9 +116,9 @@ def _blank(store: FrameStore) -> tuple[Any, ...]:
 
 def _append_context(store: FrameStore, state: Stream, stack: Stack, link: int) -> int:
     """Store the older steps of an observation that nothing else holds; the first one links to the step before."""
-    blank = _blank(store)
+    step = Step(stack, _blank(store))
     for k in range(store.layout.frame_stack - 1):
-        _append_row(store, state, stack, k, 1 if k else link, Flag.CONTEXT, blank)
+        _append_row(store, state, step, k, 1 if k else link, Flag.CONTEXT)
     return Flag.RESTART
 
 
@@ -120,23 +132,22 @@ def _append_stand_ins(store: FrameStore, link: int) -> int:
     return Flag.RESTART | Flag.LOST
 
 
-def _append_row(
-    store: FrameStore, state: Stream, stack: Stack, step: int, link: int, flags: int, values: tuple[Any, ...]
-) -> int:
+def _append_row(store: FrameStore, state: Stream, step: Step, which: int, link: int, flags: int) -> int:
     """Code the frames of a step of an observation and write it as a row, which counts once the change is published."""
     rows, images, frames = store.rows, len(store.codings), []
     rows.touched = True
+    stack, values, coded = step
     for pixels, planar in zip(stack, store.planar, strict=False):
-        frame = pixels[step]
+        frame = pixels[which]
         frames.append(np.ascontiguousarray(frame.transpose(1, 2, 0) if planar else frame))
     if len(stack) > images:
-        values = (*(part[step] for part in stack[images:]), *values)
+        values = (*(part[which] for part in stack[images:]), *values)
     row = rows.next
-    blobs, back = store.encode_row(store.codings, frames, state, row, rows.tail)
+    blobs, back = store.encode_row(store.codings, frames, state, row, rows.tail, coded)
     start = store.eviction.reserve(sum(map(len, blobs)))
     if back and row - back < rows.tail:  # making room evicted the reference
         state.group_size = 0
-        blobs, back = store.encode_row(store.codings, frames, state, row, rows.tail)
+        blobs, back = store.encode_row(store.codings, frames, state, row, rows.tail, coded)
         start = store.eviction.reserve(sum(map(len, blobs)))
     rows.write(start, blobs, link, flags, back, values)
     state.needed = (*state.needed, row - back)[-store.layout.frame_stack :]

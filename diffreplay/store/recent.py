@@ -65,7 +65,7 @@ class Recent:
     def _holds(self, row: int, frames: Stack, without: int) -> bool:
         """Whether a row is a published step without these flags whose newest frames are `frames`."""
         store = self._store
-        if not store.tail <= row < store.head or store.head - row > MAX_LINK // 2:
+        if not store.tail <= row < store.head or store.rows.next - row > MAX_LINK // 2:
             return False
         if store.index.value("flags", row) & without:
             return False

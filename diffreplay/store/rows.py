@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from diffreplay.codecs import Buffer
 from diffreplay.store.arena import Arena, Ring
 from diffreplay.store.index import Index
@@ -70,6 +72,23 @@ class RowWriter:
         for image, slot in enumerate(self.slots):
             self.index.begin_range(row, image, slot)
         self._in_force = [*self.slots]
+
+    def write_many(self, blobs: Sequence[Sequence[Buffer]], columns: dict[str, Any]) -> None:
+        """Write coded bytes of each image and index of the next rows, in one block, for which there is room.
+
+        Args:
+            blobs: of each row, of each image.
+            columns: values of the index's columns, and of the others.
+        """
+        first, begin, count = self.next, self.log_end(), len(blobs)
+        lengths = np.array([[len(blob) for blob in row] for row in blobs])
+        self.log.write(begin, b"".join([blob for row in blobs for blob in row]))
+        ends = begin + np.cumsum(lengths).reshape(lengths.shape)
+        self.index.fill(first, begin, ends, np.broadcast_to(self.slots, lengths.shape), columns)
+        self._in_force = [*self.slots]
+        self._counters[Counter.LOG_HEAD] = int(ends[-1, -1])
+        self._counters[Counter.PAYLOAD_BYTES] += int(ends[-1, -1]) - begin
+        self.next = first + count
 
     def start_transition(self, row: int) -> None:
         """Note that a transition starts at a row."""

@@ -144,6 +144,16 @@ class SetWriter(ReferenceSets):
         self._counters[self._head] = number + 1
         self.count_bytes()
 
+    def forget_after(self, row: int, codec: Codec) -> None:
+        """Drop the sets for rows after `row`, which were never published."""
+        head = self._counters[self._head]
+        while head > self._counters[self._tail] and self.first_row(head - 1) > row:
+            head -= 1
+            self._opened.pop(head, None)
+            self.ring.end = self._counters[self._head] = head
+        if not self.numbers() and self.coding_set != NO_ROW:
+            self.coding_set, self.reference = NO_ROW, codec.open_set(b"", self._layout.frame_shape)
+
     def begin_at(self, number: int) -> None:
         """Without any set yet, have the first one be `number`."""
         self._counters[self._head] = self._counters[self._tail] = number

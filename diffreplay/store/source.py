@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from diffreplay.store.budget import Budget
 from diffreplay.store.layout import Counter
 from diffreplay.store.reader import FrameReader
+from diffreplay.store.rows import RowWriter
 
 
 class ImageSource:
@@ -17,18 +18,22 @@ class ImageSource:
 
     Args:
         store: all that is stored.
+        rows: what is written.
         budget: tells what a cap leaves for rows.
         make_room: evicts rows, until the cap leaves so many bytes.
         image: which one it is.
     """
 
-    def __init__(self, store: FrameReader, budget: Budget, make_room: Callable[[int], None], image: int) -> None:
-        self._store, self._budget, self.make_room, self._image = store, budget, make_room, image
+    def __init__(
+        self, store: FrameReader, rows: RowWriter, budget: Budget, make_room: Callable[[int], None], image: int
+    ) -> None:
+        self._store, self._rows, self._budget, self._image = store, rows, budget, image
+        self.make_room = make_room
 
     @property
     def head(self) -> int:
-        """Rows written so far."""
-        return self._store.counter(Counter.HEAD)
+        """Rows written so far, those of the present change included."""
+        return self._rows.next
 
     @property
     def tail(self) -> int:

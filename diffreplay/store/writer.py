@@ -17,7 +17,7 @@ from diffreplay.codecs import Codec
 from diffreplay.errors import CorruptDataError, InputError, ReadOnlyError
 from diffreplay.store.arena import Arena, fence, trim_heap
 from diffreplay.store.budget import Budget
-from diffreplay.store.coding import coding_of
+from diffreplay.store.coding import Ahead, coding_of
 from diffreplay.store.eviction import Eviction
 from diffreplay.store.index import NO_ROW, OverrunError
 from diffreplay.store.layout import (
@@ -113,9 +113,9 @@ class FrameStore(FrameReader):
         self.marks_ends, self.planar = marks_ends, tuple(planar) or (False,) * len(images)
         self._owner = _process
         self._turns = Turns(FrameStore.change.__code__)
-        # What a change that is cut short has to put back: the stream and its mark, and for each image the planner's
+        # What a change that is cut short has to put back: streams and their marks, and for each image the planner's
         # next check and the set that frames were coded against; None while there is nothing.
-        self._undo: tuple[Any, tuple[Any, ...] | None, list[tuple[int, int]]] | None = None
+        self._undo: tuple[dict[Any, tuple[Any, ...] | None], list[tuple[int, int]]] | None = None
         memory.counters[Counter.MAGIC], memory.counters[Counter.VERSION] = MAGIC, VERSION
         self.budget.check()
         self.budget.publish()
@@ -145,7 +145,7 @@ class FrameStore(FrameReader):
         return self.budget.allocated()
 
     def change(self, step: Callable[..., None], stream: int | None, *arguments: Any) -> None:
-        """Run `step(*arguments)`, which adds observations to `stream` or evicts, as one change.
+        """Run `step(*arguments)`, which adds observations to `stream`, or calls `go_on_with`, or evicts, as one change.
 
         Threads take turns. All rows that the step wrote are published by one statement, the last one that runs. Where
         anything is raised before it, an interrupt included, no row was written, and the same step may be tried again;
@@ -212,6 +212,16 @@ class FrameStore(FrameReader):
         for planner, next_check in zip(self.planners, next_checks, strict=True):
             planner.next_check = next_check
 
+    def encode_ahead(self, stacks: Sequence[Stack]) -> list[tuple[Ahead, ...]]:
+        """Of several observations, the newest frame of each image, see `Coding.encode_ahead`."""
+        images = []
+        for image, coding in enumerate(self.codings):
+            frames = np.empty((len(stacks), *coding.image.frame_shape), np.uint8)
+            by_channel = frames.transpose(0, 3, 1, 2) if self.planar[image] else frames
+            np.stack([stack[image][-1] for stack in stacks], out=by_channel)
+            images.append(coding.encode_ahead(frames))
+        return list(zip(*images, strict=True)) if all(images) and images else [()] * len(stacks)
+
     def open_stream(self, name: Any, stack: Stack) -> Stream:
         """Within a change, the stream of that name; where there is none a new one, for which rows may leave.
 
@@ -232,6 +242,16 @@ class FrameStore(FrameReader):
             self.streams[name] = state
             self.budget.publish()
         return state
+
+    def check_batch(self, streams: Sequence[Any]) -> None:
+        """Refuse steps of so many streams in one change, of which none can leave before it is published.
+
+        Raises:
+            InputError: the cap does not hold them as they may come at worst.
+        """
+        rows = 2 * self.layout.frame_stack * len(streams)
+        new = sum(name not in self.streams for name in streams)
+        self.budget.check_batch(len(self.streams) + new, rows)
 
     def check_owner(self) -> None:
         """Refuse to change what another process made.
@@ -264,14 +284,27 @@ class FrameStore(FrameReader):
     # Steps of a change.
 
     def _begin(self, stream: int | None) -> None:
-        """Note what `_repair` has to put back, and renew the reference frames if it is time."""
+        """Note what `_repair` has to put back."""
         self.rows.touched = False
         before: list[tuple[int, int]] = []
-        self._undo = stream, self.streams.mark(stream), before
+        self._undo = {}, before
         for planner, sets in zip(self.planners, self.sets):  # noqa: B905  # it shows in `add`
             before.append((planner.next_check, sets.coding_set))
-            if stream is not None and planner.due(self.rows.next):
-                self._plan_set(len(before) - 1)
+        if stream is not None:
+            self.go_on_with(stream)
+
+    def go_on_with(self, stream: Any) -> None:
+        """Within a change, before a stream is added to: note where it is, and renew reference frames if it is time."""
+        self.note(stream)
+        row = self.rows.next
+        for image, planner in enumerate(self.planners):
+            if planner.due(row):
+                self._plan_set(image)
+
+    def note(self, stream: Any) -> None:
+        """Within a change, note where a stream is, to which it goes back if the change is cut short."""
+        if self._undo is not None:
+            self._undo[0][stream] = self.streams.mark(stream)
 
     def _repair(self) -> None:
         """Make all that is not in published rows agree with them again, after a change that was cut short.
@@ -281,6 +314,8 @@ class FrameStore(FrameReader):
         if not self.rows.touched:
             return
         self.rows.forget_unpublished()
+        for sets in self.sets:
+            sets.forget_after(self.head, self.codec)
         recount(self, self.sets)
         self.memory.counters[Counter.LOG_HEAD] = self.rows.log_end()
         self.eviction.finish()
@@ -290,11 +325,11 @@ class FrameStore(FrameReader):
                 self._code_against_newest(image)
             self.rows.slots[image] = sets.coding_slot
         if self._undo is not None:
-            stream, mark, before = self._undo
+            marks, before = self._undo
             for planner, sets, (next_check, coding_set) in zip(self.planners, self.sets, before, strict=False):
                 if coding_set == sets.coding_set:
                     planner.next_check = next_check
-            if stream is not None:
+            for stream, mark in marks.items():
                 self._restore_stream(stream, mark)
         self.find_ends()
         self.budget.publish()
@@ -318,7 +353,7 @@ class FrameStore(FrameReader):
         """Ask the codec whether the rows so far make a better reference set of an image, and build it."""
         self.rows.touched = True
         coding, sets, shape = self.codings[image], self.sets[image], self.layout.images[image].frame_shape
-        frames = self.planners[image].choose(ImageSource(self, self.budget, self.make_room, image))
+        frames = self.planners[image].choose(ImageSource(self, self.rows, self.budget, self.make_room, image))
         if frames is not None:
             data = frames.reshape(-1).data
             opened = self.codec.open_set(data, shape)
@@ -326,7 +361,7 @@ class FrameStore(FrameReader):
             room = not sets.is_full and self.index.has_range(self.rows.next)
             if room and self.budget.allows_set(coding, private, len(data)):
                 self.make_room(self.budget.set_bytes(coding, private, len(data)))
-                sets.add(data, self.head)
+                sets.add(data, self.rows.next)
                 self._code_against_newest(image, opened)
         trim_heap()
 

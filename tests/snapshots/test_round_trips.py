@@ -109,7 +109,7 @@ def test_files_of_evicted_rows_and_sets_vanish(directory):
         kept = [read_manifest(directory, n) for n in (MANIFEST, PREVIOUS) if (directory / n).exists()]
         expected = {entry.name for manifest in kept for entry in manifest.files()}
         assert set(sizes(directory)) == expected | {MANIFEST} | ({PREVIOUS} if len(kept) > 1 else set())
-    assert len(seen) > 80 and len(sizes(directory)) < 40
+    assert len(seen) > 50 and len(sizes(directory)) < 40  # 14 of them of sets: more do not begin in a block of rows
     rows = [(entry.first, entry.end) for entry in kept[0].segments]
     assert rows[0][0] <= replay.store.tail < rows[0][1]
 

@@ -15,7 +15,7 @@ from snapshot_tools import CODECS, SIDE, Writer, buffer, contents, decodable, ma
 from diffreplay import ReplayBuffer
 from diffreplay.errors import ReplayError
 from diffreplay.store.arena import fence
-from diffreplay.store.observations import add_observation
+from diffreplay.store.observations import Step, add_observation
 from diffreplay.testing import TimeStep
 
 assert make_directory  # a fixture
@@ -213,7 +213,7 @@ def test_a_thread_that_ended_in_the_middle_of_a_change_does_not_stop_the_others(
             replay.store.change(half, 0)
 
     def half():
-        add_observation(replay.store, (np.ones((3, SIDE, SIDE, 1), np.uint8),), ([1], 0.0, 1.0), 0, False)
+        add_observation(replay.store, Step((np.ones((3, SIDE, SIDE, 1), np.uint8),), ([1], 0.0, 1.0)), 0, False)
         raise KeyboardInterrupt
 
     thread = threading.Thread(target=add_half)
@@ -238,7 +238,7 @@ def test_a_buffer_whose_newest_frame_was_damaged_in_memory_goes_on_after_an_inte
     store.memory.log[start : start + length] = b"\xff" * length
 
     def cut_short():
-        add_observation(store, (np.ones((3, SIDE, SIDE, 1), np.uint8),), ([1], 0.0, 1.0), 0, False)
+        add_observation(store, Step((np.ones((3, SIDE, SIDE, 1), np.uint8),), ([1], 0.0, 1.0)), 0, False)
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 import warnings
+from collections.abc import Sequence
 from functools import cache, cached_property
 from types import ModuleType
 from typing import Any
@@ -96,6 +98,14 @@ class DeltaCodec(PlannedCodec):
         if frame.size > MAX_FRAME_BYTES:
             return None
         coded: bytes | None = core().encode(reference.index, reference.data, frame)
+        return coded
+
+    def encode_many(self, frames: NDArray[np.uint8], reference: Any = None) -> Sequence[Buffer | None]:
+        """Each of them as `encode` codes it, on as many cores as the process may use and the frames are worth."""
+        if frames[0].size > MAX_FRAME_BYTES:
+            return [None] * len(frames)
+        helpers = min(len(os.sched_getaffinity(0)), len(frames)) - 1
+        coded: list[bytes | None] = core().encode_many(reference.index, reference.data, frames, helpers)
         return coded
 
     def decode(self, data: Buffer, lengths: NDArray[np.intp], reference: Any, out: NDArray[np.uint8]) -> None:

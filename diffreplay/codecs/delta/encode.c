@@ -56,12 +56,8 @@ typedef struct {
     int32_t shift;
 } Found;
 
-size_t workspace_bytes(const Index *index) {
-    (void)index;
-    return sizeof(Workspace);
-}
-
-Workspace *workspace_new(const Index *index) { return malloc(workspace_bytes(index)); }
+size_t workspace_bytes(void) { return sizeof(Workspace); }
+Workspace *workspace_new(void) { return malloc(sizeof(Workspace)); }
 void workspace_free(Workspace *workspace) { free(workspace); }
 
 /* A copy from a shifted place as SHIFT or FAR can say it: its kind, or KINDS. */

@@ -11,9 +11,9 @@ typedef struct Workspace Workspace;
 Index *index_new(const uint8_t *set, size_t set_bytes, const Shape *shape, int level);
 void index_free(Index *index);
 size_t index_bytes(const Index *index);
-Workspace *workspace_new(const Index *index);
+Workspace *workspace_new(void);
 void workspace_free(Workspace *workspace);
-size_t workspace_bytes(const Index *index);
+size_t workspace_bytes(void);
 const Shape *index_shape(const Index *index);
 size_t index_set_bytes(const Index *index);
 

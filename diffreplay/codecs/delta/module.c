@@ -10,6 +10,7 @@
 #include "batch.h"
 #include "decode.h"
 #include "encode.h"
+#include "many.h"
 
 static const char INDEX_NAME[] = "diffreplay.codecs.delta.Index";
 
@@ -68,14 +69,14 @@ static PyObject *py_index_bytes(PyObject *self, PyObject *capsule) {
     (void)self;
     Index *index = PyCapsule_GetPointer(capsule, INDEX_NAME);
     if (!index) return NULL;
-    return PyLong_FromSize_t(index_bytes(index) + workspace_bytes(index) + index_shape(index)->frame_bytes);
+    return PyLong_FromSize_t(index_bytes(index) + workspace_bytes() + index_shape(index)->frame_bytes);
 }
 
 static int bench_take(Bench *bench, const Index *index) {
     const size_t room = index_shape(index)->frame_bytes;
     *bench = spare;
     spare = (Bench){0};
-    if (!bench->workspace) bench->workspace = workspace_new(index);
+    if (!bench->workspace) bench->workspace = workspace_new();
     if (bench->room < room) {
         free(bench->out);
         bench->out = malloc(room);
@@ -128,6 +129,58 @@ done:
     return result;
 }
 
+/* The blobs as a list of bytes and None; they are freed. */
+static PyObject *list_of(Blob *blobs, Py_ssize_t count) {
+    PyObject *list = PyList_New(count);
+    for (Py_ssize_t k = 0; k < count; k++) {
+        PyObject *item = NULL;
+        if (list && blobs[k].bytes) {
+            item = PyBytes_FromStringAndSize((const char *)blobs[k].bytes, (Py_ssize_t)blobs[k].size);
+        } else if (list) {
+            Py_INCREF(Py_None);
+            item = Py_None;
+        }
+        free(blobs[k].bytes);
+        if (list && (!item || PyList_SetItem(list, k, item) < 0)) Py_CLEAR(list);
+    }
+    return list;
+}
+
+static PyObject *py_encode_many(PyObject *self, PyObject *args) {
+    (void)self;
+    PyObject *capsule, *result = NULL;
+    Py_buffer set, frames;
+    Py_ssize_t helpers;
+    Bench bench = {0};
+    if (!PyArg_ParseTuple(args, "Oy*y*n", &capsule, &set, &frames, &helpers)) return NULL;
+    Index *index = PyCapsule_GetPointer(capsule, INDEX_NAME);
+    if (!index) goto done;
+    const size_t frame_bytes = index_shape(index)->frame_bytes, count = (size_t)frames.len / frame_bytes;
+    if ((size_t)set.len != index_set_bytes(index) || (size_t)frames.len % frame_bytes || helpers < 0) {
+        PyErr_Format(PyExc_ValueError, "expected a set of %zu bytes, frames of %zu and helpers, got %zd, %zd and %zd",
+                     index_set_bytes(index), frame_bytes, set.len, frames.len, helpers);
+        goto done;
+    }
+    Blob *blobs = calloc(count ? count : 1, sizeof(Blob));
+    int failed = !blobs || bench_take(&bench, index) < 0;
+    if (!failed) {
+        Py_BEGIN_ALLOW_THREADS
+        failed = encode_many(index, bench.workspace, bench.out, set.buf, frames.buf, count, (size_t)helpers, blobs) < 0;
+        Py_END_ALLOW_THREADS
+        result = list_of(blobs, (Py_ssize_t)count);
+    }
+    free(blobs);
+    if (failed) {
+        Py_CLEAR(result);
+        PyErr_NoMemory();
+    }
+done:
+    bench_give(&bench);
+    PyBuffer_Release(&set);
+    PyBuffer_Release(&frames);
+    return result;
+}
+
 static PyObject *py_decode_batch(PyObject *self, PyObject *args) {
     (void)self;
     Py_buffer log, starts, lengths, sets, set_starts, set_lengths, out, places;
@@ -169,6 +222,8 @@ static PyMethodDef methods[] = {
     {"index", py_index, METH_VARARGS, "index(set, frame_bytes, row_bytes, pixel_bytes, level): what `encode` needs."},
     {"index_bytes", py_index_bytes, METH_O, "index_bytes(index): memory that it takes, and that coding takes."},
     {"encode", py_encode, METH_VARARGS, "encode(index, set, frame): the coded frame, or None."},
+    {"encode_many", py_encode_many, METH_VARARGS,
+     "encode_many(index, set, frames, helpers): a list of coded frames, or None, by this thread and so many others."},
     {"decode_batch", py_decode_batch, METH_VARARGS,
      "decode_batch(log, starts, lengths, sets, set_starts, set_lengths, out, places, frame_bytes, row_bytes, "
      "pixel_bytes, planar): the first damaged frame, or -1."},

@@ -225,6 +225,11 @@ def encode(index: Index, data: Buffer, frame: Pixels) -> bytes | None:
     return bytes(coded) if len(coded) < size else None
 
 
+def encode_many(index: Index, data: Buffer, frames: Pixels, helpers: int) -> list[bytes | None]:
+    """Each of the frames as `encode` codes it; without any help."""
+    return [encode(index, data, frame) for frame in frames]
+
+
 def _furthest(references: Pixels, pixels: Pixels, place: int) -> tuple[int, int]:
     """The reference frame that agrees with the frame longest from a place on, and how long: 65538 at most."""
     alive, length, step = np.arange(len(references)), 0, 64
