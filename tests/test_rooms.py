@@ -23,7 +23,9 @@ MAY_IMPORT = {
     "store": {"errors", "limits", "codecs"},
     "loading": {"errors", "limits", "parts", "batch", "stats", "checks", "store"},
     "snapshots": {"errors", "parts", "codecs", "store"},
+    "adding": {"errors", "checks", "store"},
     "replay": {
+        "adding",
         "errors",
         "limits",
         "parts",

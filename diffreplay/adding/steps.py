@@ -7,7 +7,8 @@ from typing import Any
 
 from numpy.typing import ArrayLike, NDArray
 
-from diffreplay import checks, vector
+from diffreplay import checks
+from diffreplay.adding import vector
 from diffreplay.errors import InputError
 from diffreplay.store import EpisodeWriter, FrameStore, Transition
 
