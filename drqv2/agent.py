@@ -6,7 +6,7 @@ Yarats et al., "Mastering Visual Continuous Control: Improved Data-Augmented Rei
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,8 @@ from torch.nn import functional
 
 from drqv2.augmentation import RandomShift
 from drqv2.config import AgentConfig
-from drqv2.networks import Actor, Critic, Encoder, initialise
+from drqv2.networks import Actor, Critic, encoder_of, initialise
+from drqv2.observations import Shape, is_image
 from drqv2.schedule import parse_schedule
 
 # Actions stay this far inside [-1, 1], as in DrQ-v2.
@@ -47,7 +48,8 @@ class DrQV2Agent:
     """Acts on stacks of frames and learns from batches of n-step transitions.
 
     Args:
-        observation_shape: (frame_stack * C, H, H) of the uint8 observations.
+        observation_shape: (frame_stack * C, H, H) of the uint8 observations; where they are mappings, the shape of
+            each part, that of float32 vectors being (n,).
         action_shape: (A,) of the float32 actions in [-1, 1].
         config: hyperparameters, see cfgs/config.yaml.
         device: where networks live and batches are moved to.
@@ -56,7 +58,7 @@ class DrQV2Agent:
 
     def __init__(
         self,
-        observation_shape: tuple[int, int, int],
+        observation_shape: Shape | Mapping[str, Shape],
         action_shape: tuple[int],
         config: AgentConfig,
         device: torch.device,
@@ -64,11 +66,12 @@ class DrQV2Agent:
     ) -> None:
         self.config = config
         self.device = device
+        self._observation_shape = observation_shape
         self._stddev = parse_schedule(config.stddev_schedule)
         self._augment = RandomShift(pad=4)
         self.generator = torch.Generator(device).manual_seed(seed)
 
-        self.encoder = Encoder(observation_shape)
+        self.encoder = encoder_of(observation_shape)
         sizes = (self.encoder.output_size, action_shape[0], config.feature_dim, config.hidden_dim)
         self.actor = Actor(*sizes)
         self.critic = Critic(*sizes)
@@ -85,13 +88,12 @@ class DrQV2Agent:
         self.critic_optimizer = torch.optim.Adam(self.critic.parameters(), lr=config.lr, fused=True)
 
     @torch.no_grad()
-    def act(self, observation: np.ndarray, step: int, evaluate: bool) -> np.ndarray:
-        """Return an action, float32 (A,), for one uint8 observation at agent step `step`.
+    def act(self, observation: np.ndarray | Mapping[str, np.ndarray], step: int, evaluate: bool) -> np.ndarray:
+        """Return an action, float32 (A,), for one observation at agent step `step`.
 
         Evaluation takes the mean. Otherwise noise is added; the first `num_expl_steps` actions are uniform.
         """
-        pixels = torch.as_tensor(observation, device=self.device).unsqueeze(0)
-        mean = self.actor(self.encoder(pixels))
+        mean = self.actor(self.encoder(self._batch_of_one(observation)))
         if evaluate:
             action = mean
         elif step < self.config.num_expl_steps:
@@ -104,23 +106,37 @@ class DrQV2Agent:
         """Whether agent step `step` comes with an update."""
         return step % self.config.update_every_steps == 0
 
-    def update(self, batch: Iterable[Tensor], step: int) -> dict[str, Tensor]:
+    def update(self, batch: Iterable[Any], step: int) -> dict[str, Tensor]:
         """Learn from `batch`, (obs, action, reward, discount, next_obs), with the noise of agent step `step`.
 
-        Observations are uint8 (B, *observation_shape) and may be views of one tensor, action is float32 (B, A), reward
-        and discount float32 (B, 1), all on the agent's device. Returns
+        Observations are uint8 (B, *observation_shape), or mappings of such parts, vectors float32, and may be views of
+        one tensor; action is float32 (B, A), reward and discount float32 (B, 1), all on the agent's device. Returns
         metrics as scalar tensors on the agent's device: reading them waits for the device, so read them seldom.
         """
         obs, action, reward, discount, next_obs = batch
-        features = self.encoder(self._augment(obs.float(), self.generator))
+        features = self.encoder(self._augmented(obs))
         with torch.no_grad():
-            next_features = self.encoder(self._augment(next_obs.float(), self.generator))
+            next_features = self.encoder(self._augmented(next_obs))
         stddev = self._stddev(step)
         metrics = {"batch_reward": reward.mean()}
         metrics |= self._update_critic(features, action, reward, discount, next_features, stddev)
         metrics |= self._update_actor(features.detach(), stddev)
         soft_update(self.critic, self.critic_target, self.config.critic_target_tau)
         return metrics
+
+    def _batch_of_one(self, observation: np.ndarray | Mapping[str, np.ndarray]) -> Any:
+        if isinstance(observation, Mapping):
+            return {name: self._batch_of_one(part) for name, part in observation.items()}
+        return torch.as_tensor(observation, device=self.device).unsqueeze(0)
+
+    def _augmented(self, observation: Any) -> Any:
+        """The observation with its images shifted, each camera's by draws of their own; vectors as they are."""
+        if not isinstance(self._observation_shape, Mapping):
+            return self._augment(observation.float(), self.generator)
+        return {
+            name: self._augment(observation[name].float(), self.generator) if is_image(shape) else observation[name]
+            for name, shape in self._observation_shape.items()
+        }
 
     def _update_critic(
         self, features: Tensor, action: Tensor, reward: Tensor, discount: Tensor, next_features: Tensor, stddev: float

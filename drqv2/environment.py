@@ -1,4 +1,4 @@
-"""DrQ-v2's environments: dm_control's suite and manipulation tasks, seen through a camera.
+"""DrQ-v2's environments: dm_control's suite and manipulation tasks, seen through a camera or several.
 
     env = drqv2.environment.make("walker_walk", frame_stack=3, action_repeat=2, seed=1)
     time_step = env.reset()                        # an ExtendedTimeStep
@@ -25,12 +25,14 @@ from __future__ import annotations
 import difflib
 import os
 import sys
+from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-from drqv2.wrappers import ActionRepeat, ActionScale, ExtendedTimeStep, StackedPixels, Wrapper
+from drqv2.observations import camera_name, check_cameras, check_model_has, is_mapping
+from drqv2.wrappers import ActionRepeat, ActionScale, ExtendedTimeStep, StackedPixels, StackedSensors, Wrapper
 from runs.errors import OptionError
 
 __all__ = [
@@ -69,12 +71,17 @@ def make(
     *,
     grayscale: bool = False,
     black_floor: bool = False,
-) -> StackedPixels:
+    cameras: Sequence[int] | None = None,
+    proprioception: bool = False,
+) -> StackedSensors:
     """A dm_control task with pixel observations, as DrQ-v2 trains on it.
 
     Observations are uint8 (frame_stack * C, 84, 84), C = 3 or 1 with ``grayscale``, oldest frame first and the first
     frame repeated at an episode's start; each is a new array. Actions are float32 in [-1, 1], each applied
     ``action_repeat`` times.
+
+    With several ``cameras``, or with ``proprioception``, observations are mappings: "camera0", "camera1" and so on are
+    such arrays, and "state" is float32 (frame_stack * n,), the task's state vectors of the same moments.
 
     Args:
         name: domain and task, such as "walker_walk", "cup_catch" or "reach_duplo"; ``task_names()`` lists them.
@@ -83,19 +90,27 @@ def make(
         seed: of the task's own randomness; the same seed and actions give the same episodes.
         grayscale: observe BT.601 luma in place of RGB.
         black_floor: paint every plane of the model black.
+        cameras: numbers of the model's cameras to see it through; None for the one that DrQ-v2 uses.
+        proprioception: observe the task's state vector, too: all floats that it observes itself, in its order.
 
     Raises:
         UnknownTaskError: no task has this name.
         RenderingError: MuJoCo cannot render here.
-        OptionError: ``frame_stack`` or ``action_repeat`` is below 1.
+        OptionError: ``frame_stack`` or ``action_repeat`` is below 1, the model has not these cameras, or the task has
+            no state vector.
     """
     for option, value in (("frame_stack", frame_stack), ("action_repeat", action_repeat)):
         if value < 1:
             raise OptionError(f"{option} must be at least 1, got {value}")
+    if cameras is not None:
+        check_cameras(cameras)
     env, camera = _load(name, seed)
-    return StackedPixels(
-        ActionScale(ActionRepeat(env, action_repeat)), camera, frame_stack, FRAME_SIZE, grayscale, black_floor
-    )
+    numbers = _camera_numbers(env, name, [camera] if cameras is None else cameras)
+    env = ActionScale(ActionRepeat(env, action_repeat))
+    look = (frame_stack, FRAME_SIZE, grayscale, black_floor)
+    if not is_mapping(cameras, proprioception):
+        return StackedPixels(env, numbers[0], *look)
+    return StackedSensors(env, {camera_name(number): number for number in numbers}, proprioception, *look)
 
 
 def task_names() -> list[str]:
@@ -118,6 +133,14 @@ def _load(name: str, seed: int) -> tuple[Any, int | str]:
     close = difflib.get_close_matches(name, [*suite_tasks, *manipulation_tasks])
     hint = f"did you mean {' or '.join(close)}?" if close else "expected a name such as walker_walk or reach_duplo"
     raise UnknownTaskError(f"there is no task {name!r}: {hint}")
+
+
+def _camera_numbers(env: Any, name: str, cameras: Sequence[int | str]) -> list[int]:
+    """The numbers of ``cameras``, numbers or names, in the model of the task called ``name``; OptionError at others."""
+    model = env.physics.model
+    numbers = [model.name2id(camera, "camera") if isinstance(camera, str) else camera for camera in cameras]
+    check_model_has(numbers, [model.id2name(number, "camera") for number in range(model.ncam)], name)
+    return numbers
 
 
 def _suite_tasks(suite: ModuleType) -> dict[str, tuple[str, str]]:

@@ -1,13 +1,14 @@
 """dm_env wrappers that turn a dm_control environment into what DrQ-v2 trains on.
 
-From the inside out: ``ActionRepeat``, ``ActionScale``, ``StackedPixels``. Observations come from rendering alone; what
-the wrapped environment observes itself is dropped.
+From the inside out: ``ActionRepeat``, ``ActionScale``, then ``StackedPixels``, which observes what one camera sees and
+drops what the wrapped environment observes itself, or ``StackedSensors``, which observes more.
 """
 
 from __future__ import annotations
 
 import logging
 from collections import deque
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import dm_env
@@ -15,9 +16,13 @@ import numpy as np
 from dm_env import StepType, specs
 from numpy.typing import ArrayLike, NDArray
 
-from drqv2.appearance import paint_planes_black, to_grayscale
+from drqv2.appearance import paint_planes_black
+from drqv2.observations import STATE
+from drqv2.sensors import Camera, Proprioception, Sensor
 
 logger = logging.getLogger(__name__)
+
+_PIXELS = "observation"  # the one part of what `StackedPixels` observes
 
 
 class ExtendedTimeStep(NamedTuple):
@@ -29,7 +34,7 @@ class ExtendedTimeStep(NamedTuple):
     step_type: StepType
     reward: float
     discount: float
-    observation: NDArray[np.uint8]  # (frame_stack * C, height, width), oldest frame first
+    observation: Any  # uint8 (frame_stack * C, height, width), oldest frame first; or a mapping, see `StackedSensors`
     action: NDArray[np.float32]  # (action_dim,)
 
     def first(self) -> bool:
@@ -117,30 +122,44 @@ class ActionScale(Wrapper):
         return self._spec
 
 
-class StackedPixels(Wrapper):
-    """Observes the last ``frame_stack`` rendered frames, and returns ``ExtendedTimeStep``.
+class StackedSensors(Wrapper):
+    """Observes the last ``frame_stack`` readings of cameras and of the task's state; returns ``ExtendedTimeStep``.
+
+    An observation is a mapping: for each camera its frames, uint8 (frame_stack * C, size, size), and with
+    ``proprioception`` the state vectors, float32 (frame_stack * n,), under the name "state". They are the readings of
+    the same moments, the oldest first, each in a new array; at an episode's start the first reading is repeated.
 
     Args:
-        env: an environment with ``physics``, as dm_control's have.
-        camera: number or name of the camera that frames are rendered from.
-        frame_stack: how many frames an observation holds; at an episode's start its first frame is repeated.
+        env: an environment with ``physics`` and a mapping of observations, as dm_control's have.
+        cameras: name in the observation -> number or name in the model. The first one is what ``render`` shows.
+        proprioception: observe the task's state vector, see ``drqv2.sensors.Proprioception``.
+        frame_stack: how many readings an observation holds.
         size: height and width of a frame in pixels.
         grayscale: one channel (BT.601 luma) a frame in place of RGB's three.
         black_floor: paint the model's planes black; where it has none, a warning says so, once.
+
+    Raises:
+        OptionError: ``proprioception`` of a task that observes no floats.
     """
 
     def __init__(
-        self, env: Any, camera: int | str, frame_stack: int, size: int, grayscale: bool, black_floor: bool
+        self,
+        env: Any,
+        cameras: Mapping[str, int | str],
+        proprioception: bool,
+        frame_stack: int,
+        size: int,
+        grayscale: bool,
+        black_floor: bool,
     ) -> None:
         super().__init__(env)
-        self._camera_id = camera
-        self._size = size
-        self._grayscale = grayscale
+        self._first_camera = next(iter(cameras.values()))
         self._black_floor = black_floor
-        self._frames: deque[NDArray[np.uint8]] = deque(maxlen=frame_stack)
-        self._camera: Any = None
-        shape = (frame_stack * (1 if grayscale else 3), size, size)
-        self._observation_spec = specs.BoundedArray(shape, np.uint8, 0, 255, "observation")
+        self._sensors: dict[str, Sensor] = {name: Camera(camera, size, grayscale) for name, camera in cameras.items()}
+        if proprioception:
+            self._sensors[STATE] = Proprioception(env.observation_spec())
+        self._stacks: dict[str, deque[NDArray[Any]]] = {name: deque(maxlen=frame_stack) for name in self._sensors}
+        self._observation_spec = {name: sensor.spec(name, frame_stack) for name, sensor in self._sensors.items()}
 
     def reset(self) -> ExtendedTimeStep:
         return self._begin_episode(self._env.reset())
@@ -150,40 +169,57 @@ class StackedPixels(Wrapper):
         time_step = self._env.step(action)
         if time_step.first():
             return self._begin_episode(time_step)
-        self._frames.append(self._render_frame())
+        for name, sensor in self._sensors.items():
+            self._stacks[name].append(sensor.read(time_step))
         return self._extend(time_step, float(time_step.reward), float(time_step.discount), np.array(action, np.float32))
 
     def render(self, height: int = 256, width: int = 256) -> NDArray[np.uint8]:
-        """The present view from the observations' camera as a new RGB picture, (height, width, 3) uint8.
+        """The present view from the observations' first camera as a new RGB picture, (height, width, 3) uint8.
 
         It shows the black floor if there is one, but stays in colour with ``grayscale``. Call it after ``reset``.
         """
-        return np.array(self.physics.render(height=height, width=width, camera_id=self._camera_id))
+        return np.array(self.physics.render(height=height, width=width, camera_id=self._first_camera))
 
-    def observation_spec(self) -> specs.BoundedArray:
+    def observation_spec(self) -> Any:
         return self._observation_spec
 
     def _begin_episode(self, time_step: dm_env.TimeStep) -> ExtendedTimeStep:
-        # Manipulation tasks compile their model anew for every episode, so camera and paint cannot outlive one.
-        from dm_control.mujoco import engine  # imported here for the reason given in drqv2.environment
-
+        # Manipulation tasks compile their model anew for every episode, so paint cannot outlive one.
         if self._black_floor and not paint_planes_black(self.physics):
             logger.warning("black_floor has no effect: this task's model has no plane geom to paint black")
             self._black_floor = False
-        # physics.render() would set up a camera for every frame, which costs 5 % of the rendering on a CPU.
-        self._camera = engine.Camera(self.physics, self._size, self._size, self._camera_id)
-        self._frames.extend([self._render_frame()] * (self._frames.maxlen or 1))
+        for name, sensor in self._sensors.items():
+            sensor.begin_episode(self.physics)
+            stack = self._stacks[name]
+            stack.extend([sensor.read(time_step)] * (stack.maxlen or 1))
         action_spec = self.action_spec()
         return self._extend(time_step, 0.0, 1.0, np.zeros(action_spec.shape, action_spec.dtype))
-
-    def _render_frame(self) -> NDArray[np.uint8]:
-        """A new (C, size, size) frame; the camera's own buffer is overwritten by its next picture."""
-        pixels = self._camera.render()
-        if self._grayscale:
-            return to_grayscale(pixels)[np.newaxis]
-        return np.array(pixels.transpose(2, 0, 1), order="C")
 
     def _extend(
         self, time_step: dm_env.TimeStep, reward: float, discount: float, action: NDArray[np.float32]
     ) -> ExtendedTimeStep:
-        return ExtendedTimeStep(time_step.step_type, reward, discount, np.concatenate(self._frames), action)
+        return ExtendedTimeStep(time_step.step_type, reward, discount, self._observation(), action)
+
+    def _observation(self) -> Any:
+        return {name: np.concatenate(stack) for name, stack in self._stacks.items()}
+
+
+class StackedPixels(StackedSensors):
+    """Observes the last ``frame_stack`` frames of one camera, as one array; all else is as ``StackedSensors`` has it.
+
+    Args:
+        env: an environment with ``physics``, as dm_control's have.
+        camera: number or name of the camera that frames are rendered from.
+        frame_stack, size, grayscale, black_floor: as of ``StackedSensors``.
+    """
+
+    def __init__(
+        self, env: Any, camera: int | str, frame_stack: int, size: int, grayscale: bool, black_floor: bool
+    ) -> None:
+        super().__init__(env, {_PIXELS: camera}, False, frame_stack, size, grayscale, black_floor)
+
+    def observation_spec(self) -> specs.BoundedArray:
+        return self._observation_spec[_PIXELS]
+
+    def _observation(self) -> NDArray[np.uint8]:
+        return np.concatenate(self._stacks[_PIXELS])

@@ -22,10 +22,11 @@ CONFIG = AgentConfig(
     stddev_clip=0.3,
 )
 SHAPE, ACTIONS, BATCH = (3, 28, 28), 2, 5
+PARTS = {"camera0": SHAPE, "camera1": SHAPE, "state": (4,)}
 
 
-def make_agent(seed=1, **changes):
-    return DrQV2Agent(SHAPE, (ACTIONS,), replace(CONFIG, **changes), torch.device("cpu"), seed)
+def make_agent(seed=1, shape=SHAPE, **changes):
+    return DrQV2Agent(shape, (ACTIONS,), replace(CONFIG, **changes), torch.device("cpu"), seed)
 
 
 def make_batch(seed=0, overlapping=False):
@@ -37,6 +38,14 @@ def make_batch(seed=0, overlapping=False):
     action, reward = rng.uniform(-1, 1, (BATCH, ACTIONS)), rng.uniform(0, 3, (BATCH, 1))
     discount = rng.choice([0.0, 0.97], (BATCH, 1))
     return obs, *(torch.tensor(value, dtype=torch.float32) for value in (action, reward, discount)), next_obs
+
+
+def make_parts(seed=0):
+    """A batch whose observations are mappings of PARTS."""
+    (obs, *values, next_obs), (other, *_, next_other) = make_batch(seed), make_batch(seed + 1000)
+    states = torch.randn(2, BATCH, 4, generator=torch.Generator().manual_seed(seed))
+    first, last = ((obs, other, states[0]), (next_obs, next_other, states[1]))
+    return dict(zip(PARTS, first, strict=True)), *values, dict(zip(PARTS, last, strict=True))
 
 
 def weights(network):
@@ -106,15 +115,23 @@ class Reference:
                 )
                 self.w[name][i] = new
 
+    def encode(self, observation, shifts):
+        if isinstance(observation, torch.Tensor):
+            return encode(crop(observation, shifts[0]), self.w["encoder"])
+        first, second, state = observation.values()
+        views = ((first, shifts[0], self.w["encoder"][:8]), (second, shifts[1], self.w["encoder"][8:]))
+        return torch.cat([*(encode(crop(images, shift), w) for images, shift, w in views), state], 1)
+
     def update(self, batch, stddev):
         obs, action, reward, discount, next_obs = batch
         self.count += 1
         for name in ("encoder", "actor", "critic"):
             self.w[name] = [p.requires_grad_() for p in self.w[name]]
-        obs_shift, next_shift = (torch.randint(0, 9, (BATCH, 2), generator=self.generator) for _ in range(2))
-        h = encode(crop(obs, obs_shift), self.w["encoder"])
+        views = 1 if isinstance(obs, torch.Tensor) else 2
+        shifts = [torch.randint(0, 9, (BATCH, 2), generator=self.generator) for _ in range(2 * views)]
+        h = self.encode(obs, shifts[:views])
         with torch.no_grad():
-            next_h = encode(crop(next_obs, next_shift), self.w["encoder"])
+            next_h = self.encode(next_obs, shifts[views:])
             next_action = self.noisy(actor_mean(next_h, self.w["actor"]), stddev)
             target = reward + discount * torch.min(*q_values(next_h, next_action, self.w["critic_target"]))
         loss = sum(((q - target) ** 2).mean() for q in q_values(h, action, self.w["critic"]))
@@ -130,8 +147,9 @@ class Reference:
         return loss.item(), policy_loss.item()
 
 
-def test_updates_equal_an_independent_computation():
-    agent = make_agent()
+@pytest.mark.parametrize(("shape", "make_batch"), [(SHAPE, make_batch), (PARTS, make_parts)], ids=["array", "mapping"])
+def test_updates_equal_an_independent_computation(shape, make_batch):
+    agent = make_agent(shape=shape)
     reference = Reference(agent)
     before = {name: weights(getattr(agent, name)) for name in reference.w}
     for step in (0, 50, 400):
@@ -155,6 +173,37 @@ def test_views_of_one_window_learn_like_copies():
     first.update(make_batch(overlapping=True), 0)
     second.update(make_batch(overlapping=False), 0)
     assert_same_weights(first, second)
+
+
+def test_a_mapping_of_one_camera_learns_like_its_array():
+    first, second = make_agent(), make_agent(shape={"camera1": SHAPE})
+    for step in range(3):
+        obs, *values, next_obs = make_batch(step)
+        first.update((obs, *values, next_obs), step)
+        second.update(({"camera1": obs}, *values, {"camera1": next_obs}), step)
+    assert_same_weights(first, second)
+    observation = np.random.default_rng(0).integers(0, 256, SHAPE, dtype=np.uint8)
+    np.testing.assert_array_equal(first.act(observation, 99, False), second.act({"camera1": observation}, 99, False))
+
+
+def test_the_order_of_a_mapping_makes_no_difference():
+    first, second = make_agent(shape=PARTS), make_agent(shape=PARTS)
+    obs, *values, next_obs = make_parts()
+    first.update((obs, *values, next_obs), 0)
+    turned = (dict(reversed(part.items())) for part in (obs, next_obs))
+    second.update((next(turned), *values, next(turned)), 0)
+    assert_same_weights(first, second)
+
+
+def test_an_action_depends_on_every_part():
+    agent = make_agent(shape=PARTS)
+    rng = np.random.default_rng(0)
+    observation = {name: rng.integers(0, 256, SHAPE, dtype=np.uint8) for name in ("camera0", "camera1")}
+    observation["state"] = rng.normal(size=4).astype(np.float32)
+    action = agent.act(observation, 0, evaluate=True)
+    assert action.shape == (ACTIONS,) and action.dtype == np.float32
+    for name, part in observation.items():
+        assert not np.array_equal(agent.act(observation | {name: part[::-1].copy()}, 0, evaluate=True), action), name
 
 
 def test_encoder_learns_from_the_critic_alone():
@@ -221,14 +270,18 @@ def test_one_seed_gives_one_result():
     assert not torch.equal(weights(first.actor)[0], weights(other.actor)[0])
 
 
-def test_a_snapshot_goes_on_bit_for_bit(tmp_path):
-    agent = make_agent(1)
+@pytest.mark.parametrize(("shape", "make_batch"), [(SHAPE, make_batch), (PARTS, make_parts)], ids=["array", "mapping"])
+def test_a_snapshot_goes_on_bit_for_bit(tmp_path, shape, make_batch):
+    agent = make_agent(1, shape)
     agent.update(make_batch(0), 0)
     save_snapshot(tmp_path / "snapshot.pt", agent.state_dict())
-    resumed = make_agent(7)
+    resumed = make_agent(7, shape)
     resumed.load_state_dict(load_snapshot(tmp_path / "snapshot.pt"))
     for each in (agent, resumed):
         each.update(make_batch(1), 2)
     assert_same_weights(agent, resumed)
-    observation = np.zeros(SHAPE, np.uint8)
+    observation = make_batch(2)[0]
+    observation = (
+        observation[0].numpy() if shape is SHAPE else {name: part[0].numpy() for name, part in observation.items()}
+    )
     np.testing.assert_array_equal(agent.act(observation, 10, False), resumed.act(observation, 10, False))

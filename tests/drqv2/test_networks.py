@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from drqv2.networks import Actor, Critic, Encoder, initialise
+from drqv2.networks import Actor, Critic, Encoder, MappingEncoder, initialise
 
 
 def seeded(network, seed=0):
@@ -47,6 +47,30 @@ def test_encoder_is_four_convolutions_of_scaled_pixels():
     assert encoder.output_size == 32 * 35 * 35
     features = encoder(torch.from_numpy(pixels)).detach().numpy()
     np.testing.assert_allclose(features, h.reshape(2, -1), atol=1e-5)
+
+
+def test_features_of_a_mapping_are_those_of_each_camera_and_the_vectors():
+    shapes = {"camera2": (3, 28, 28), "state": (5,), "camera0": (9, 36, 36)}
+    encoder = seeded(MappingEncoder(shapes))
+    rng = np.random.default_rng(0)
+    observation = {
+        name: torch.from_numpy(rng.integers(0, 256, (2, *shape), dtype=np.uint8))
+        if len(shape) == 3
+        else torch.randn(2, 5)
+        for name, shape in shapes.items()
+    }
+    separate = []
+    for k, name in enumerate(("camera2", "camera0")):
+        alone = Encoder(shapes[name])
+        with torch.no_grad():
+            mine = list(encoder.parameters())[8 * k : 8 * k + 8]
+            for parameter, own in zip(alone.parameters(), mine, strict=True):
+                parameter.copy_(own)
+        separate.append(alone(observation[name]))
+    features = encoder(observation)
+    assert features.shape == (2, encoder.output_size) and encoder.output_size == 32 * (7 * 7 + 11 * 11) + 5
+    assert torch.equal(features, torch.cat([*separate, observation["state"]], 1))
+    assert len(list(encoder.parameters())) == 16  # nothing is shared between the cameras
 
 
 def test_actor_is_the_tanh_of_an_mlp_on_the_trunk():
