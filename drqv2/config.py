@@ -10,6 +10,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from drqv2.observations import check_cameras, is_mapping, written
 from drqv2.schedule import parse_schedule
 from runs.errors import OptionError
 from runs.options import check_at_least, check_compression, chosen_codec, typed
@@ -54,6 +55,8 @@ class Config:
     discount: float
     grayscale: bool | None
     black_floor: bool | None
+    cameras: list[int] | None
+    proprioception: bool
     num_train_frames: int
     num_seed_frames: int
     batch_size: int
@@ -103,6 +106,8 @@ class Config:
             "task_name": self.task_name,
             "grayscale": self.observe_in_gray,
             "black_floor": self.paint_floor_black,
+            "cameras": self.cameras,
+            "proprioception": self.proprioception,
             "frame_stack": self.frame_stack,
             "action_repeat": self.action_repeat,
             "seed": self.seed,
@@ -115,6 +120,9 @@ def parse_config(options: DictConfig) -> Config:
     """Check hydra's `options` for types, ranges and contradictions and return them; OptionError names the mistake."""
     if OmegaConf.is_missing(options, "task_name"):
         raise OptionError("option task_name has no value: choose a task with task=...")
+    cameras = OmegaConf.select(options, "cameras", throw_on_resolution_failure=False)
+    if cameras is not None:
+        check_cameras(cameras)
     config = typed(options, Config)
     _check_ranges(config)
     _check_replay(config)
@@ -139,6 +147,12 @@ def _check_replay(config: Config) -> None:
         raise OptionError(
             f"replay_buffer_max_bytes={config.replay_buffer_max_bytes} is for a buffer in RAM: add full_compress=true "
             "or half_compress=true, or bound the episodes on disk by replay_buffer_size"
+        )
+    if is_mapping(config.cameras, config.proprioception) and config.replay_codec is None:
+        option = "proprioception=true" if config.proprioception else f"cameras={written(config.cameras or [])}"
+        raise OptionError(
+            f"{option}: expected a replay buffer in RAM, as episodes on disk hold the frames of one camera: add "
+            "full_compress=true or half_compress=true"
         )
     if config.nstep > config.replay_buffer_size:
         raise OptionError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ import diffreplay
 from diffreplay.errors import ReplayError
 from drqv2.config import Config
 from drqv2.disk_replay import DiskReplay
+from drqv2.observations import STATE, Shape
 from drqv2.workers import start_server
 from runs.errors import OptionError
 from runs.snapshot import cannot_save, check_same_run
@@ -133,7 +134,7 @@ def check_replay_mode(path: Path, saved: Mapping[str, Any], config: Config) -> N
 
 def make_replay(
     config: Config,
-    observation_shape: tuple[int, int, int],
+    observation_shape: Shape | Mapping[str, Shape],
     action_shape: tuple[int, ...],
     directory: Path,
     pin_memory: bool,
@@ -150,7 +151,7 @@ def make_replay(
     if config.replay_codec is None:
         return DiskReplay(
             directory,
-            observation_shape,
+            cast(Shape, observation_shape),  # options that make it a mapping are refused by `parse_config`
             capacity=config.replay_buffer_size,
             batch_size=config.batch_size,
             nstep=config.nstep,
@@ -180,11 +181,11 @@ def make_replay(
 
 
 def _new_buffer(
-    config: Config, observation_shape: tuple[int, int, int], action_shape: tuple[int, ...]
+    config: Config, observation_shape: Shape | Mapping[str, Shape], action_shape: tuple[int, ...]
 ) -> diffreplay.ReplayBuffer:
     return diffreplay.ReplayBuffer(
         config.replay_buffer_size,
-        observation_shape=observation_shape,
+        observation_shape=_one_frames(observation_shape, config.frame_stack),
         action_shape=action_shape,
         frame_stack=config.frame_stack,
         nstep=config.nstep,
@@ -193,6 +194,16 @@ def _new_buffer(
         max_bytes=config.replay_buffer_max_bytes,
         seed=config.seed,
     )
+
+
+def _one_frames(observation_shape: Shape | Mapping[str, Shape], frame_stack: int) -> Any:
+    """What a buffer is told of observations of these shapes; where they are mappings, what one frame of a part is."""
+    if not isinstance(observation_shape, Mapping):
+        return observation_shape
+    return {
+        name: diffreplay.ArraySpec((shape[0] // frame_stack, *shape[1:]), "float32" if name == STATE else "uint8")
+        for name, shape in observation_shape.items()
+    }
 
 
 def _load(config: Config, directory: Path, commit: str) -> diffreplay.ReplayBuffer:

@@ -17,6 +17,7 @@ from drqv2.device import resolve_device
 from drqv2.environment import random_state, set_random_state
 from drqv2.evaluation import evaluate
 from drqv2.logger import Logger
+from drqv2.observations import as_lists, shape_of
 from drqv2.replay import check_replay_mode, make_replay
 from drqv2.throughput import Throughput
 from drqv2.video import VideoRecorder
@@ -24,6 +25,8 @@ from runs.errors import OptionError
 from runs.snapshot import check_same_run, load_snapshot, save_snapshot, unreadable
 
 SNAPSHOT_VERSION = 2
+# Options of a run whose snapshot names none, as it was made before there were any.
+BEFORE_CAMERAS = {"cameras": None, "proprioception": False}
 
 
 class Workspace:
@@ -49,12 +52,12 @@ class Workspace:
         self.episode = 0
         self.train_env = self._make_environment()
         self.eval_env = self._make_environment()
-        observation_shape = tuple(self.train_env.observation_spec().shape)
+        observation_shape = shape_of(self.train_env.observation_spec())
         action_shape = tuple(self.train_env.action_spec().shape)
         self.agent = DrQV2Agent(observation_shape, action_shape, config.agent, self.device, config.seed)
         self.throughput = Throughput()
         self._signature = config.of_what_is_stored() | {
-            "observation_shape": list(observation_shape),
+            "observation_shape": as_lists(observation_shape),
             "action_shape": list(action_shape),
         }
         self._evaluated: int | None = None  # the step of the last evaluation
@@ -84,6 +87,8 @@ class Workspace:
             config.seed,
             grayscale=config.observe_in_gray,
             black_floor=config.paint_floor_black,
+            cameras=config.cameras,
+            proprioception=config.proprioception,
         )
 
     @property
@@ -194,7 +199,8 @@ class Workspace:
     def _report_end(self) -> None:
         replay = self.replay.metrics()
         ratio = replay["compression_ratio"]
-        in_rgb = f", {3 * ratio:.1f} against stacks in RGB" if self.config.observe_in_gray else ""
+        frames_alone = self.config.observe_in_gray and not self.config.proprioception
+        in_rgb = f", {3 * ratio:.1f} against stacks in RGB" if frames_alone else ""
         self.logger.message(
             f"compression ratio: {ratio:.1f} against plain stacks{in_rgb}; {len(self.replay)} transitions, "
             f"{replay['stacked_bytes'] / 1e6:.1f} MB as plain stacks; in memory {replay['replay_bytes'] / 1e6:.1f} MB"
@@ -237,7 +243,7 @@ class Workspace:
         if state.get("version") != SNAPSHOT_VERSION:
             raise unreadable(path, f"expected version {SNAPSHOT_VERSION}, got {state.get('version')!s:.20}")
         try:
-            check_same_run(path, state["run"], self._signature)
+            check_same_run(path, BEFORE_CAMERAS | state["run"], self._signature)
             check_replay_mode(path, state["replay"], self.config)
             self._take_up(state)
         except OptionError:

@@ -96,6 +96,8 @@ def check_same_run(path: Path, saved: Mapping[str, Any], wanted: Mapping[str, An
 
 def show(value: Any) -> str:
     """An option's value as it is given on the command line."""
+    if isinstance(value, list):
+        return f"[{','.join(map(show, value))}]"
     return str(value).lower() if isinstance(value, bool) else "null" if value is None else str(value)
 
 

@@ -1,8 +1,10 @@
-"""Options of tiny runs on the real walker, for the tests of the training loop."""
+"""Options of tiny runs on the real walker, and whether two runs end alike, for the tests of the training loop."""
 
 from pathlib import Path
+from typing import Any
 
 import hydra
+import torch
 
 from drqv2.config import Config, parse_config
 
@@ -31,3 +33,18 @@ def tiny_config(*overrides: str) -> Config:
     """The options of a tiny run; an override wins over TINY."""
     with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
         return parse_config(hydra.compose("config", overrides=[*TINY, *overrides]))
+
+
+def assert_identical(first: Any, second: Any, path: str = "") -> None:
+    """Compare states, bit for bit."""
+    if isinstance(first, torch.Tensor):
+        assert torch.equal(first, second), path
+    elif isinstance(first, dict):
+        assert first.keys() == second.keys()
+        for key in first:
+            assert_identical(first[key], second[key], f"{path}/{key}")
+    elif isinstance(first, list):
+        for i, (a, b) in enumerate(zip(first, second, strict=True)):
+            assert_identical(a, b, f"{path}/{i}")
+    else:
+        assert first == second, path

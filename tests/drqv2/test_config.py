@@ -46,6 +46,15 @@ def test_the_default_codec_is_the_librarys():
         (["nstep=2000"], "at most replay_buffer_size"),
         (["stddev_schedule=falling"], "no schedule"),
         (["+batchsize=3"], "batchsize"),
+        (["full_compress=true", "cameras=[]"], r"cameras=\[\]: expected a list of numbers"),
+        (["full_compress=true", "cameras=1"], "cameras=1: expected a list of numbers"),
+        (["full_compress=true", "cameras=[side]"], r"cameras=\[side\]: expected a list of numbers"),
+        (["full_compress=true", "cameras=[0.5]"], "expected a list of numbers"),
+        (["full_compress=true", "cameras=[0,1,1]"], r"cameras=\[0,1,1\]: expected each camera once, got 1 again"),
+        (["full_compress=true", "cameras=[0,-1]"], "from 0 on, got -1"),
+        (["cameras=[0,1]"], r"cameras=\[0,1\]: expected a replay buffer in RAM.*full_compress=true or half_compress"),
+        (["proprioception=true"], "proprioception=true: expected a replay buffer in RAM.*full_compress=true"),
+        (["full_compress=true", "proprioception=perhaps"], "proprioception.*bool"),
         (["task=easy"], "choose a task"),
         (["agent.lr=fast"], "agent.lr.*Float"),
     ],
@@ -53,3 +62,11 @@ def test_the_default_codec_is_the_librarys():
 def test_mistakes(overrides, message):
     with pytest.raises(OptionError, match=f"(?i){message}"):
         tiny_config(*overrides)
+
+
+def test_cameras_and_proprioception_are_off_unless_asked_for():
+    config = tiny_config()
+    assert (config.cameras, config.proprioception) == (None, False)
+    assert tiny_config("cameras=[1]").cameras == [1]  # the episodes on disk hold the frames of any one camera
+    several = tiny_config("half_compress=true", "cameras=[1,0]", "proprioception=true")
+    assert (several.cameras, several.proprioception) == ([1, 0], True)

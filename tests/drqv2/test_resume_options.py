@@ -56,6 +56,12 @@ DIFFERENT = [
     ((RAM,), ("discount=0.9",), "discount=0.99", "discount=0.9"),
     ((RAM,), ("codec=sparse",), "codec=delta", "codec=sparse"),
     ((RAM, "codec=zstd"), ("codec=null",), "codec=zstd", "codec=delta"),  # of before `delta` was the default
+    ((RAM,), ("cameras=[1]",), "cameras=null", "cameras=[1]"),  # of one shape
+    ((), ("cameras=[1]",), "cameras=null", "cameras=[1]"),
+    ((RAM,), ("cameras=[0,1]",), "cameras=null", "cameras=[0,1]"),
+    ((RAM, "cameras=[0,1]"), ("cameras=[1,0]",), "cameras=[0,1]", "cameras=[1,0]"),
+    ((RAM,), ("proprioception=true",), "proprioception=false", "proprioception=true"),
+    ((RAM, "proprioception=true"), ("proprioception=false",), "proprioception=true", "proprioception=false"),
     ((RAM,), ("replay_buffer_size=999",), "replay_buffer_size=1000", "replay_buffer_size=999"),
     ((RAM,), ("full_compress=false", "grayscale=true", "black_floor=true"), "in RAM", "on disk"),
     (("grayscale=true", "black_floor=true"), (RAM,), "on disk", "in RAM"),
@@ -90,6 +96,8 @@ def test_a_folder_of_an_earlier_version_is_gone_on_with(tmp_path: Path) -> None:
         assert workspace.step == 0
     with pytest.raises(OptionError, match="hidden_dim=16, this run has hidden_dim=17"):
         make(tmp_path, RAM, "agent.hidden_dim=17")
+    with pytest.raises(OptionError, match=r"cameras=null, this run has cameras=\[1\]"):
+        make(tmp_path, RAM, "cameras=[1]")
 
 
 @pytest.mark.parametrize("change", [{"agent": {}}, {"step": None, "agent": 7}, {"run": None}, {"version": 1}])
