@@ -1,16 +1,17 @@
 """Frames in shared memory: one writer puts them in, any number of readers take them out.
 
 `layout` is the stored format, `arena` the memory under it. Of the parts, `index` and `log` hold rows, `sets` reference
-frames, `coding` says what frames are coded against. `reader` puts them together in any process; `writer` in the one
-that adds, a thread at a time (`turns`), with `rows`, `streams`, `budget` and `eviction`. `observations` and `episodes`
-say what is stored of a step, with `recent` where that is not plain, and `runs` where it is so for many streams at once.
-`state` is a store on its way into another; `recount` and `invariants` say what must hold.
+frames; `coding` turns frames into their bytes and back, `against` says what they are coded against. `reader` puts all
+of it together in any process; `writer` in the one that adds, a thread at a time (`turns`), with `rows`, `streams`,
+`budget`, `eviction` and `source`, what a planner of reference sets sees. `observations` and `episodes` say what is
+stored of a step, with `recent` where that is not plain, and `runs` where it is so for many streams at once. `state` is
+a store on its way into another; `recount` and `invariants` say what must hold.
 
 Imports `codecs`, and nothing above. What others use stands here.
 """
 
+from diffreplay.store.against import frames_before
 from diffreplay.store.arena import PAGE, Arena, fence, refuse_copy, round_up
-from diffreplay.store.coding import frames_before
 from diffreplay.store.episodes import EpisodeWriter, Transition
 from diffreplay.store.index import NO_ROW, OverrunError, Rows
 from diffreplay.store.invariants import check_invariants

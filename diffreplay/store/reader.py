@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffreplay.codecs import Codec
+from diffreplay.store.against import coding_of
 from diffreplay.store.arena import Arena, fence, refuse_copy
-from diffreplay.store.coding import Coding, coding_of
+from diffreplay.store.coding import Coding
 from diffreplay.store.index import NO_ROW, Index, Rows
 from diffreplay.store.layout import Column, Counter, Flag, Layout, Memory
 from diffreplay.store.sets import ReferenceSets

@@ -15,9 +15,10 @@ import numpy as np
 
 from diffreplay.codecs import Codec
 from diffreplay.errors import CorruptDataError, InputError, ReadOnlyError
+from diffreplay.store.against import coding_of
 from diffreplay.store.arena import Arena, fence, trim_heap
 from diffreplay.store.budget import Budget
-from diffreplay.store.coding import Ahead, coding_of
+from diffreplay.store.coding import Ahead
 from diffreplay.store.eviction import Eviction
 from diffreplay.store.index import NO_ROW, OverrunError
 from diffreplay.store.layout import (

@@ -10,7 +10,7 @@ from snapshot_tools import EveryNineRows
 
 from diffreplay import ReplayBuffer, codecs
 from diffreplay.errors import CorruptDataError
-from diffreplay.store.coding import CODINGS, AgainstSet, coding_of, frames_before
+from diffreplay.store.against import CODINGS, AgainstSet, coding_of, frames_before
 from diffreplay.store.layout import Counter
 from diffreplay.testing import TimeStep, check_codec
 
