@@ -142,7 +142,7 @@ def _checked(name: str, array: NDArray[Any], spec: Any) -> NDArray[Any]:
 def _stored(part: Part, array: NDArray[Any]) -> NDArray[np.uint8]:
     """Frames of an image as they are stored, (N, H, W, C)."""
     one = Part(part.name, part.spec, 1, part.channels_first)
-    return np.concatenate([one.stack(frame) for frame in array])
+    return np.concatenate([one.stored(one.stack(frame)) for frame in array])
 
 
 def _with_channels(frames: NDArray[Any]) -> NDArray[np.uint8]:

@@ -207,6 +207,8 @@ def _frame_shape(part: Part) -> tuple[int, int, int]:
 
 def _pixels(part: Part, stored: NDArray[np.uint8]) -> NDArray[Any]:
     """Stored frames of an image as (N, H, W, C) in its dtype."""
+    if part.dtype == np.uint8:
+        return stored
     one = Part(part.name, part.spec, 1, part.channels_first)
     frames = [one.observation(frame[None]).reshape(part.spec.shape) for frame in stored]
     if part.spec.layout.endswith("CHW"):

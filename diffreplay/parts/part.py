@@ -129,6 +129,10 @@ class Part:
         np.copyto(halves[..., 1, :, :, :], frames >> 8, casting="unsafe")
         return halves.reshape(*frames.shape[:-3], *self.stored_shape)
 
+    def stored(self, stack: NDArray[Any]) -> NDArray[Any]:
+        """What `stack` gave as frames that are stored, (frame_stack, *stored_shape); a view."""
+        return stack.transpose(0, 2, 3, 1) if self.planar_stack else stack
+
     def observation(self, stack: NDArray[Any]) -> NDArray[Any]:
         """What `stack` gave as the observation that was added; a view where that is possible, else a new array."""
         if self._is_wide:

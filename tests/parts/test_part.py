@@ -67,11 +67,6 @@ def strided(array):
     return view
 
 
-def stored(part, stack):
-    """A stack's frames as the store holds them."""
-    return stack.transpose(0, 2, 3, 1) if part.planar_stack else stack
-
-
 def same(first, second):
     return first.dtype == second.dtype and first.shape == second.shape and first.tobytes() == second.tobytes()
 
@@ -86,13 +81,13 @@ def test_images_as_stored_frames_and_back(case):
     assert part.frame_bytes == H * W * channels * np.dtype(dtype).itemsize == np.prod(part.stored_shape)
     for given in (observation, strided(observation), np.asfortranarray(observation)):
         stack = part.stack(given)
-        assert stack.dtype == np.uint8 and stored(part, stack).shape == (frame_stack, *part.stored_shape)
+        assert stack.dtype == np.uint8 and part.stored(stack).shape == (frame_stack, *part.stored_shape)
         assert part.planar_stack == (layout in ("CHW", "FCHW") and channels > 1 and dtype == "uint8")
         assert same(part.observation(stack), observation)
         assert same(part.observation(np.ascontiguousarray(stack)), observation)
         if dtype == "uint8":
             moved = layout == "HWC" and frame_stack > 1
-            assert np.array_equal(stored(part, stack), frames)
+            assert np.array_equal(part.stored(stack), frames)
             assert given is not observation or (np.shares_memory(stack, given) != moved and stack.flags.c_contiguous)
         else:
             check_halves(part, stack, frames)
@@ -141,7 +136,7 @@ def read(part, frames, window):
 def check_windows(part, observations, length):
     """Windows of an episode's frames give its observations, those that overlap too."""
     steps, f = len(observations), part.frame_stack
-    stacks = [stored(part, part.stack(observation)) for observation in observations]
+    stacks = [part.stored(part.stack(observation)) for observation in observations]
     frames = np.concatenate([stacks[0], *(stack[-1:] for stack in stacks[1:])])
     starts = np.arange(steps + f - length)
     window = np.zeros(part.window_shape(len(starts), length), part.dtype if part.is_image else part.stored_dtype)
