@@ -61,7 +61,7 @@ def anew(replay):
     """A reader of the same memory that has not sampled yet, as in a process of its own."""
     store = replay.store
     frames = FrameReader(store.layout, store.arena, store.codec)
-    return ReplayReader(frames, replay.nstep, replay.discount, replay.shorter_at_end)
+    return ReplayReader(frames, replay.parts, replay.nstep, replay.discount, replay.shorter_at_end)
 
 
 def least_seconds(one, other, quotient):
