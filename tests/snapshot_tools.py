@@ -214,7 +214,7 @@ def gone_rows(oracle, directory, damaged):
     gone = set()
     for entry in manifest.segments:
         if entry.name in damaged:
-            gone |= set(range(entry.first, entry.end))
+            gone |= set(range(max(entry.first, store.tail), entry.end))  # what was evicted before is not lost by it
     for image, sets in enumerate(manifest.sets):
         ends = [entry.end for entry in sets[1:]] + [manifest.head]
         for entry, end in zip(sets, ends, strict=False):
