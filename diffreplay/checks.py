@@ -18,7 +18,7 @@ import torch
 from numpy.typing import DTypeLike, NDArray
 
 from diffreplay.errors import InputError
-from diffreplay.parts import ObservationCheck, Part
+from diffreplay.parts import ObservationCheck, Part, held
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 FEW_NUMBERS = 64
@@ -111,45 +111,11 @@ class StepCheck:
     def action(self, value: Any, count: int | None = None) -> NDArray[Any]:
         """An action, or so many, in the buffer's dtype, which holds the very values that came; floats are rounded."""
         wanted, shape = self.action_dtype, self.action_shape if count is None else (count, *self.action_shape)
-        array = value if type(value) is np.ndarray else self._array(value, shape)
-        kind = array.dtype.kind
-        if array.shape != shape or not (kind in "biu" or kind == "f" == wanted.kind):
-            if kind == "O" and array.shape == shape and all(type(v) is int for v in array.flat):
-                raise _not_held(wanted, array)  # of more than 64 bits
-            raise InputError(f"action: expected {wanted} of shape {shape}, got {array.dtype} of shape {array.shape}")
-        if kind == "f":
-            # For a few numbers this is faster than NumPy: so short a vector has no NaN in it, nor too large a number.
-            if array.size <= FEW_NUMBERS and math.hypot(*array.reshape(-1).tolist()) <= self._largest:
-                return array if array.dtype == wanted else array.astype(wanted)
-        elif array.dtype == wanted:
-            return array
-        with np.errstate(all="ignore"):
-            cast = array.astype(wanted)
-            if kind == "f":
-                held = np.isfinite(cast)
-            else:  # the float of 2**53 + 1 compares as equal to it, so that floats are cast back
-                held = cast == array if wanted.kind != "f" else cast.astype(array.dtype) == array
-        if not held.all():
-            raise _not_held(wanted, array)
-        return cast
-
-    def _array(self, value: Any, shape: tuple[int, ...]) -> NDArray[Any]:
-        try:
-            return np.asarray(value)
-        except (TypeError, ValueError, RuntimeError) as error:  # ragged lists, tensors on a GPU or with a gradient
-            raise InputError(f"action: expected {self.action_dtype} of shape {shape}, but {error}") from None
-
-
-def _not_held(dtype: np.dtype[Any], array: NDArray[Any]) -> InputError:
-    """The error for an action of values that `dtype` does not hold."""
-    if dtype.kind == "f":
-        limits = f"finite numbers that {dtype} can hold"
-    elif dtype.kind == "b":
-        limits = "0 or 1, as the dtype is bool"
-    else:
-        limits = f"numbers from {np.iinfo(dtype).min} to {np.iinfo(dtype).max}, as the dtype is {dtype}"
-    shown = array.item() if array.size == 1 else reprlib.repr(array.tolist())
-    return InputError(f"action: expected {limits}, got {shown}")
+        fits = type(value) is np.ndarray and value.dtype.kind == "f" == wanted.kind and value.shape == shape
+        # For a few numbers this is faster than NumPy: so short a vector has no NaN in it, nor too large a number.
+        if fits and value.size <= FEW_NUMBERS and math.hypot(*value.reshape(-1).tolist()) <= self._largest:
+            return value if value.dtype == wanted else value.astype(wanted)
+        return held("action", value, wanted, shape, finite=True)
 
 
 def finite(name: str, value: Any) -> float:

@@ -92,7 +92,7 @@ class ObservationCheck:
         return [found[part] for part in self._names]
 
 
-def held(name: str, value: Any, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+def held(name: str, value: Any, dtype: np.dtype[Any], shape: tuple[int, ...], *, finite: bool = False) -> NDArray[Any]:
     """An array in a dtype that holds the very values that came; floats are rounded, and may be infinite or NaN.
 
     Args:
@@ -100,6 +100,7 @@ def held(name: str, value: Any, dtype: np.dtype[Any], shape: tuple[int, ...]) ->
         value: an array of numbers, or what NumPy makes one of.
         dtype: wanted.
         shape: wanted.
+        finite: floats may be neither infinite nor NaN.
 
     Raises:
         InputError: it has another shape, or values that the dtype does not hold.
@@ -108,18 +109,18 @@ def held(name: str, value: Any, dtype: np.dtype[Any], shape: tuple[int, ...]) ->
     kind = array.dtype.kind
     if array.shape != shape or not (kind in "biu" or kind == "f" == dtype.kind):
         if kind == "O" and array.shape == shape and all(type(item) is int for item in array.flat):
-            raise _not_held(name, dtype, array)  # of more than 64 bits
+            raise _not_held(name, dtype, array, finite)  # of more than 64 bits
         raise _other(name, value, dtype, shape, array)
-    if array.dtype == dtype:
+    if array.dtype == dtype and not (finite and kind == "f"):
         return array
     with np.errstate(all="ignore"):
         cast = array.astype(dtype)
         if kind == "f":
-            fits = np.isfinite(cast) | ~np.isfinite(array)
+            fits = np.isfinite(cast) if finite else np.isfinite(cast) | ~np.isfinite(array)
         else:  # the float of 2**53 + 1 compares as equal to it, so that floats are cast back
             fits = cast == array if dtype.kind != "f" else cast.astype(array.dtype) == array
     if not fits.all():
-        raise _not_held(name, dtype, array)
+        raise _not_held(name, dtype, array, finite)
     return cast
 
 
@@ -169,10 +170,10 @@ def _other(name: str, value: Any, dtype: np.dtype[Any], shape: tuple[int, ...], 
     return InputError(f"{name}: expected {dtype} of shape {shape}, got {found}")
 
 
-def _not_held(name: str, dtype: np.dtype[Any], array: NDArray[Any]) -> InputError:
+def _not_held(name: str, dtype: np.dtype[Any], array: NDArray[Any], finite: bool) -> InputError:
     """The error for values that `dtype` does not hold."""
     if dtype.kind == "f":
-        limits = f"numbers that {dtype} can hold"
+        limits = f"{'finite ' if finite else ''}numbers that {dtype} can hold"
     elif dtype.kind == "b":
         limits = "0 or 1, as the dtype is bool"
     else:
