@@ -9,9 +9,9 @@ import pytest
 import torch
 from interrupts import interrupted
 from says import says
+from snapshot_tools import EveryNineRows
 
 from diffreplay import ArraySpec, ReplayBuffer, codecs
-from diffreplay.codecs.base import SetPlanner
 from diffreplay.errors import InputError, ReplayError
 from diffreplay.store import episodes
 
@@ -22,18 +22,6 @@ PARTS = {
     "depth": ArraySpec((4, 6, 1), "uint16", "HWC"),
     "state": ArraySpec((3,), "float64"),
 }
-
-
-class EveryNineRows(SetPlanner):
-    """Builds a set of the newest frames every 9 rows, so that many sets come and go, most of them in mid-batch."""
-
-    def due(self, head):
-        return head >= self.next_check
-
-    def choose(self, store):
-        self.next_check = store.head + 9
-        rows = store.present(np.arange(max(store.tail, store.head - 3), store.head))
-        return store.read(rows) if len(rows) else None
 
 
 class RestlessDelta(codecs.DeltaCodec):
