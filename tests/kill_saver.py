@@ -1,4 +1,4 @@
-"""A process that saves without pause is killed at random moments.
+"""A process that saves without pause is killed at random moments, most of them within a save.
 
 Run as `python kill_saver.py DIRECTORY ROUNDS SEED [CASE]`.
 
@@ -22,7 +22,7 @@ from snapshot_tools import Writer, buffer, contents, own_codec
 
 from diffreplay import ReplayBuffer
 
-LONGEST_SECONDS = 0.1
+SAVES = 4  # one of the first so many is cut short
 CASE = sys.argv[4] if len(sys.argv) > 4 else "many sets"
 
 
@@ -43,8 +43,12 @@ def go_on(directory: Path, told: int, seed: int) -> None:
         os.write(told, b"done " + digest + b"\n")
 
 
-def kill_one(directory: Path, seed: int, seconds: float) -> tuple[str | None, str | None]:
-    """Start a child and kill it after so long; the digests of its last finished save and of the unfinished one."""
+def kill_one(directory: Path, seed: int, save: int, seconds: float) -> tuple[str | None, str | None, float | None]:
+    """Start a child and kill it so long after it has begun a save.
+
+    Returns:
+        The digests of its last finished save and of the unfinished one, and how long a save took, None where none did.
+    """
     reader, told = os.pipe()
     child = os.fork()
     if not child:
@@ -54,26 +58,33 @@ def kill_one(directory: Path, seed: int, seconds: float) -> tuple[str | None, st
         finally:
             os._exit(1)
     os.close(told)
+    events, taken = [], None
     with open(reader, encoding="ascii") as lines:
         assert lines.readline() == "loaded\n"
+        for _ in range(save):
+            events.append(lines.readline().split())
+            begun = time.perf_counter()
+            events.append(lines.readline().split())
+            taken = time.perf_counter() - begun
+        events.append(lines.readline().split())
         time.sleep(seconds)
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
-        events = [line.split() for line in lines.read().splitlines()]
+        events += [line.split() for line in lines.read().splitlines()]
     done = [digest for event, digest in events if event == "done"]
-    under_way = events[-1][1] if events and events[-1][0] == "begun" else None
-    return (done[-1] if done else None), under_way
+    under_way = events[-1][1] if events[-1][0] == "begun" else None
+    return (done[-1] if done else None), under_way, taken
 
 
 def main() -> None:
     directory, rounds, rng = Path(sys.argv[1]), int(sys.argv[2]), random.Random(int(sys.argv[3]))
     state, seen = None, {"kept": 0, "committed under way": 0, "saves cut short": 0, "rows": 0}
-    longest = LONGEST_SECONDS
+    save_seconds = 0.01
     for k in range(20 * rounds):
         if seen["kept"] + seen["committed under way"] >= rounds and seen["committed under way"]:
             break
-        done, under_way = kill_one(directory, k, rng.random() * longest)
-        longest = LONGEST_SECONDS if done else 1.2 * longest  # so that a save comes through, however slow the machine
+        done, under_way, taken = kill_one(directory, k, rng.randrange(SAVES), 1.2 * rng.random() * save_seconds)
+        save_seconds = taken or save_seconds
         state = done or state
         seen["saves cut short"] += under_way is not None
         if not (directory / "manifest.json").exists():
