@@ -13,7 +13,7 @@ if not hasattr(os, "memfd_create"):
     )
 
 from diffreplay import codecs, errors
-from diffreplay.batch import ReplayBatch
+from diffreplay.batch import ReplayBatch, SequenceBatch
 from diffreplay.estimate import estimate
 from diffreplay.loading import ReplayDataset, ReplayReader, batches_on, make_replay_loader
 from diffreplay.parts import ArraySpec
@@ -27,6 +27,7 @@ __all__ = [
     "ReplayDataset",
     "ReplayReader",
     "ReplayStats",
+    "SequenceBatch",
     "batches_on",
     "codecs",
     "errors",

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, overload
 
 import numpy as np
-from numpy.typing import DTypeLike
+from numpy.typing import DTypeLike, NDArray
 
 from diffreplay import checks, codecs, snapshots, spaces
 from diffreplay.adding import Adding
-from diffreplay.batch import ReplayBatch
+from diffreplay.batch import ReplayBatch, SequenceBatch
 from diffreplay.errors import InputError
 from diffreplay.limits import warn_if_too_large
 from diffreplay.loading import ReplayReader
@@ -169,18 +169,35 @@ class ReplayBuffer(Adding):
         """
         return self.reader.can_sample()
 
-    def sample(self, batch_size: int, rng: np.random.Generator | None = None) -> ReplayBatch:
+    @overload
+    def sample(
+        self, batch_size: int, rng: np.random.Generator | None = None, *, sequence_length: None = None
+    ) -> ReplayBatch: ...
+
+    @overload
+    def sample(
+        self, batch_size: int, rng: np.random.Generator | None = None, *, sequence_length: int
+    ) -> SequenceBatch: ...
+
+    def sample(
+        self, batch_size: int, rng: np.random.Generator | None = None, *, sequence_length: int | None = None
+    ) -> ReplayBatch | SequenceBatch:
         """A batch drawn uniformly from all complete windows, on the CPU and in new memory.
 
         Args:
-            batch_size: transitions in it.
+            batch_size: transitions in it, or sequences.
             rng: draws it in place of the buffer's own generator.
+            sequence_length: draw sequences of so many steps, uniformly over the steps at which they begin.
 
         Raises:
-            InputError: `batch_size` is no positive integer, or `rng` no generator.
+            InputError: a length is no positive integer, or `rng` no generator.
             EmptyBufferError: there is no complete window yet.
         """
-        return self.reader.sample(batch_size, rng)
+        return self.reader.sample(batch_size, rng, sequence_length=sequence_length)
+
+    def indices(self, newest: int | None = None) -> NDArray[np.int64]:
+        """Numbers of the steps at which transitions begin that can be sampled now; see `ReplayReader.indices`."""
+        return self.reader.indices(newest)
 
     __copy__ = refuse_copy
 

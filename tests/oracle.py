@@ -225,6 +225,17 @@ class Oracle:
                     windows[steps[1].number] = list(steps)
         return windows
 
+    def sequences(self, length):
+        """The steps of each sequence, and the one that ends it, by the row of the first step."""
+        following = {step.previous: step for step in self.live if step.previous is not None}
+        sequences = {}
+        for first in self.live:
+            if first in following and self._held([first, following[first]]):
+                sequences[first.row] = steps = [first]
+                while len(steps) <= length and steps[-1] in following:
+                    steps.append(following[steps[-1]])
+        return sequences
+
     def is_whole(self, step):
         """Whether all frames of a step's observation can be read."""
         rows = np.array([row for row in step.frames if row is not None])
@@ -242,6 +253,7 @@ class Oracle:
         incomplete = set(numbers.tolist()) - set(windows)
         assert not incomplete, f"the windows of actions {incomplete} are not complete"
         drawn = [windows[number] for number in numbers.tolist()]
+        assert batch.index.tolist() == [steps[0].row for steps in drawn]
         returns = np.array([self._returns(steps) for steps in drawn])
         self._check_observations("obs", batch.obs, [steps[0].stack for steps in drawn])
         self._check_observations("next_obs", batch.next_obs, [steps[-1].stack for steps in drawn])
@@ -253,6 +265,37 @@ class Oracle:
         np.testing.assert_allclose(reward, returns[:, :1], rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(discount, returns[:, 1:], rtol=1e-5, atol=1e-6)
         return numbers
+
+    def check_sequences(self, batch):
+        """Compare every value of a batch of sequences; return the rows of their first steps."""
+        count, length = batch.mask.shape
+        sequences, starts = self.sequences(length), batch.index.tolist()
+        assert not set(starts) - set(sequences), "sequences of which not all is there"
+        for b, start in enumerate(starts):
+            *steps, end = sequences[start]
+            there = len(steps)
+            assert batch.mask[b].tolist() == [True] * there + [False] * (length - there)
+            expected = {
+                "action": [[step.number] for step in [*steps[1:], end]],
+                "reward": [step.reward for step in [*steps[1:], end]],
+                "discount": [step.discount for step in [*steps[1:], end]],
+                "terminated": [step.discount == 0 for step in [*steps[1:], end]],
+                "is_first": [step.previous is None for step in steps],
+            }
+            for name, values in expected.items():
+                found = getattr(batch, name)[b].numpy()
+                assert same_bits(found[:there], np.array(values, found.dtype)), f"{name} differs"
+                assert not found[there:].any(), f"{name} past the end"
+            for name, values in batch.extras.items():
+                its = [self.extras(step.number)[name] for step in [*steps[1:], end]]
+                assert same_bits(values[b, :there], np.stack(its)), f"extras[{name!r}] differs"
+                assert not values[b, there:].numpy().any()
+            shown = [step.stack for step in steps] + [end.stack] * (there < length)
+            observations = batch.obs if not self.form.is_plain else {"": batch.obs}
+            assert all(values.shape[:2] == (count, length) for values in observations.values())
+            part = {name: values[b, : len(shown)] for name, values in observations.items()}
+            self._check_observations("obs", part.get("", part), shown)
+        return starts
 
     def _check_observations(self, what, found, stacks):
         found = {"": found} if self.form.is_plain else found

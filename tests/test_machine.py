@@ -40,7 +40,7 @@ SETTINGS = settings(
     phases=[Phase.generate, Phase.shrink],  # explaining traces, as `interrupted` does
     suppress_health_check=list(HealthCheck),
 )
-CAP = 900_000  # some 60 raw frames of 3 x 48 x 48, and what zstd takes to code them
+CAP = 1_000_000  # some 60 raw frames of 3 x 48 x 48, and what zstd takes to code them
 STREAMS = (0, 1, "left")
 DTYPES = ["|b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8"]
 
@@ -147,8 +147,9 @@ class Reader:
 def drawn(replay, count, seed):
     """The arrays of a batch, or what the error says where there is none."""
     try:
-        batch = replay.sample(count, np.random.default_rng(seed))
-        return [values.numpy().tobytes() for values in batch.tensors()]
+        rng = np.random.default_rng(seed)
+        batches = replay.sample(count, rng), replay.sample(count, rng, sequence_length=1 + count // 4)
+        return [values.numpy().tobytes() for batch in batches for values in batch.tensors()]
     except EmptyBufferError as error:
         return str(error)
 
@@ -269,6 +270,19 @@ class Machine(RuleBasedStateMachine):
             with pytest.raises(EmptyBufferError):
                 self.replay.sample(count)
             assert not self.replay.can_sample()
+
+    @rule(count=st.integers(1, 20), length=st.integers(1, 9))
+    def sample_sequences(self, count, length):
+        if self.oracle.sequences(length):
+            self.oracle.check_sequences(self.replay.sample(count, sequence_length=length))
+        else:
+            with pytest.raises(EmptyBufferError):
+                self.replay.sample(count, sequence_length=length)
+
+    @rule()
+    def list_indices(self):
+        windows = self.oracle.windows().values()
+        assert sorted(self.replay.indices().tolist()) == sorted(steps[0].row for steps in windows)
 
     @rule()
     def sample_all(self):

@@ -52,6 +52,7 @@ OF_OTHERS = {
     "_current_frames": "sys: there is no other way to see what another thread is running",
     "_replace": "NamedTuple: public, with an underscore against clashes with fields",
     "_fields": "NamedTuple: likewise",
+    "_asdict": "NamedTuple: likewise",
     "_children": "multiprocessing: a forked child forgets the workers of its parent, which it would end otherwise",
     "_inheriting": "multiprocessing: whether a process is still importing the program's main file",
     "import _core": "the compiled half of the codec delta, beside its Python half",

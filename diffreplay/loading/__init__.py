@@ -9,7 +9,8 @@ copies to a GPU.
 Imports `store`, and nothing above. What others use stands here.
 """
 
-from diffreplay.loading.loader import ReplayDataset, ReplayLoader, make_replay_loader
+from diffreplay.loading.dataset import ReplayDataset
+from diffreplay.loading.loader import ReplayLoader, make_replay_loader
 from diffreplay.loading.sampling import ReplayReader
 from diffreplay.loading.to_device import batches_on
 

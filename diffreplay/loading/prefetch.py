@@ -10,9 +10,10 @@ from typing import Any
 
 import torch
 
-from diffreplay.batch import ReplayBatch
+from diffreplay.batch import ReplayBatch, SequenceBatch
 from diffreplay.errors import WorkerError
-from diffreplay.loading.serving import read_report
+from diffreplay.loading.requests import Requests
+from diffreplay.loading.serving import GONE, read_report
 from diffreplay.loading.slots import WORKER_BITS, Slots, Task
 from diffreplay.loading.supervision import Workers
 from diffreplay.loading.warn import Notice
@@ -33,10 +34,12 @@ class Prefetcher:
         workers: who draw into them.
         ahead: batches that are drawn ahead.
         notice: told how long a batch is waited for.
+        requests: what workers are to know of a batch.
     """
 
-    def __init__(self, slots: Slots, workers: Workers, ahead: int, notice: Notice) -> None:
+    def __init__(self, slots: Slots, workers: Workers, ahead: int, notice: Notice, requests: Requests) -> None:
         self._slots, self._workers, self._ahead, self._notice = slots, workers, ahead, notice
+        self._requests = requests
         self._tasks: list[Task | None] = [None] * slots.count
         self._windows: list[weakref.ref[Any] | None] = [None] * slots.count  # that the trainer got
         self._serials = itertools.count(1)
@@ -59,7 +62,7 @@ class Prefetcher:
         """Have them come there; whether that is possible."""
         return self._slots.lock_pages(device)
 
-    def batch(self, number: int) -> ReplayBatch:
+    def batch(self, number: int) -> ReplayBatch | SequenceBatch:
         """Batch `number`, the same one again when asked again; then draw those that follow it.
 
         Raises:
@@ -76,7 +79,12 @@ class Prefetcher:
             self._renew()
         self._unsettled = True
         task = self._wait_for(number)
-        while (length := self._slots.length(task)) < 0:
+        while (length := self._slots.length(task)) <= 0:
+            if length == GONE:
+                self._requests.again(number)
+                self._tasks[task.slot] = None
+                task = self._wait_for(number)
+                continue
             error = read_report(self._slots.memory(task.slot)[:-length])
             self._tasks[task.slot] = None
             if task.ticket > self._failure:  # else it was given before the last failure, of which the cause may be gone
@@ -124,6 +132,8 @@ class Prefetcher:
         loads = Counter(task.worker for task in self._tasks if task is not None and not self._slots.is_done(task))
         worker = min(workers, key=lambda worker: loads[worker])
         task = Task(slot, number, next(self._serials) << WORKER_BITS | worker)
+        if self._requests.is_needed:
+            self._requests.write(number, self._slots.place(slot))
         self._tasks[slot] = task
         self._slots.give(task)
         self._workers.ring(worker)
@@ -141,7 +151,7 @@ class Prefetcher:
             else:
                 self._give(slot, task.number)
 
-    def _deliver(self, slot: int, number: int, length: int) -> ReplayBatch:
+    def _deliver(self, slot: int, number: int, length: int) -> ReplayBatch | SequenceBatch:
         """The batch in a slot, which is free again once the batch is gone.
 
         Where that would leave no slot to fill, as older batches are kept, the batch is a copy.

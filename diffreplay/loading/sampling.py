@@ -1,25 +1,25 @@
-"""Samples batches of transitions from shared memory, in any process."""
+"""Samples batches from shared memory, in any process."""
 
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable
-from typing import Any, NoReturn, Protocol
+from collections.abc import Sequence
+from typing import Any, NoReturn, Protocol, overload
 
 import numpy as np
-from numpy.typing import NDArray
 
 from diffreplay import checks
-from diffreplay.batch import ReplayBatch
-from diffreplay.errors import InputError, ReadOnlyError, ReplayError
-from diffreplay.loading.slots import BatchPlace, BatchSpec
-from diffreplay.loading.windows import WindowFinder, Windows
+from diffreplay.batch import ReplayBatch, SequenceBatch
+from diffreplay.errors import InputError, ReadOnlyError
+from diffreplay.loading.drawing import Request, draw
+from diffreplay.loading.samples import Samples, Sequences, Transitions
+from diffreplay.loading.sequences import SequenceFinder
+from diffreplay.loading.slots import SOURCE, BatchPlace, BatchSpec
+from diffreplay.loading.successors import Successors
+from diffreplay.loading.windows import WindowFinder
 from diffreplay.parts import Part
 from diffreplay.stats import ReplayStats
-from diffreplay.store import Counter, FrameReader, OverrunError, Rows, refuse_copy
-
-MAX_OVERRUNS = 1000
+from diffreplay.store import Counter, FrameReader, Rows, refuse_copy
 
 
 class ReplayReader:
@@ -53,7 +53,11 @@ class ReplayReader:
     ) -> None:
         self.frames, self.parts, self.nstep, self.discount = frames, parts, nstep, discount
         self.shorter_at_end = shorter_at_end
-        self._finder = WindowFinder(frames, nstep, shorter_at_end)
+        successors = Successors(frames)
+        self._finder = WindowFinder(frames, nstep, shorter_at_end, successors)
+        self._transitions = Transitions(frames, self._finder, discount, shorter_at_end)
+        single = nstep == 1 and not shorter_at_end
+        self._starts = self._finder if single else WindowFinder(frames, 1, successors=successors)
         self._rng, self._process = rng or np.random.default_rng(), os.getpid()
 
     def __len__(self) -> int:
@@ -89,45 +93,58 @@ class ReplayReader:
         """
         return self._finder.any()
 
-    def sample(self, batch_size: int, rng: np.random.Generator | None = None) -> ReplayBatch:
+    @overload
+    def sample(
+        self, batch_size: int, rng: np.random.Generator | None = None, *, sequence_length: None = None
+    ) -> ReplayBatch: ...
+
+    @overload
+    def sample(
+        self, batch_size: int, rng: np.random.Generator | None = None, *, sequence_length: int
+    ) -> SequenceBatch: ...
+
+    def sample(
+        self, batch_size: int, rng: np.random.Generator | None = None, *, sequence_length: int | None = None
+    ) -> ReplayBatch | SequenceBatch:
         """A batch drawn uniformly from all complete windows, on the CPU and in new memory.
 
         Args:
             batch_size: transitions in it.
             rng: draws it in place of the reader's own generator.
+            sequence_length: draw sequences of so many steps instead, uniformly over the steps at which they begin.
 
         Raises:
-            InputError: `batch_size` is no positive integer, or `rng` no generator.
+            InputError: an argument makes no sense.
             EmptyBufferError: there is no complete window yet.
         """
         if not isinstance(rng, np.random.Generator | None):
             raise InputError(f"rng: expected a numpy.random.Generator, as default_rng(seed) makes it, got {rng!r:.200}")
-        spec = self.spec(checks.positive("batch_size", batch_size))
-        place, length = self.sample_into(spec, rng or self._generator(), lambda length: BatchPlace(spec, length))
+        spec = spec_of([self], batch_size, sequence_length)
+        samples, request = [self.samples(spec.steps)], Request((spec.size,))
+        place, length = draw(samples, spec, request, rng or self._generator(), lambda length: BatchPlace(spec, length))
         return place.batch(length)
 
-    def spec(self, batch_size: int) -> BatchSpec:
-        """Shapes of a batch of so many transitions."""
-        layout = self.frames.layout
-        return BatchSpec(batch_size, self.parts, layout.scalars[layout.stacked :])
+    def indices(self, newest: int | None = None) -> Rows:
+        """Numbers of the steps at which the windows begin that can be sampled now, in the order of adding.
 
-    def sample_into(
-        self, spec: BatchSpec, rng: np.random.Generator, place_for: Callable[[int], BatchPlace]
-    ) -> tuple[BatchPlace, int]:
-        """Sample into the place that `place_for` gives for so many frames a transition; return both."""
-        for _ in range(MAX_OVERRUNS):
-            try:
-                windows = self._finder.draw(spec.size, rng)
-                place = place_for(windows.frames.shape[1])
-                if self._read(windows, place):
-                    return place, windows.frames.shape[1]
-            except OverrunError:
-                pass
-            time.sleep(0)  # the writer runs ahead of us: let it
-        raise ReplayError(
-            f"{MAX_OVERRUNS} batches in a row were evicted while they were read: expected a capacity well above what "
-            "is written during one batch; raise it or write more slowly"
-        )
+        Args:
+            newest: only of windows that end among so many rows that were added last; of all by default. It takes time
+                in proportion to that.
+
+        Returns:
+            (N,) int64, ascending with one stream. A number is never given to another step. `ReplayBatch.index` has
+            those of a batch.
+
+        Raises:
+            InputError: `newest` is no positive integer.
+        """
+        return self._finder.beginnings(None if newest is None else checks.positive("newest", newest))
+
+    def samples(self, sequence_length: int | None) -> Samples:
+        """Transitions, or sequences of so many steps."""
+        if sequence_length is None:
+            return self._transitions
+        return Sequences(self.frames, SequenceFinder(self._starts, sequence_length))
 
     def _generator(self) -> np.random.Generator:
         """Our own: not the copy that a forked process has of its parent's."""
@@ -144,49 +161,34 @@ class ReplayReader:
 
     add = add_transition = save = _refuse
 
-    def _read(self, windows: Windows, place: BatchPlace) -> bool:
-        """Copy and decode windows into `place`; False when some of it was evicted meanwhile."""
-        frames, rows, oldest = self.frames, windows.frames, windows.oldest
-        place.values["reward"][:], place.values["discount"][:] = self._returns(windows.steps)
-        for name, values in place.values.items():
-            if name not in ("reward", "discount"):
-                values[:] = frames.column(name, windows.steps[:, 1])
-        columns = iter(frames.layout.scalars)
-        for image, (part, out) in enumerate(zip(self.parts, place.windows(rows.shape[1]), strict=True)):
-            if not part.is_image:
-                out.view(part.stored_dtype)[:] = frames.stacked(next(columns), rows)
-            elif not self._read_images(part, image, rows, oldest, out):
-                return False
-        return frames.intact(oldest)
 
-    def _read_images(self, part: Part, image: int, rows: Rows, oldest: int, out: NDArray[Any]) -> bool:
-        """Decode windows of a part's frames into `out`; False when some of them were evicted meanwhile."""
-        if part.planar:
-            return self.frames.read_windows(rows, oldest, out, image)
-        rows = rows.reshape(-1)
-        if part.dtype == np.uint8:
-            return self.frames.read_into(rows, oldest, out.reshape(-1, *part.stored_shape), image)
-        halves = np.empty((len(rows), *part.stored_shape), np.uint8)
-        if not self.frames.read_into(rows, oldest, halves, image):
-            return False
-        part.decoded(halves, out.reshape(len(rows), *out.shape[2:]))
-        return True
+def spec_of(readers: Sequence[ReplayReader], batch_size: int, sequence_length: int | None = None) -> BatchSpec:
+    """Shapes of a batch from one or several buffers.
 
-    def _returns(self, steps: Rows) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """n-step reward and discount of windows with steps (B, n + 1), (B,) each.
+    Raises:
+        InputError: an argument makes no sense, or the buffers hold different things.
+    """
+    size = checks.positive("batch_size", batch_size)
+    if sequence_length is not None:
+        sequence_length = checks.positive("sequence_length", sequence_length)
+    samples = [reader.samples(sequence_length) for reader in readers]
+    found = [(reader.parts, its.columns()) for reader, its in zip(readers, samples, strict=True)]
+    for k, (parts, values) in enumerate(found[1:], 1):
+        for what, one, other in (("observations", found[0][0], parts), ("values", found[0][1], values)):
+            if one != other:
+                raise InputError(
+                    f"replay[{k}]: expected the same {what} as in replay[0], {_told(one)}, got {_told(other)}"
+                )
+    parts, values = found[0]
+    values = (*values, SOURCE) if len(readers) > 1 else values
+    return BatchSpec(size, parts, values, samples[0].longest, sequence_length)
 
-        reward = sum over k of (product over j < k of gamma * d_j) * r_k, discount = product of all gamma * d_j; both
-        over the steps after the first observation, as many as the window spans.
-        """
-        after = steps[:, 1:]
-        reward = self.frames.column("reward", after).astype(np.float64)
-        factor = self.frames.column("discount", after).astype(np.float64) * self.discount
-        if self.shorter_at_end:
-            past = after == steps[:, :-1]
-            reward[past], factor[past] = 0, 1
-        product = np.cumprod(factor, axis=1)
-        reward[:, 1:] *= product[:, :-1]
-        return reward.sum(axis=1).astype(np.float32), product[:, -1].astype(np.float32)
+
+def _told(things: Sequence[Any]) -> str:
+    """Parts or columns in words."""
+    return ", ".join(
+        f"{one.name or 'a stack of ' + str(one.frame_stack)} {one.dtype} of shape {one.shape}" for one in things
+    )
 
 
 class HasReader(Protocol):
@@ -197,13 +199,17 @@ class HasReader(Protocol):
         """Reads it."""
 
 
-def reader_of(replay: ReplayReader | HasReader) -> ReplayReader:
+def reader_of(replay: ReplayReader | HasReader, name: str = "replay") -> ReplayReader:
     """The reader of a buffer; a reader is its own.
+
+    Args:
+        replay: the buffer, or the reader.
+        name: of the argument.
 
     Raises:
         InputError: `replay` is neither.
     """
     reader = replay if isinstance(replay, ReplayReader) else getattr(replay, "reader", None)
     if not isinstance(reader, ReplayReader):
-        raise InputError(f"replay: expected a ReplayBuffer or a ReplayReader, got {type(replay).__name__}")
+        raise InputError(f"{name}: expected a ReplayBuffer or a ReplayReader, got {type(replay).__name__}")
     return reader

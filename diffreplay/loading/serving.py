@@ -1,6 +1,6 @@
 """What a worker does, be it a process or a thread: it draws the batches that it is given into their slots.
 
-Batch k is drawn with the generator of (seed, k), so that it does not matter who draws it.
+Batch k is drawn with a generator of its own, so that it does not matter who draws it.
 """
 
 from __future__ import annotations
@@ -16,11 +16,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from diffreplay.errors import EmptyBufferError, WorkerError
-from diffreplay.loading.sampling import ReplayReader
-from diffreplay.loading.slots import BatchPlace, BatchSpec, Slots, Task
+from diffreplay.errors import WorkerError
+from diffreplay.loading.batches import Batches
+from diffreplay.loading.drawing import GoneError
+from diffreplay.loading.requests import request_in
+from diffreplay.loading.slots import Slots, Task
 
 POLL_SECONDS = 0.01
+GONE = 0  # the length of a batch for which another request is needed
 CHECK_SECONDS = 1.0  # after which a worker that hears nothing looks for itself
 READY, DONE, TASK, STOP = b"r", b"d", b"t", b"s"  # bytes that only wake up whoever waits
 
@@ -30,27 +33,17 @@ class Stopped(Exception):
 
 
 class Work(NamedTuple):
-    """What all workers of a loader share."""
+    """What all workers of a loader share.
 
-    reader: ReplayReader
+    Attributes:
+        batches: that they draw.
+        slots: where to.
+        decided: whether slots tell what was decided of a batch.
+    """
+
+    batches: Batches
     slots: Slots
-    seed: int
-
-
-def sample_when_filled(
-    reader: ReplayReader,
-    spec: BatchSpec,
-    seed: int,
-    number: int,
-    place_for: Callable[[int], BatchPlace],
-    pause: Callable[[], None],
-) -> tuple[BatchPlace, int]:
-    """Sample batch `number`, waiting with `pause` while the buffer holds no complete window."""
-    while True:
-        try:
-            return reader.sample_into(spec, np.random.default_rng([seed, number]), place_for)
-        except EmptyBufferError:
-            pause()
+    decided: bool
 
 
 def serve(worker: int, pipe: Connection, work: Work, check: Callable[[], None]) -> None:
@@ -101,11 +94,12 @@ def _perform(task: Task, work: Work, pause: Callable[[], None]) -> int:
     """Do a task; for `Slots.finish`."""
     place = work.slots.place(task.slot)
     try:
-        _, length = sample_when_filled(
-            work.reader, work.slots.spec, work.seed, task.number, lambda length: place, pause
-        )
+        request = request_in(place, len(work.batches.readers)) if work.decided else None
+        _, length = work.batches.draw(task.number, request, lambda length: place, pause)
     except Stopped:
         raise
+    except GoneError:
+        return GONE
     except BaseException as error:  # whatever it is, SystemExit included, it is raised where the batch is asked for
         return -_write_report(work.slots.memory(task.slot), task.number, error)
     return length

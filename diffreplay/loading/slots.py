@@ -4,50 +4,61 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from diffreplay.batch import ReplayBatch
+from diffreplay.batch import ReplayBatch, SequenceBatch
 from diffreplay.loading.page_lock import lock_pages
 from diffreplay.parts import Part
 from diffreplay.store import Arena, Column, fence, round_up
 
 ALIGNED = 64  # bytes, at a multiple of which arrays begin
 EXTRAS = "extras/"  # what the names of their columns begin with
+WEIGHT, SOURCE = Column("weight", "<f4"), Column("source", "<i8")  # of batches that have such
 WORKER_BITS = 16
 WORKER_MASK = (1 << WORKER_BITS) - 1  # the bits of a ticket that name the worker
 
 
 @dataclass(frozen=True)
 class BatchSpec:
-    """Shapes of a batch of `size` transitions.
+    """Shapes of a batch of `size` samples.
 
     Attributes:
-        size: transitions in it.
+        size: samples in it.
         parts: of their observations.
-        values: what a transition has besides, each once: its action, reward and discount, then extras.
+        values: what a sample has besides, each once.
+        longest: frames that a sample has at most.
+        steps: of a sequence; None of transitions.
     """
 
     size: int
     parts: tuple[Part, ...]
     values: tuple[Column, ...]
+    longest: int
+    steps: int | None = None
 
-    @property
-    def longest(self) -> int:
-        """Frames that a transition's two observations have at most, as where they share none."""
-        return 2 * self.parts[0].frame_stack
+    @cached_property
+    def is_mixed(self) -> bool:
+        """Whether samples tell which buffer they are from."""
+        return SOURCE in self.values
+
+    @cached_property
+    def is_weighted(self) -> bool:
+        """Whether samples have weights."""
+        return WEIGHT in self.values
 
     def nbytes(self, length: int) -> int:
-        """Bytes of a place for a batch of `length` frames a transition."""
+        """Bytes of a place for a batch of `length` frames a sample."""
         windows = sum(round_up(self.size * length * part.frame_bytes, ALIGNED) for part in self.parts)
         return round_up(windows + sum(round_up(self.size * column.row_bytes, ALIGNED) for column in self.values))
 
 
 class BatchPlace:
-    """Arrays for one batch, laid out in `memory`, or in new memory for `length` frames a transition.
+    """Arrays for one batch, laid out in `memory`, or in new memory for `length` frames a sample.
 
     Attributes:
         memory: what all of them are views of, and so lives as long as one of them does.
@@ -70,12 +81,12 @@ class BatchPlace:
         return array
 
     def windows(self, length: int) -> list[NDArray[Any]]:
-        """Of each part, `length` frames for each transition, oldest first; see `Part.window_shape`."""
+        """Of each part, `length` frames for each sample, oldest first; see `Part.window_shape`."""
         self._taken = self._windows
         return [self._take(part.dtype, part.window_shape(self.spec.size, length)) for part in self.spec.parts]
 
-    def batch(self, length: int, copy: bool = False) -> ReplayBatch:
-        """The batch of `length` frames a transition that was drawn here.
+    def batch(self, length: int, copy: bool = False) -> ReplayBatch | SequenceBatch:
+        """The batch of `length` frames a sample that was drawn here.
 
         Its windows are views of `memory`, or copies; the rest is copied.
         """
@@ -84,9 +95,11 @@ class BatchPlace:
             for part, window in zip(self.spec.parts, self.windows(length), strict=True)
         }
         values = {name: torch.from_numpy(array.copy()) for name, array in self.values.items()}
-        extras = {name.removeprefix(EXTRAS): values[name] for name in values if name.startswith(EXTRAS)}
-        reward, discount = values["reward"][:, None], values["discount"][:, None]
-        return ReplayBatch(self.spec.parts, windows, values["action"], reward, discount, extras)
+        extras = {name.removeprefix(EXTRAS): values.pop(name) for name in [*values] if name.startswith(EXTRAS)}
+        if self.spec.steps is not None:
+            return SequenceBatch(self.spec.parts, windows, extras=extras, **values)
+        reward, discount = values.pop("reward")[:, None], values.pop("discount")[:, None]
+        return ReplayBatch(self.spec.parts, windows, reward=reward, discount=discount, extras=extras, **values)
 
 
 class Task(NamedTuple):
@@ -145,7 +158,7 @@ class Slots:
         return Task(slot, int(self._numbers[slot]), int(given[slot]))
 
     def finish(self, task: Task, length: int) -> None:
-        """Tell that the slot holds a batch of `length` frames a transition, or a report of -length bytes."""
+        """Tell that the slot holds a batch of `length` frames a sample, or a report of -length bytes."""
         self._lengths[task.slot] = length
         fence()
         self._done[task.slot] = task.ticket

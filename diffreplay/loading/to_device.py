@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
 
-from diffreplay.batch import ReplayBatch
+from diffreplay.batch import ReplayBatch, SequenceBatch
 from diffreplay.loading.loader import ReplayIterator
 
+Batch = TypeVar("Batch", bound=ReplayBatch | SequenceBatch)
 
-def batches_on(batches: Iterable[ReplayBatch], device: torch.device | str) -> Iterator[ReplayBatch]:
+
+def batches_on(batches: Iterable[Batch], device: torch.device | str) -> Iterator[Batch]:
     """The batches on `device`, in their order.
 
     On a CUDA device each is copied one step ahead, from page-locked memory and on a stream of its own, so that the
@@ -24,22 +26,23 @@ def batches_on(batches: Iterable[ReplayBatch], device: torch.device | str) -> It
         device: where they are wanted.
     """
     device = torch.device(device)
-    batches = iter(batches)
-    if device.type == "cuda" and isinstance(batches, ReplayIterator):
-        batches = batches.page_locked(device)
-    source = _Source(batches)
-    return _Moved(source, device) if device.type != "cuda" else _OneAhead(source, device)
+    found = iter(batches)
+    if device.type == "cuda" and isinstance(found, ReplayIterator):
+        found = found.page_locked(device)
+    source = _Source(found)
+    moved = _Moved(source, device) if device.type != "cuda" else _OneAhead(source, device)
+    return cast("Iterator[Batch]", moved)
 
 
 class _Source:
     """Batches, of which the next is held until it is marked as used: an exception meanwhile does not lose it."""
 
-    def __init__(self, batches: Iterator[ReplayBatch]) -> None:
+    def __init__(self, batches: Iterator[Any]) -> None:
         self._batches, self.held = batches, None
 
-    held: ReplayBatch | None
+    held: Any | None
 
-    def next(self) -> ReplayBatch | None:
+    def next(self) -> Any | None:
         """The next batch, the same one until `held` is None again; None at the end."""
         if self.held is None:
             # Stores it as it comes out; after a call of next(), an interrupt could come first.
@@ -48,13 +51,13 @@ class _Source:
         return self.held
 
 
-class _Moved(Iterator[ReplayBatch]):
+class _Moved(Iterator[Any]):
     """Each batch moved when it is asked for."""
 
     def __init__(self, source: _Source, device: torch.device) -> None:
         self._source, self._device = source, device
 
-    def __next__(self) -> ReplayBatch:
+    def __next__(self) -> Any:
         batch = self._source.next()
         if batch is None:
             raise StopIteration
@@ -65,12 +68,12 @@ class _Moved(Iterator[ReplayBatch]):
 class _Copy(NamedTuple):
     """A batch on its way: what arrives, when that is, and where it comes from."""
 
-    batch: ReplayBatch
+    batch: Any
     copied: torch.cuda.Event
-    source: ReplayBatch
+    source: Any
 
 
-class _OneAhead(Iterator[ReplayBatch]):
+class _OneAhead(Iterator[Any]):
     """Each batch copied to a CUDA device while the one before it is used."""
 
     def __init__(self, source: _Source, device: torch.device) -> None:
@@ -78,7 +81,7 @@ class _OneAhead(Iterator[ReplayBatch]):
         self._side = torch.cuda.Stream(device)
         self._ahead: _Copy | None = None
 
-    def __next__(self) -> ReplayBatch:
+    def __next__(self) -> Any:
         if self._ahead is None:
             first = self._copy_next()
             self._ahead, self._source.held = first, None
@@ -99,7 +102,7 @@ class _OneAhead(Iterator[ReplayBatch]):
             return _Copy(pinned.to(self._device, non_blocking=True), self._side.record_event(), pinned)
 
 
-def _arrived(copy: _Copy, device: torch.device) -> ReplayBatch:
+def _arrived(copy: _Copy, device: torch.device) -> Any:
     """Have the present stream wait for the copy, and keep the batch's memory until that stream is done with it."""
     stream = torch.cuda.current_stream(device)
     stream.wait_event(copy.copied)

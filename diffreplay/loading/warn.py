@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -28,8 +28,8 @@ def warn(message: str) -> None:
 class Notice:
     """Says once, after some seconds of waiting for a batch, what the buffer lacks."""
 
-    def __init__(self, reader: ReplayReader) -> None:
-        self._reader, self._said = reader, False
+    def __init__(self, readers: Sequence[ReplayReader], sequence_length: int | None = None) -> None:
+        self._readers, self._length, self._said = readers, sequence_length, False
 
     def start(self) -> Callable[[], None]:
         """Waiting begins; call what this returns from time to time."""
@@ -43,7 +43,8 @@ class Notice:
 
     def _say(self) -> None:
         try:
-            self._reader.sample(1, np.random.default_rng(0))
+            for reader in self._readers:
+                reader.sample(1, np.random.default_rng(0), sequence_length=self._length)
         except EmptyBufferError as error:
             self._said = True
             warn(f"the loader waits for a batch: {error}")

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffreplay.errors import EmptyBufferError
+from diffreplay.loading.successors import Successors
 from diffreplay.store import NO_ROW, Counter, Flag, FrameReader, OverrunError, Rows
 
 SPARSE = 64  # rows to look at for each window found, beyond which the windows are listed
@@ -58,10 +59,13 @@ class WindowFinder:
         frames: the store.
         nstep: steps that a window spans.
         shorter_at_end: or fewer, where it ends with its episode.
+        successors: of the store, where they are shared with other finders.
     """
 
-    def __init__(self, frames: FrameReader, nstep: int, shorter_at_end: bool = False) -> None:
-        self.frames, self.nstep = frames, nstep
+    def __init__(
+        self, frames: FrameReader, nstep: int, shorter_at_end: bool = False, successors: Successors | None = None
+    ) -> None:
+        self.frames, self.nstep, self.successors = frames, nstep, successors or Successors(frames)
         self._kinds = nstep if shorter_at_end else 1
         self._at_once = max(1, LOOK_STEPS // (nstep + 1))
         nothing = np.empty(0, np.int64)
@@ -107,6 +111,36 @@ class WindowFinder:
         if len(kept[-1]) < missing:
             raise OverrunError
         return self._windows(np.concatenate(kept), tail)
+
+    def at(self, starts: Rows) -> tuple[Windows, NDArray[np.intp]]:
+        """The complete windows that begin at the steps `starts` (N,), and the places of their steps in it.
+
+        Raises:
+            OverrunError: rows were evicted meanwhile.
+        """
+        tail, _ = self.frames.bounds()
+        steps = self.successors.follow(starts, self.nstep)
+        after = np.count_nonzero(steps >= 0, axis=1) - 1
+        complete = after == self.nstep
+        if self._kinds > 1:
+            last = steps[np.arange(len(steps)), after]
+            complete |= (after > 0) & ((self.frames.column("flags", last) & Flag.LAST) != 0)
+        places = np.flatnonzero(complete)
+        places = places[self._oldest(starts[places]) >= tail]
+        # Rows ascend: where a window is shorter, the last one stands again.
+        return self._windows(np.maximum.accumulate(steps[places], axis=1), tail), places
+
+    def beginnings(self, newest: int | None) -> Rows:
+        """The steps at which all complete windows begin, or those that end among so many of the newest rows."""
+        while True:
+            tail, head = self.frames.bounds()
+            first = tail if newest is None else max(tail, head - newest)
+            found = [np.empty(0, np.int64)]
+            for begin in range(first * self._kinds, head * self._kinds, self._at_once):
+                numbers = np.arange(begin, min(begin + self._at_once, head * self._kinds))
+                found.append(self.steps(numbers, tail)[:, 0])
+            if self.frames.intact(tail):
+                return np.concatenate(found)
 
     def steps(self, numbers: Rows, tail: int) -> Rows:
         """Steps (N', n + 1) of windows, as in `Windows`, leaving out the incomplete ones."""
@@ -167,11 +201,15 @@ class WindowFinder:
             step = steps[np.arange(len(numbers)), numbers % kinds]
             places = np.flatnonzero(step >= tail)
             step = step[places]
-        stacks = frames.stacks(step)
-        needed = frames.oldest_needed(stacks.reshape(-1)).reshape(stacks.shape)
-        oldest = np.where(stacks == NO_ROW, stacks[:, -1:], needed).min(axis=1)
+        oldest = self._oldest(step)
         whole = oldest >= tail
         return Look(numbers, steps, places[whole], oldest[whole])
+
+    def _oldest(self, steps: Rows) -> Rows:
+        """The oldest row that the observation of each step needs."""
+        stacks = self.frames.stacks(steps)
+        needed = self.frames.oldest_needed(stacks.reshape(-1)).reshape(stacks.shape)
+        return np.where(stacks == NO_ROW, stacks[:, -1:], needed).min(axis=1)
 
     def _windows(self, steps: Rows, tail: int) -> Windows:
         obs, next_obs = self.frames.stacks(steps[:, 0]), self.frames.stacks(steps[:, -1])

@@ -112,7 +112,8 @@ def why_not_ready(work: Work, context: BaseContext, code: int | None) -> str:
     if _method(context) == "fork":
         return f"{told}: see its own message above, or {INSTEAD}"
     with contextlib.suppress(Exception):
-        if b"__main__" in pickle.dumps(work.reader.frames.codec) and not hasattr(sys.modules["__main__"], "__file__"):
+        codecs = [reader.frames.codec for reader in work.batches.readers]
+        if b"__main__" in pickle.dumps(codecs) and not hasattr(sys.modules["__main__"], "__file__"):
             return (
                 f"{told}: worker processes cannot import the codec, which is defined in a notebook or a command: put "
                 f"it in a module of its own, or {INSTEAD}"

@@ -162,6 +162,22 @@ class Part:
         """The observations at which windows end, as `first` gives those at which they begin."""
         return self._merged(window[:, -self.frame_stack :])
 
+    def sequence(self, window: torch.Tensor, length: int) -> torch.Tensor:
+        """The observations of sequences of `length` steps, (count, length, *sampled_shape).
+
+        Args:
+            window: of `window_shape`, with length + frame_stack - 1 frames, of which the observations are overlapping
+                views, or with the frames of every observation one after the other.
+            length: steps.
+
+        Returns:
+            A view; a copy with layout "HWC" and several frames a stack.
+        """
+        stack = self.frame_stack
+        if window.shape[1] == length * stack:
+            return self._merged(window.unflatten(1, (length, stack)), 2)
+        return self._merged(window.unfold(1, stack, 1).movedim(-1, 2), 2)
+
     def decoded(self, frames: NDArray[np.uint8], out: NDArray[np.uint16]) -> None:
         """Join the halves of uint16 images.
 
@@ -176,16 +192,16 @@ class Part:
         np.left_shift(halves[:, 1], 8, out=out, dtype=np.uint16)
         np.bitwise_or(halves[:, 0], out, out=out)
 
-    def _merged(self, frames: torch.Tensor) -> torch.Tensor:
-        """Frames (count, frame_stack, ...) as observations."""
+    def _merged(self, frames: torch.Tensor, axis: int = 1) -> torch.Tensor:
+        """Frames (..., frame_stack, ...) as observations; `axis` is which one has the frames of a stack."""
         layout, shape = self._sampled.layout, self._sampled.shape
         if "F" in layout or (self.frame_stack > 1 and not shape):
             return frames
         if self.frame_stack == 1:
-            return frames[:, 0]
+            return frames.select(axis, 0)
         if layout == "HWC":
-            return frames.permute(0, 2, 3, 1, 4).flatten(3)
-        return frames.flatten(1, 2)
+            return frames.movedim(axis, axis + 2).flatten(axis + 2)
+        return frames.flatten(axis, axis + 1)
 
     @cached_property
     def _sampled(self) -> ArraySpec:

@@ -142,9 +142,17 @@ def test_loaders_take_both(of):
 
 
 @pytest.mark.parametrize("make", [make_replay_loader, ReplayDataset])
-@pytest.mark.parametrize("replay", [None, 5, [1]])
-def test_loaders_take_nothing_else(make, replay):
-    with pytest.raises(InputError, match=rf"^replay: expected a ReplayBuffer.* got {type(replay).__name__}$"):
+@pytest.mark.parametrize(
+    ("replay", "said"),
+    [
+        (None, "replay: expected a ReplayBuffer.* got NoneType"),
+        (5, "replay: expected a ReplayBuffer.* got int"),
+        ([1], r"replay\[0\]: expected a ReplayBuffer.* got int"),
+        ((), "replay: expected at least one buffer, got an empty list"),
+    ],
+)
+def test_loaders_take_nothing_else(make, replay, said):
+    with pytest.raises(InputError, match=f"^{said}$"):
         make(replay)
 
 
