@@ -1,4 +1,4 @@
-"""Sequences of steps against a naive slice of the stored episodes; tests/test_machine.py does it for any observation."""
+"""Sequences of steps against a naive slice of episodes; tests/test_machine.py does it for any observation."""
 
 from __future__ import annotations
 
