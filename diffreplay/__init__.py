@@ -15,13 +15,14 @@ if not hasattr(os, "memfd_create"):
 from diffreplay import codecs, errors
 from diffreplay.batch import ReplayBatch, SequenceBatch
 from diffreplay.estimate import estimate
-from diffreplay.loading import ReplayDataset, ReplayReader, batches_on, make_replay_loader
+from diffreplay.loading import Priorities, ReplayDataset, ReplayReader, batches_on, make_replay_loader
 from diffreplay.parts import ArraySpec
 from diffreplay.replay import ReplayBuffer
 from diffreplay.stats import ReplayStats
 
 __all__ = [
     "ArraySpec",
+    "Priorities",
     "ReplayBatch",
     "ReplayBuffer",
     "ReplayDataset",

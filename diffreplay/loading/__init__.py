@@ -1,7 +1,8 @@
 """What a sample is, which one is drawn, and who draws it.
 
 To draw is to choose windows at random (`windows`); to sample, to draw and to read what was drawn as a batch
-(`sampling`), into a place that `slots` gives. `loader` hands batches out in their order: sampled in this process, or
+(`sampling`), into a place that `slots` gives. `priorities` choose in the trainer's process where windows begin, by a
+`sum_tree`. `loader` hands batches out in their order: sampled in this process, or
 ahead of time (`prefetch`) by workers. `supervision` starts these, notices when one dies and replaces it. They are
 threads or processes (`worker_process`), and do what `serving` says. `warn` speaks up while they wait; `to_device`
 copies to a GPU.
@@ -11,7 +12,8 @@ Imports `store`, and nothing above. What others use stands here.
 
 from diffreplay.loading.dataset import ReplayDataset
 from diffreplay.loading.loader import ReplayLoader, make_replay_loader
+from diffreplay.loading.priorities import Priorities
 from diffreplay.loading.sampling import ReplayReader
 from diffreplay.loading.to_device import batches_on
 
-__all__ = ["ReplayDataset", "ReplayLoader", "ReplayReader", "batches_on", "make_replay_loader"]
+__all__ = ["Priorities", "ReplayDataset", "ReplayLoader", "ReplayReader", "batches_on", "make_replay_loader"]

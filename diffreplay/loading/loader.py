@@ -19,6 +19,7 @@ from diffreplay.limits import usable_cores
 from diffreplay.loading.dataset import ReplayDataset, Replays
 from diffreplay.loading.drawing import GoneError, Request
 from diffreplay.loading.prefetch import KEPT_BATCHES, Prefetcher
+from diffreplay.loading.priorities import Priorities
 from diffreplay.loading.requests import DECIDED_AHEAD, Chooser, Requests
 from diffreplay.loading.serving import POLL_SECONDS, Work
 from diffreplay.loading.slots import Slots
@@ -185,6 +186,7 @@ def make_replay_loader(
     seed: int = 0,
     *,
     sequence_length: int | None = None,
+    priorities: Priorities | Sequence[Priorities | None] | None = None,
     indices: Chooser | Sequence[Chooser | None] | None = None,
     fractions: Sequence[float] | None = None,
     rank: int = 0,
@@ -195,7 +197,7 @@ def make_replay_loader(
 ) -> ReplayLoader:
     """A DataLoader of `ReplayBatch`es, endless and in an order that does not depend on `num_workers`.
 
-    With `indices` or several buffers, what a batch is made of is decided while the eighth batch before it
+    With `priorities`, `indices` or several buffers, what a batch is made of is decided while the eighth batch before it
     is handed out, whatever `num_workers` is, and no more than that are prepared ahead.
 
     Args:
@@ -207,10 +209,11 @@ def make_replay_loader(
         pin_memory: copy batches to page-locked memory, where CUDA is available.
         seed: of the draws.
         sequence_length: give `SequenceBatch`es, of sequences of so many steps.
+        priorities: draw the steps at which samples begin in proportion to these, and give each its weight. Of several
+            buffers a list, None for those that are drawn from uniformly.
         indices: a function (count, rng) that chooses the steps at which samples begin, by their numbers, as
             `replay.indices()` and `batch.index` have them: (count,) integers, or a pair of these and of weights. A step
-            that has left by the time is replaced by another one of the same batch. Of several buffers a list, None for
-            those that are drawn from uniformly.
+            that has left by the time is replaced by another one of the same batch. Of several buffers a list, too.
         fractions: of several buffers, the share of each in a batch, 1 in all; equal ones by default. Each batch has
             just as many samples of each, rounded to whole ones: those of the first buffer come first.
         rank: of this process among those that share the batches: it gets batches rank, rank + world_size, ...
@@ -240,7 +243,7 @@ def make_replay_loader(
     )
     return ReplayLoader(
         dataset,
-        _choosers(dataset, indices),
+        _choosers(dataset, priorities, indices),
         threads=threads,
         prefetch_factor=prefetch_factor,
         num_workers=num_workers,
@@ -250,15 +253,26 @@ def make_replay_loader(
     )
 
 
-def _choosers(dataset: ReplayDataset, indices: Any) -> list[Chooser | None]:
+def _choosers(dataset: ReplayDataset, priorities: Any, indices: Any) -> list[Chooser | None]:
     """What chooses the steps of each buffer; batches have weights then."""
-    count = len(dataset.batches.readers)
-    found = list(indices) if isinstance(indices, list | tuple) else [indices] * (count if indices is None else 1)
+    batches = dataset.batches
+    if priorities is not None and indices is not None:
+        raise InputError("priorities, indices: expected one of them, got both")
+    name, given = ("indices", indices) if priorities is None else ("priorities", priorities)
+    count = len(batches.readers)
+    found = list(given) if isinstance(given, list | tuple) else [given] * (count if given is None else 1)
     if len(found) != count:
-        raise InputError(f"indices: expected a list of {count}, one for each buffer, got {indices!r:.200}")
-    for one in found:
-        if one is not None and not callable(one):
+        raise InputError(f"{name}: expected a list of {count}, one for each buffer, got {given!r:.200}")
+    for k, (reader, one) in enumerate(zip(batches.readers, found, strict=True)):
+        if one is None:
+            continue
+        if priorities is not None:
+            if not isinstance(one, Priorities) or one.reader.frames is not reader.frames:
+                raise InputError(f"priorities: expected Priorities of the very buffer or reader, got {one!r:.200}")
+            one.bind(reader.samples(batches.spec.steps).starts)
+            found[k] = one.draw
+        elif not callable(one):
             raise InputError(f"indices: expected a function (count, rng), got {one!r:.200}")
     if any(one is not None for one in found):
-        dataset.batches = dataset.batches.weighted()
+        dataset.batches = batches.weighted()
     return found

@@ -8,6 +8,7 @@ an episode is found to have ended there. So it does not matter which process dra
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -36,17 +37,27 @@ class Look(NamedTuple):
     numbers: Rows  # (N,)
     steps: Rows  # (N, n + 1): the last step and the n before it; less than `tail` where an episode begins later
     places: NDArray[np.intp]  # (C,) of the complete ones among them, ascending
+    starts: Rows  # (C,) the step at which each of these begins
     oldest: Rows  # (C,) the oldest row that each of these needs
 
 
-class Listed(NamedTuple):
-    """All complete windows that end before row `head`."""
+class Seen(NamedTuple):
+    """How far the rows have been looked through for complete windows."""
 
-    head: int
+    head: int = 0  # the row after the last one
+    # (n + 1,), or (1,) of NO_ROW: [k] the newest step that n - k steps of its episode follow, or NO_ROW
+    runs: Rows = np.full(1, NO_ROW)
+    # Steps that none follows and that are not known to end an episode, ascending; told apart where windows may be
+    # shorter at its end.
+    unfinished: Rows = np.empty(0, np.int64)
+
+
+class Listed(NamedTuple):
+    """All complete windows in the rows that were seen."""
+
+    seen: Seen
     numbers: Rows  # (L,), ascending
     oldest: Rows  # (L,) the oldest row that each needs
-    runs: Rows  # (n + 1,), or (1,) of NO_ROW: [k] the newest step that n - k steps of its episode follow, or NO_ROW
-    unfinished: Rows  # steps that none follows and that are not known to end an episode, ascending
 
 
 class WindowFinder:
@@ -68,9 +79,13 @@ class WindowFinder:
         self.frames, self.nstep, self.successors = frames, nstep, successors or Successors(frames)
         self._kinds = nstep if shorter_at_end else 1
         self._at_once = max(1, LOOK_STEPS // (nstep + 1))
-        nothing = np.empty(0, np.int64)
-        self._listed = Listed(0, nothing, nothing, np.full(1, NO_ROW), nothing)
+        self._listed = Listed(Seen(), np.empty(0, np.int64), np.empty(0, np.int64))
         self._empty = False  # whether the last draw found no window
+
+    @property
+    def kind(self) -> tuple[int, int]:
+        """What windows it finds; equal for all finders of such."""
+        return self.nstep, self._kinds
 
     def any(self) -> bool:
         """Whether there is a complete window. While there is none, no row is looked at twice, but for the newest."""
@@ -106,7 +121,7 @@ class WindowFinder:
         if self._empty:
             if not self.frames.intact(tail):
                 raise OverrunError
-            raise EmptyBufferError(self._what_is_missing(tail, head))
+            raise EmptyBufferError(self.what_is_missing(tail, head, self._listed.seen))
         kept.append(self.steps(numbers[rng.integers(0, len(numbers), missing)], tail))
         if len(kept[-1]) < missing:
             raise OverrunError
@@ -153,34 +168,47 @@ class WindowFinder:
 
     def listed(self, tail: int, head: int) -> Listed:
         """All complete windows in rows [tail, head)."""
-        before, kinds = self._listed, self._kinds
+        before = self._listed
         held = before.oldest >= tail
         numbers, oldest = [before.numbers[held]], [before.oldest[held]]
-        runs, unfinished = before.runs, before.unfinished[before.unfinished >= tail]
 
-        def look_at(some: Rows) -> Look:
-            look = self._look(some, tail)
+        def note(look: Look) -> None:
             numbers.append(look.numbers[look.places])
             oldest.append(look.oldest)
-            return look
 
-        for first in range(max(before.head, tail), head, self._at_once):
-            look = look_at(np.arange(first, min(first + self._at_once, head)) * kinds)
-            runs = np.maximum(runs, look.steps.max(axis=0, initial=NO_ROW))
-            if kinds > 1:
-                unfinished = np.setdiff1d(np.append(unfinished, look.steps[:, -1]), look.steps[:, -2])
-        # That an episode has ended may become known long after its last step.
-        ended = (self.frames.column("flags", unfinished) & Flag.LAST) != 0
-        shorter = np.add.outer(unfinished[ended] * kinds, np.arange(1, kinds)).reshape(-1)
-        for first in range(0, len(shorter), self._at_once):
-            look_at(shorter[first : first + self._at_once])
+        seen = self.look_on(before.seen, tail, head, note)
         every = np.concatenate(numbers)
         order = np.argsort(every, kind="stable")  # which takes little where most are in order already
         # Replaced as a whole: where two threads are at it, either one's is right.
-        self._listed = Listed(
-            max(before.head, head), every[order], np.concatenate(oldest)[order], runs, unfinished[~ended]
-        )
+        self._listed = Listed(seen, every[order], np.concatenate(oldest)[order])
         return self._listed
+
+    def look_on(self, seen: Seen, tail: int, head: int, note: Callable[[Look], None]) -> Seen:
+        """Find the windows in rows [tail, head) that have become complete since `seen`.
+
+        The cost is in proportion to the rows that are new. That an episode has ended may become known long after its
+        last step: windows that this makes complete are found then.
+
+        Args:
+            seen: `Seen()` at first, later what the last call returned.
+            tail, head: the rows that count now.
+            note: told of them, a look at a time.
+
+        Returns:
+            How far all is seen now.
+        """
+        kinds, runs, unfinished = self._kinds, seen.runs, seen.unfinished[seen.unfinished >= tail]
+        for first in range(max(seen.head, tail), head, self._at_once):
+            look = self._look(np.arange(first, min(first + self._at_once, head)) * kinds, tail)
+            note(look)
+            runs = np.maximum(runs, look.steps.max(axis=0, initial=NO_ROW))
+            if kinds > 1:
+                unfinished = np.setdiff1d(np.append(unfinished, look.steps[:, -1]), look.steps[:, -2])
+        ended = (self.frames.column("flags", unfinished) & Flag.LAST) != 0
+        shorter = np.add.outer(unfinished[ended] * kinds, np.arange(1, kinds)).reshape(-1)
+        for first in range(0, len(shorter), self._at_once):
+            note(self._look(shorter[first : first + self._at_once], tail))
+        return Seen(max(seen.head, head), runs, unfinished[~ended])
 
     def _look(self, numbers: Rows, tail: int) -> Look:
         """Follow the steps back from the last ones, as far as they go."""
@@ -203,7 +231,7 @@ class WindowFinder:
             step = step[places]
         oldest = self._oldest(step)
         whole = oldest >= tail
-        return Look(numbers, steps, places[whole], oldest[whole])
+        return Look(numbers, steps, places[whole], step[whole], oldest[whole])
 
     def _oldest(self, steps: Rows) -> Rows:
         """The oldest row that the observation of each step needs."""
@@ -221,12 +249,13 @@ class WindowFinder:
         oldest = oldest[oldest >= 0]
         return Windows(steps, window, int(oldest.min()) if len(oldest) else tail)
 
-    def _what_is_missing(self, tail: int, head: int) -> str:
+    def what_is_missing(self, tail: int, head: int, seen: Seen) -> str:
+        """Why there is no complete window in rows [tail, head), which were all seen, and what to do."""
         wanted = f"one complete window of {self.nstep + 1} steps of one episode"
         if self._kinds > 1:
             wanted += ", or of fewer up to an episode's end,"
         expected = f"expected at least {wanted} to sample from"
-        transitions, longest = self.frames.counter(Counter.TRANSITIONS), int((self._listed.runs >= tail).sum())
+        transitions, longest = self.frames.counter(Counter.TRANSITIONS), int((seen.runs >= tail).sum())
         found = f"{expected}, got {head - tail} frames without any"
         if not longest:
             return f"{found}; add steps first"

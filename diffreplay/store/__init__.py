@@ -46,6 +46,7 @@ from diffreplay.store.state import (
     reopen_streams,
 )
 from diffreplay.store.streams import Stack, Stream, same, steps
+from diffreplay.store.turns import Turns
 from diffreplay.store.writer import FrameStore
 
 __all__ = [
@@ -76,6 +77,7 @@ __all__ = [
     "StoredRows",
     "Stream",
     "Transition",
+    "Turns",
     "adopt_pages",
     "adopt_rows",
     "adopt_set",
