@@ -8,7 +8,7 @@ import threading
 import numpy as np
 from numpy.typing import NDArray
 
-from diffreplay.store import NO_ROW, Flag, FrameReader, OverrunError, Rows
+from diffreplay.store import NO_ROW, Flag, FrameReader, OverrunError, Rows, follow
 
 AT_ONCE = 1 << 16  # rows looked at
 
@@ -49,11 +49,9 @@ class Successors:
         out = np.empty((len(starts), count + 1), np.int64)
         with self._lock:
             self._look(tail, head)
-            further, head = self._further, max(head, self._head)
-            row = out[:, 0] = np.where((starts >= tail) & (starts < head), starts, NO_ROW)
-            for k in range(1, count + 1):
-                step = further[row % len(further)].astype(np.int64)
-                row = out[:, k] = np.where((step > 0) & (row >= 0), row + step, NO_ROW)
+            if len(starts):
+                there = np.where((starts >= tail) & (starts < self._head), starts, NO_ROW)
+                follow(self._further[None], there, out)
         return out
 
     def _look(self, tail: int, head: int) -> None:

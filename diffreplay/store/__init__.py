@@ -31,6 +31,7 @@ from diffreplay.store.layout import (
     Image,
     Layout,
 )
+from diffreplay.store.lookup import follow
 from diffreplay.store.observations import append
 from diffreplay.store.reader import FrameReader
 from diffreplay.store.state import (
@@ -88,6 +89,7 @@ __all__ = [
     "export_state",
     "fence",
     "finish_adopting",
+    "follow",
     "frames_before",
     "refuse_copy",
     "reopen_streams",

@@ -226,6 +226,37 @@ done:
     return result;
 }
 
+static PyObject *py_follow(PyObject *self, PyObject *args) {
+    (void)self;
+    PyObject *array, *result = NULL;
+    Py_buffer starts, out;
+    Column further;
+    if (!PyArg_ParseTuple(args, "Oy*w*", &array, &starts, &out)) return NULL;
+    if (column_get(&further, array, 8) < 0) goto done;
+    const size_t count = (size_t)starts.len / 8;
+    if (starts.len % 8 || !count || out.len % starts.len) {
+        PyErr_SetString(PyExc_ValueError, "expected int64 rows, and room for as many of each of them");
+    } else {
+        const size_t length = (size_t)out.len / (size_t)starts.len;
+        for (size_t i = 0; i < count; i++) {
+            int64_t row = number(&starts, i);
+            for (size_t k = 0; k < length; k++) {
+                if (k) {
+                    const uint64_t step = row < 0 ? 0 : value(&further, row);
+                    row = step ? (int64_t)((uint64_t)row + step) : -1;
+                }
+                put(&out, i * length + k, row);
+            }
+        }
+        result = Py_NewRef(Py_None);
+    }
+    column_release(&further);
+done:
+    PyBuffer_Release(&starts);
+    PyBuffer_Release(&out);
+    return result;
+}
+
 static PyObject *py_equal(PyObject *self, PyObject *args) {
     (void)self;
     PyObject *arrays[2], *result = NULL;
@@ -245,6 +276,7 @@ static PyMethodDef methods[] = {
     {"take", py_take, METH_VARARGS, "take(column, rows, out): copy a column's entries."},
     {"stacks", py_stacks, METH_VARARGS, "stacks(flags, links, rows, out, padding, restart): rows of older frames."},
     {"spans", py_spans, METH_VARARGS, "spans(base, before, ends, rows, starts_out, ends_out, log_bytes, back): where."},
+    {"follow", py_follow, METH_VARARGS, "follow(further, starts, out): the rows that follow each."},
     {"ranges", py_ranges, METH_VARARGS, "ranges(table, rows, out, block_rows, none): slots of reference sets."},
     {NULL, NULL, 0, NULL},
 };

@@ -95,6 +95,20 @@ def ranges(table: NDArray[Any], rows: NDArray[np.int64], out: NDArray[np.int64],
     out[:] = np.where(begun.any(axis=1), entries["slot"][np.arange(len(rows)), last], none)
 
 
+def follow(further: NDArray[Any], starts: NDArray[np.int64], out: NDArray[np.int64]) -> None:
+    """Rows (N,), at least one, and those that follow each to `out` (N, L); -1 from where none does.
+
+    Args:
+        further: (1, size) how many rows further the next one is, that of row r at r % size; 0 where there is none.
+        starts: (N,) rows, -1 for none.
+        out: (N, L), whose first column they are.
+    """
+    row = out[:, 0] = starts
+    for k in range(1, out.shape[1]):
+        step = further[0, row % further.shape[1]].astype(np.int64)
+        row = out[:, k] = np.where((step > 0) & (row >= 0), row + step, -1)
+
+
 def equal(one: NDArray[Any], other: NDArray[Any]) -> bool:
     """Whether two C-contiguous arrays hold the same bytes.
 
@@ -115,8 +129,10 @@ in_numpy = {
     "take": take,
     "stacks": stacks,
     "spans": spans,
+    "follow": follow,
     "ranges": ranges,
     "equal": equal,
 }  # for comparison with the compiled ones
 if _lookup is not None:
     take, stacks, spans, ranges, equal = _lookup.take, _lookup.stacks, _lookup.spans, _lookup.ranges, _lookup.equal
+    follow = _lookup.follow

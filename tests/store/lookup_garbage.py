@@ -49,7 +49,7 @@ def main(path: str, calls: int) -> None:
     assert spec is not None and spec.loader is not None
     lookup = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(lookup)
-    rng, done = np.random.default_rng(0), [0, 0, 0, 0, 0]
+    rng, done = np.random.default_rng(0), [0] * 6
     for _ in range(calls):
         blocks = int(rng.integers(0, 5))
         first, second = column(rng, blocks), column(rng, blocks if rng.integers(4) else blocks + 1)
@@ -66,6 +66,7 @@ def main(path: str, calls: int) -> None:
                 (lookup.spans, second, third, first, rows, *(room(rng, rows.nbytes) for _ in "12"), log_bytes, back),
                 (lookup.ranges, first, rows, room(rng, rows.nbytes), log_bytes, 65535),
                 (lookup.equal, first, third),
+                (lookup.follow, first, rows, room(rng, 8 * len(rows) * stack)),
             )
         ):
             try:
@@ -73,7 +74,7 @@ def main(path: str, calls: int) -> None:
                 done[k] += 1
             except ValueError:
                 pass
-    print("calls of take, stacks, spans, ranges and equal that were not refused:", *done)
+    print("calls of take, stacks, spans, ranges, equal and follow that were not refused:", *done)
 
 
 if __name__ == "__main__":

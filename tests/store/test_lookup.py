@@ -91,6 +91,21 @@ def test_ranges(rng: np.random.Generator) -> None:
         assert np.array_equal(ours, theirs)
 
 
+@pytest.mark.parametrize("dtype", ["u1", "<u2", "<u4"])
+def test_follow(rng: np.random.Generator, dtype: str) -> None:
+    further = column(rng, dtype)
+    further[rng.random(further.shape) < 0.2] = 0
+    further = np.ascontiguousarray(further).reshape(1, -1)
+    for rows in some_rows(rng):
+        for length in (1, 2, 9):
+            ours, theirs = (np.zeros((len(rows), length), np.int64) for _ in range(2))
+            with np.errstate(over="ignore"):
+                lookup.in_numpy["follow"](further, rows, theirs)
+            if len(rows):
+                compiled.follow(further, rows, ours)
+            assert np.array_equal(ours, theirs)
+
+
 def test_equal() -> None:
     """Bytes count, not values; what does not lie in one piece is refused."""
     nan, zeros = np.full((3, 2), np.nan), np.zeros(6)
@@ -125,6 +140,10 @@ def test_what_does_not_fit_is_refused() -> None:
         compiled.spans(column(rng, "<u8")[:, :1], ends[:2], ends, few, few, few, LOG_BYTES, 0)
     with pytest.raises(ValueError, match="room for as many slots"):
         compiled.ranges(ends, rows, few, ROWS, 0)
+    with pytest.raises(ValueError, match="room for as many of each"):
+        compiled.follow(flags, rows, np.zeros(7, np.int64))
+    with pytest.raises(ValueError, match="room for as many of each"):
+        compiled.follow(flags, rows[:0], few[:0])
     with pytest.raises(ValueError, match="expected ranges"):
         compiled.ranges(flags, few, few, ROWS, 0)
     with pytest.raises(ValueError, match="expected a column"):

@@ -1,0 +1,79 @@
+"""What sequences cost: a batch of them, beside decoding their frames alone, and gathering these from plain arrays.
+
+A batch is 16 sequences of 64 steps. `decode` reads the frames of as many steps, from their rows, each once; `gather`
+takes the observations of as many steps, stacks of frames, from one NumPy array of raw frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import count, islice
+from typing import Any
+
+import numpy as np
+
+import diffreplay
+from benchmarks.codec import GATHERED_BYTES
+from benchmarks.common import chosen, machine, parser, print_table, process_ms
+from benchmarks.playback import Playback
+from benchmarks.recordings import Frames, Recording
+
+NAMES = ("walker_walk_gray", "quadruped_walk_gray", "atari_Pong")
+HEADER = ("batch ms", "decode ms", "gather ms", "batch / decode", "batch / gather")
+SEQUENCES, STEPS = 16, 64
+
+
+def measure(recording: Recording, codec: str) -> tuple[float, ...]:
+    """The values of HEADER."""
+    playback = Playback(recording)
+    replay = playback.buffer(recording.frames, codec)
+    for step in islice(playback.steps(), recording.frames):
+        replay.add(step)
+    samples = replay.reader.samples(STEPS)
+    windows = [samples.draw(SEQUENCES, np.random.default_rng(k)) for k in range(16)]
+    _, channels, height, width = recording.episodes[0].shape
+    turn = count()
+
+    def decode() -> Frames:
+        rows = windows[next(turn) % len(windows)].frames
+        out = np.empty((*rows.shape, channels, height, width), np.uint8)
+        if not replay.store.read_windows(rows, 0, out):
+            raise RuntimeError("frames have left while nothing was added")
+        return out
+
+    def batch() -> diffreplay.SequenceBatch:
+        return replay.sample(SEQUENCES, sequence_length=STEPS)
+
+    times = process_ms([batch, decode, raw_gather(recording)])
+    return *times, times[0] / times[1], times[0] / times[2]
+
+
+def raw_gather(recording: Recording) -> Callable[[], Frames]:
+    """Takes the stacks of a batch of sequences from raw frames, stored once each: one NumPy call."""
+    frames = np.concatenate([episode.reshape(len(episode), -1) for episode in recording.episodes])
+    flat = np.tile(frames, (max(1, GATHERED_BYTES // frames.nbytes), 1))
+    rng = np.random.default_rng(0)
+    window = np.arange(STEPS)[:, None] + np.arange(recording.frame_stack)
+
+    def gather() -> Frames:
+        return flat[rng.integers(0, len(flat) - STEPS - recording.frame_stack, SEQUENCES)[:, None, None] + window]
+
+    return gather
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run from the command line."""
+    options = parser(__doc__, *NAMES)
+    options.add_argument("--codec", default=diffreplay.codecs.DEFAULT, choices=sorted(diffreplay.codecs.REGISTRY))
+    args = options.parse_args(argv)
+    print(f"{machine()}\ncodec {args.codec}\n")
+
+    def rows() -> Any:
+        for recording in chosen(args):
+            yield f"{recording.name} ({recording.frames})", *measure(recording, args.codec)
+
+    print_table(("recording", *HEADER), rows())
+
+
+if __name__ == "__main__":
+    main()
