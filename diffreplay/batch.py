@@ -14,6 +14,9 @@ Observations = Any
 """A tensor, or a dict of tensors where observations are mappings."""
 
 
+STAY = "index", "source"  # on the CPU: they say what a sample is, and are for the trainer's loop
+
+
 @dataclass(frozen=True)
 class _Batch:
     """What batches share: they move as a whole."""
@@ -22,16 +25,16 @@ class _Batch:
     windows: dict[str, torch.Tensor]
 
     def tensors(self) -> list[torch.Tensor]:
-        """All that moves to a device with it: everything but `index`."""
+        """All that moves to a device with it: everything but `index` and `source`."""
         found = []
         for name, value in self._values().items():
-            if name != "index":
+            if name not in STAY:
                 found += list(value.values()) if isinstance(value, dict) else [value]
         return found
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
-        """The batch on `device`, but for `index`, which stays on the CPU; each window moves once."""
-        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking), besides=("index",))
+        """The batch on `device`, but for `index` and `source`, which stay on the CPU; each window moves once."""
+        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking), besides=STAY)
 
     def clone(self) -> Self:
         """A copy in memory of its own."""
@@ -39,7 +42,7 @@ class _Batch:
 
     def pin_memory(self) -> Self:
         """A copy in page-locked memory, from which copies to a GPU need not wait; itself where it lies there."""
-        return self._map(torch.Tensor.pin_memory, besides=("index",))
+        return self._map(torch.Tensor.pin_memory, besides=STAY)
 
     def _values(self) -> dict[str, Any]:
         """Tensors and mappings of tensors, by name; the windows last."""
@@ -75,8 +78,8 @@ class ReplayBatch(_Batch):
         extras: (B, *shape), by name, further values that were stored with the action.
         index: (B,) int64, on the CPU: the numbers of the steps at which the transitions begin. A number is never given
             to another step.
-        weight: (B,) float32, of importance sampling; None where steps were drawn uniformly.
-        source: (B,) int64, which of several buffers it is from, 0 for the first; None with one buffer.
+        weight: (B,) float32, of importance sampling, relative to the largest of the batch; 1 without priorities.
+        source: (B,) int64, on the CPU: which of several buffers each is from, 0 for the first one.
     """
 
     action: torch.Tensor
@@ -84,8 +87,8 @@ class ReplayBatch(_Batch):
     discount: torch.Tensor
     extras: dict[str, torch.Tensor] = field(default_factory=dict)
     index: torch.Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
-    weight: torch.Tensor | None = None
-    source: torch.Tensor | None = None
+    weight: torch.Tensor = field(default_factory=lambda: torch.empty(0))
+    source: torch.Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
 
     @property
     def obs(self) -> Observations:
@@ -143,8 +146,8 @@ class SequenceBatch(_Batch):
         mask: (B, T) bool, whether there is such a step.
         extras: (B, T, *shape), by name, further values that were stored with the action.
         index: (B,) int64, on the CPU: the numbers of the first steps. A number is never given to another step.
-        weight: (B,) float32, of importance sampling; None where steps were drawn uniformly.
-        source: (B,) int64, which of several buffers it is from, 0 for the first; None with one buffer.
+        weight: (B,) float32, of importance sampling, relative to the largest of the batch; 1 without priorities.
+        source: (B,) int64, on the CPU: which of several buffers each is from, 0 for the first one.
     """
 
     action: torch.Tensor
@@ -155,8 +158,8 @@ class SequenceBatch(_Batch):
     mask: torch.Tensor
     extras: dict[str, torch.Tensor] = field(default_factory=dict)
     index: torch.Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
-    weight: torch.Tensor | None = None
-    source: torch.Tensor | None = None
+    weight: torch.Tensor = field(default_factory=lambda: torch.empty(0))
+    source: torch.Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
 
     @property
     def obs(self) -> Observations:

@@ -48,7 +48,21 @@ def test_plain_loop() -> None:
     assert int(line[2]) > 8, "stacks of four frames of which most are alike"
 
 
-@pytest.mark.parametrize("name", ["dqn_pong.py", "robot_cameras.py"])
+def test_prioritised_loop() -> None:
+    printed = run("rainbow_pong.py", "--steps", "300", "--device", "cpu")
+    line = re.search(r"^step 300: score -?\d+, error ([0-9.]+), replay [0-9.]+ MB", printed, re.MULTILINE)
+    assert line, printed
+    assert 0 < float(line[1]) < 1
+
+
+def test_recurrent_loop() -> None:
+    printed = run("recurrent_pong.py", "--steps", "300", "--device", "cpu")
+    line = re.search(r"^step 300: score -?\d+, loss ([0-9.]+), replay [0-9.]+ MB", printed, re.MULTILINE)
+    assert line, printed
+    assert 0 < float(line[1]) < 1
+
+
+@pytest.mark.parametrize("name", ["dqn_pong.py", "rainbow_pong.py", "recurrent_pong.py", "robot_cameras.py"])
 def test_plain_loop_is_short(name: str) -> None:
     assert len((EXAMPLES / name).read_text().splitlines()) < 100
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -11,7 +10,7 @@ import numpy as np
 from diffreplay.errors import EmptyBufferError
 from diffreplay.loading.drawing import Request, draw
 from diffreplay.loading.sampling import ReplayReader
-from diffreplay.loading.slots import WEIGHT, BatchPlace, BatchSpec
+from diffreplay.loading.slots import BatchPlace, BatchSpec
 
 
 class Batches(NamedTuple):
@@ -30,10 +29,6 @@ class Batches(NamedTuple):
     seed: int
     rank: int = 0
     world_size: int = 1
-
-    def weighted(self) -> Batches:
-        """The same, whose batches have weights."""
-        return self._replace(spec=replace(self.spec, values=(*self.spec.values, WEIGHT)))
 
     def generator(self, number: int, *further: int) -> np.random.Generator:
         """Of batch `number` of this loader; other ones for further numbers."""

@@ -70,8 +70,7 @@ def draw(
                 lengths = {spec.longest}
             place = place_for(*lengths)
             if all(_read(one, place, *lengths) for one in chosen):
-                if place.spec.is_mixed:
-                    place.values["source"][:] = np.repeat(np.arange(len(samples)), request.counts)
+                place.values["source"][:] = np.repeat(np.arange(len(samples)), request.counts)
                 return place, *lengths
         except OverrunError:
             pass
@@ -115,8 +114,7 @@ def _read(chosen: _Chosen, place: BatchPlace, length: int) -> bool:
     """Copy and decode samples into their share of a place; False when some were evicted meanwhile."""
     samples, share, windows, weight = chosen
     samples.fill(windows, {name: values[share] for name, values in place.values.items()})
-    if place.spec.is_weighted:
-        place.values["weight"][share] = 1 if weight is None else weight / weight.max()
+    place.values["weight"][share] = 1 if weight is None else weight / weight.max()
     outs = [out[share] for out in place.windows(length)]
     return _read_frames(samples.frames, place.spec.parts, windows, outs)
 

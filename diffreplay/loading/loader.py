@@ -254,7 +254,7 @@ def make_replay_loader(
 
 
 def _choosers(dataset: ReplayDataset, priorities: Any, indices: Any) -> list[Chooser | None]:
-    """What chooses the steps of each buffer; batches have weights then."""
+    """What chooses the steps of each buffer."""
     batches = dataset.batches
     if priorities is not None and indices is not None:
         raise InputError("priorities, indices: expected one of them, got both")
@@ -273,6 +273,4 @@ def _choosers(dataset: ReplayDataset, priorities: Any, indices: Any) -> list[Cho
             found[k] = one.draw
         elif not callable(one):
             raise InputError(f"indices: expected a function (count, rng), got {one!r:.200}")
-    if any(one is not None for one in found):
-        dataset.batches = batches.weighted()
     return found

@@ -96,10 +96,8 @@ class Requests:
         """Write a request to where the batch will be, for a worker to read."""
         request = self._kept[number]
         place.values["index"][:] = -1 if request.starts is None else request.starts
-        if request.weight is not None:
-            place.values["weight"][:] = request.weight
-        if place.spec.is_mixed:
-            place.values["source"][:] = np.repeat(np.arange(len(request.counts)), request.counts)
+        place.values["weight"][:] = 1 if request.weight is None else request.weight
+        place.values["source"][:] = np.repeat(np.arange(len(request.counts)), request.counts)
 
     def state(self, next_number: int) -> dict[str, Any]:
         """What `load` takes, for the batches from `next_number` on."""
@@ -117,13 +115,13 @@ class Requests:
         if all(chooser is None for chooser in self._choosers):
             return Request(counts)
         starts = np.full(self._spec.size, -1, np.int64)
-        weight = np.ones(self._spec.size) if self._spec.is_weighted else None
+        weight = np.ones(self._spec.size)
         request = Request(counts, starts, weight)
         for chooser, share in zip(self._choosers, request.shares, strict=True):
             if chooser is not None and share.start < share.stop:
                 chosen, its = _chosen(chooser, share.stop - share.start, rng)
                 starts[share] = chosen
-                if weight is not None and its is not None:
+                if its is not None:
                     weight[share] = its / its.max()
         return request
 
@@ -131,9 +129,8 @@ class Requests:
 def request_in(place: BatchPlace, buffers: int) -> Request:
     """What `write` wrote."""
     values = place.values
-    counts = tuple(np.bincount(values["source"], minlength=buffers)) if place.spec.is_mixed else (place.spec.size,)
-    weight = values["weight"].astype(np.float64) if place.spec.is_weighted else None
-    return Request(counts, values["index"].copy(), weight)
+    counts = tuple(np.bincount(values["source"], minlength=buffers).tolist())
+    return Request(counts, values["index"].copy(), values["weight"].astype(np.float64))
 
 
 def counts_of(fractions: Sequence[float], size: int) -> tuple[int, ...]:

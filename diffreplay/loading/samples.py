@@ -13,7 +13,7 @@ from diffreplay.loading.windows import WindowFinder, Windows
 from diffreplay.store import Column, Flag, FrameReader, Rows
 
 Values = dict[str, NDArray[Any]]
-INDEX = Column("index", "<i8")
+COMMON = Column("index", "<i8"), Column("weight", "<f4"), Column("source", "<i8")  # that all samples have
 
 
 class Samples(Protocol):
@@ -81,7 +81,7 @@ class Transitions:
 
     def columns(self) -> tuple[Column, ...]:
         """What a transition holds besides frames."""
-        return *_stored(self.frames), INDEX
+        return *_stored(self.frames), *COMMON
 
     def apart(self, windows: Windows) -> Windows:
         """The same, with `longest` frames each."""
@@ -134,7 +134,7 @@ class Sequences:
         """What a sequence holds besides frames."""
         stored = (Column(column.name, column.dtype, (self.steps, *column.shape)) for column in _stored(self.frames))
         flags = (Column(name, "?", (self.steps,)) for name in ("terminated", "is_first", "mask"))
-        return *stored, *flags, INDEX
+        return *stored, *flags, *COMMON
 
     def apart(self, windows: Windows) -> Windows:
         """The same, with `longest` frames each."""

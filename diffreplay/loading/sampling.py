@@ -14,7 +14,7 @@ from diffreplay.errors import InputError, ReadOnlyError
 from diffreplay.loading.drawing import Request, draw
 from diffreplay.loading.samples import Samples, Sequences, Transitions
 from diffreplay.loading.sequences import SequenceFinder
-from diffreplay.loading.slots import SOURCE, BatchPlace, BatchSpec
+from diffreplay.loading.slots import BatchPlace, BatchSpec
 from diffreplay.loading.successors import Successors
 from diffreplay.loading.windows import WindowFinder
 from diffreplay.parts import Part
@@ -180,7 +180,6 @@ def spec_of(readers: Sequence[ReplayReader], batch_size: int, sequence_length: i
                     f"replay[{k}]: expected the same {what} as in replay[0], {_told(one)}, got {_told(other)}"
                 )
     parts, values = found[0]
-    values = (*values, SOURCE) if len(readers) > 1 else values
     return BatchSpec(size, parts, values, samples[0].longest, sequence_length)
 
 

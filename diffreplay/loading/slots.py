@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,7 +17,6 @@ from diffreplay.store import Arena, Column, fence, round_up
 
 ALIGNED = 64  # bytes, at a multiple of which arrays begin
 EXTRAS = "extras/"  # what the names of their columns begin with
-WEIGHT, SOURCE = Column("weight", "<f4"), Column("source", "<i8")  # of batches that have such
 WORKER_BITS = 16
 WORKER_MASK = (1 << WORKER_BITS) - 1  # the bits of a ticket that name the worker
 
@@ -40,16 +38,6 @@ class BatchSpec:
     values: tuple[Column, ...]
     longest: int
     steps: int | None = None
-
-    @cached_property
-    def is_mixed(self) -> bool:
-        """Whether samples tell which buffer they are from."""
-        return SOURCE in self.values
-
-    @cached_property
-    def is_weighted(self) -> bool:
-        """Whether samples have weights."""
-        return WEIGHT in self.values
 
     def nbytes(self, length: int) -> int:
         """Bytes of a place for a batch of `length` frames a sample."""

@@ -43,7 +43,7 @@ def test_each_sample_is_of_the_buffer_that_it_names(sequence_length, options):
     loader = make_replay_loader(replays, batch_size, fractions=fractions, sequence_length=sequence_length, **options)
     for batch in islice(loader, 12):
         assert torch.bincount(batch.source).tolist() == [16, 7, 10]
-        assert batch.weight is None
+        assert batch.weight.tolist() == [1] * 33
         for k, oracle in enumerate(oracles):
             its = part_of(batch, batch.source == k)
             (oracle.check_sequences if sequence_length else oracle.check_batch)(its)
