@@ -13,7 +13,17 @@ Imports `store`, and nothing above. What others use stands here.
 from diffreplay.loading.dataset import ReplayDataset
 from diffreplay.loading.loader import ReplayLoader, make_replay_loader
 from diffreplay.loading.priorities import Priorities
+from diffreplay.loading.priorities_over import keep_priorities, priorities_over
 from diffreplay.loading.sampling import ReplayReader
 from diffreplay.loading.to_device import batches_on
 
-__all__ = ["Priorities", "ReplayDataset", "ReplayLoader", "ReplayReader", "batches_on", "make_replay_loader"]
+__all__ = [
+    "Priorities",
+    "ReplayDataset",
+    "ReplayLoader",
+    "ReplayReader",
+    "batches_on",
+    "keep_priorities",
+    "make_replay_loader",
+    "priorities_over",
+]
