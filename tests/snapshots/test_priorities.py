@@ -21,6 +21,7 @@ from snapshot_tools import (
 )
 
 from diffreplay import Priorities, ReplayBuffer
+from diffreplay.cli.report import inspect
 from diffreplay.errors import CorruptDataError, InputError
 from diffreplay.snapshots.files import checksum
 from diffreplay.snapshots.manifest import MANIFEST, PREVIOUS, read_manifest
@@ -289,6 +290,11 @@ def test_a_save_that_is_interrupted_leaves_one_state_or_the_other(directory):
         assert counts(Priorities(again)) == states[contents(again)]
     named = {entry.name for name in (MANIFEST, PREVIOUS) for entry in read_manifest(directory, name).files()}
     assert place > 300 and set(sizes(directory)) == named | {MANIFEST, PREVIOUS}
+
+
+def test_inspect_counts_their_file(directory):
+    saved(directory)
+    assert any("1 of priorities" in line for line in inspect(directory).lines)
 
 
 def test_a_snapshot_without_priorities_loads_as_ever(directory):
