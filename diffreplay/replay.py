@@ -14,7 +14,7 @@ from diffreplay.adding import Adding
 from diffreplay.batch import ReplayBatch, SequenceBatch
 from diffreplay.errors import InputError
 from diffreplay.limits import warn_if_too_large
-from diffreplay.loading import ReplayReader
+from diffreplay.loading import ReplayReader, keep_priorities, priorities_over
 from diffreplay.parts import ArraySpec, Part, Shape, extras_of, parts_of
 from diffreplay.snapshots import Lock, verify
 from diffreplay.stats import ReplayStats
@@ -81,8 +81,7 @@ class ReplayBuffer(Adding):
         if not isinstance(shorter_at_end, bool | np.bool_):
             raise InputError(f"shorter_at_end: expected True or False, got {shorter_at_end!r}")
         self.shorter_at_end = bool(shorter_at_end) and nstep > 1  # a window of one step cannot be shorter
-        if max_bytes is not None:
-            max_bytes = checks.positive("max_bytes", max_bytes)
+        max_bytes = None if max_bytes is None else checks.positive("max_bytes", max_bytes)
         self.parts = parts = parts_of(observation_shape, frame_stack, channels_first)
         self.observation_shape, self.channels_first = _kept(observation_shape, parts), parts[0].channels_first
         self.action_shape = checks.shape("action_shape", action_shape)
@@ -216,7 +215,7 @@ class ReplayBuffer(Adding):
         """Save a snapshot: only what is new since the last one in the same directory is written.
 
         Sampling goes on meanwhile; adding waits. Interrupted at any moment, the directory holds the state before or
-        after.
+        after. The `Priorities` that were made last over the buffer are saved with it.
 
         Args:
             directory: made if needed; a snapshot of another buffer in it is replaced.
@@ -272,7 +271,8 @@ class ReplayBuffer(Adding):
         directory = checks.path("directory", directory)
         if max_bytes not in ("saved", None):
             max_bytes = checks.positive("max_bytes", max_bytes)
-        replay, base = snapshots.load(cls, directory, commit, codec, skip_damaged, max_bytes)
+        replay, base, priorities = snapshots.load(cls, directory, commit, codec, skip_damaged, max_bytes)
+        keep_priorities(replay.reader, priorities)
         if max_bytes != "saved":
             replay.store.change_cap(max_bytes)
         replay.commits[directory.resolve()] = base
@@ -291,7 +291,7 @@ class ReplayBuffer(Adding):
     def _save(self, directory: Path, done: list[tuple[str | None, str]]) -> None:
         known = directory.resolve()
         base = self.commits.get(known)
-        done.append((base, snapshots.save(self, directory, base)))
+        done.append((base, snapshots.save(self, directory, base, priorities_over(self.reader))))
         self.commits[known] = done[0][1]
 
 

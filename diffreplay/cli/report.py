@@ -69,10 +69,13 @@ def _describe_files(directory: Path) -> list[str]:
     manifest = find_manifest(directory, None)
     files = manifest.files()
     nbytes = sum(entry.nbytes for entry in files)
+    priorities = f"{len(manifest.priorities)} of priorities, " if manifest.priorities else ""
     return [
         _line("snapshot", f"{directory}, commit {manifest.commit}"),
         _line(
-            "files", f"{len(manifest.segments)} of rows, {sum(map(len, manifest.sets))} of references, {_size(nbytes)}"
+            "files",
+            f"{len(manifest.segments)} of rows, {sum(map(len, manifest.sets))} of references, {priorities}"
+            f"{_size(nbytes)}",
         ),
     ]
 

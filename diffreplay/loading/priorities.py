@@ -21,6 +21,7 @@ from diffreplay import checks
 from diffreplay.errors import CopyError, EmptyBufferError, InputError
 from diffreplay.loading import priority_values
 from diffreplay.loading.known_steps import Known
+from diffreplay.loading.priorities_over import kept_priorities, made_over
 from diffreplay.loading.sampling import HasReader, ReplayReader, reader_of
 from diffreplay.loading.windows import Look, WindowFinder
 from diffreplay.store import Rows, Turns
@@ -39,8 +40,8 @@ class Priorities:
     whose size is a power of two.
 
     Args:
-        replay: the buffer, or a reader of it. A buffer saves the priorities that were made last over it with its
-            snapshots; the first ones made over a loaded buffer go on with what was saved.
+        replay: the buffer, or a reader of it. A buffer's snapshots hold the priorities that were made last over it;
+            the first ones made over a loaded buffer go on with these, with their `beta`.
         alpha: how much priorities count, from 0 (not at all) to 1.
         beta: how much weights make up for that, from 0 (not at all) to 1 (wholly).
         epsilon: added to each error, so that none is never drawn again.
@@ -65,6 +66,9 @@ class Priorities:
         self._known = Known.nothing(0, 0)
         self._whole = True  # what follows from `given` does; else a call was cut short
         self._turns = Turns(Priorities._alone.__code__)
+        if (saved := kept_priorities(reader)) is not None:
+            self.load_state_dict(saved)
+        made_over(reader, self)
 
     @property
     def alpha(self) -> float:

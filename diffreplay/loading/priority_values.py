@@ -44,7 +44,7 @@ def state_values(state: Any, alpha: float) -> tuple[float, float, int, NDArray[n
         found = sorted(map(str, state)) if isinstance(state, dict) else type(state).__name__
         raise InputError(f"state: expected what state_dict of Priorities gave, got {found!s:.200}")
     if state["alpha"] != alpha:
-        raise InputError(f"alpha: expected {state['alpha']!r}, as of the saved priorities, got {alpha}")
+        raise InputError(f"alpha: expected {state['alpha']!r}, as of the saved priorities, got {alpha}; give the same")
     beta, largest = checks.share("beta", state["beta"]), checks.finite("largest", state["largest"])
     first, given = checks.at_least(0, "first", state["first"]), _flat("priorities", state["priorities"])
     if given.dtype != np.float32 or not (np.isfinite(given) & (given >= 0)).all() or not np.float32(largest) > 0:

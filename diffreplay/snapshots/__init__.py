@@ -1,8 +1,9 @@
 """Buffers on disk: saved in parts that never change, under a manifest that is replaced in one step.
 
-`saving` saves: `segments` are the files of rows, which `merging` keeps few; `commits` makes a state the present one; a
-`manifest` names the files. `loading` loads: `restore` fills a store from the files, `state` brings back all that is not
-a frame. `damage` finds what is damaged. `files` is the file system: durable, locked, nothing but regular files.
+`saving` saves: `segments` are the files of rows, which `merging` keeps few, and `priorities` that of their priorities;
+`commits` makes a state the present one; a `manifest` names the files. `loading` loads: `restore` fills a store from the
+files, `state` brings back all that is not a frame. `damage` finds what is damaged. `files` is the file system: durable,
+locked, nothing but regular files.
 
 Imports `store` and `codecs`, and nothing above. What others use stands here.
 """

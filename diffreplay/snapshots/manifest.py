@@ -29,7 +29,7 @@ SEGMENT_ROWS = 4096  # in a file at most
 FORMAT = "diffreplay snapshot"
 LARGEST_NUMBER = 1 << 48  # of rows, sets and bytes: more than any run writes, and sums of a few fit in 64 bits
 VERSIONS = [1, VERSION]  # that are read
-DATA_FILE = re.compile(r"(rows-\d{12,15}|set-(\d{2}-)?\d{6,15})-[0-9a-f]{16}\.bin")
+DATA_FILE = re.compile(r"((rows|priorities)-\d{12,15}|set-(\d{2}-)?\d{6,15})-[0-9a-f]{16}\.bin")
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 60
 TEMPORARY_FILE = re.compile(r"(manifest|previous)\.json\.[0-9a-f]{16}")
@@ -41,8 +41,8 @@ class FileEntry(NamedTuple):
     name: str
     nbytes: int
     checksum: str  # BLAKE2b, 16 bytes, hexadecimal
-    first: int  # first row of a segment; number of a reference set
-    end: int  # row after the last of a segment; first row coded against a reference set
+    first: int  # first row of a segment or of priorities; number of a reference set
+    end: int  # row after the last of a segment or of priorities; first row coded against a reference set
 
 
 @dataclass
@@ -56,7 +56,8 @@ class Manifest:
         log_tail: where in the log's ring the coded frames of the oldest row begin.
         segments: files of rows, in the order of their rows.
         sets: for each image, files of reference sets, in their order.
-        buffer: everything else, as `state.describe` gave it.
+        buffer: everything else, as `state.describe` gave it, and where there are priorities the file of these: of the
+            keys beside it others are refused, and earlier versions of this package load what they find here.
     """
 
     commit: str
@@ -69,7 +70,12 @@ class Manifest:
 
     def files(self) -> list[FileEntry]:
         """All files besides the manifest."""
-        return [*self.segments, *chain.from_iterable(self.sets)]
+        return [*self.segments, *chain.from_iterable(self.sets), *self.priorities]
+
+    @property
+    def priorities(self) -> list[FileEntry]:
+        """The file of priorities, where there is one."""
+        return self.buffer.get("priorities", [])
 
 
 class Kept(NamedTuple):
@@ -193,6 +199,8 @@ def _parse(fields: Any) -> Manifest:
         [_entries("sets", "set-", entries) for entries in sets],
         fields["buffer"],
     )
+    if "priorities" in manifest.buffer:
+        manifest.buffer["priorities"] = _entries("priorities", "priorities-", manifest.buffer["priorities"])
     _check_order(manifest)
     return manifest
 
@@ -230,6 +238,9 @@ def _check_order(manifest: Manifest) -> None:
         raise ValueError(f"expected segments from row {tail} on, got the first one at {places[0]}")
     if (segments and segments[0].end <= tail) or any(entry.end - entry.first > SEGMENT_ROWS for entry in segments):
         raise ValueError(f"expected segments of at most {SEGMENT_ROWS} rows from the one of row {tail} on, got others")
+    of = [(entry.first, entry.end) for entry in manifest.priorities]
+    if of not in ([], [(tail, head)]):
+        raise ValueError(f"expected at most one file of priorities, of rows {tail} to {head}, got {short(of)}")
     for sets in manifest.sets:
         numbers, rows = [entry.first for entry in sets], [entry.end for entry in sets]
         if len(sets) > SET_SLOTS or any(b != a + 1 for a, b in pairwise(numbers)):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import secrets
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from diffreplay.snapshots.commits import abandon, check_alone, commit, delete_le
 from diffreplay.snapshots.files import Lock, make_directory
 from diffreplay.snapshots.manifest import SEGMENT_ROWS, FileEntry, Manifest, kept_manifests
 from diffreplay.snapshots.merging import files_to_merge
+from diffreplay.snapshots.priorities import write_priorities
 from diffreplay.snapshots.segments import is_there, row_bytes, segment_end, write_segment, write_set
 from diffreplay.snapshots.state import Buffer, describe
 from diffreplay.store import FrameStore, export_state
@@ -24,8 +26,14 @@ from diffreplay.store import FrameStore, export_state
 PATIENCE = 10.0  # seconds to wait while another save into the directory goes on; most take less
 
 
-def save(replay: Buffer, directory: Path, base: str | None) -> str:
+def save(replay: Buffer, directory: Path, base: str | None, priorities: dict[str, Any] | None = None) -> str:
     """Save a buffer, writing only what the commit `base` in `directory` does not hold yet; return the new commit.
+
+    Args:
+        replay: the buffer.
+        directory: made if needed.
+        base: the commit that the buffer adds to.
+        priorities: state of those of its steps.
 
     Raises:
         InUseError: another process saves there.
@@ -40,6 +48,8 @@ def save(replay: Buffer, directory: Path, base: str | None) -> str:
         before = next((manifest for manifest in kept if manifest is not None and manifest.commit == base), None)
         store, name = replay.store, secrets.token_hex(8)
         try:
+            if priorities is not None:
+                state["priorities"] = [write_priorities(directory, name, priorities, store.tail, store.head)]
             manifest = Manifest(
                 name,
                 store.tail,

@@ -79,7 +79,7 @@ def write_segment(directory: Path, commit: str, store: FrameStore, first: int, e
     parts += [lengths.astype(LENGTH).tobytes() for lengths in rows.lengths.T]
     parts += [rows.columns[column.name].tobytes() for column in segment_columns(layout)]
     parts += rows.coded
-    return _write(directory, f"rows-{first:012d}-{commit}.bin", parts, first, end)
+    return write_file(directory, f"rows-{first:012d}-{commit}.bin", parts, first, end)
 
 
 def _ranges(rows: StoredRows) -> NDArray[Any]:
@@ -111,10 +111,11 @@ def write_set(directory: Path, commit: str, store: FrameStore, image: int, numbe
     """Write a reference set of an image of a store to a new file."""
     sets = store.sets[image]
     parts: list[Buffer] = [sets.frames(number)]
-    return _write(directory, f"set-{image:02d}-{number:06d}-{commit}.bin", parts, number, sets.first_row(number))
+    return write_file(directory, f"set-{image:02d}-{number:06d}-{commit}.bin", parts, number, sets.first_row(number))
 
 
-def _write(directory: Path, name: str, parts: list[Buffer], first: int, end: int) -> FileEntry:
+def write_file(directory: Path, name: str, parts: list[Buffer], first: int, end: int) -> FileEntry:
+    """Write the parts of a file, end to end, and name it as a manifest does."""
     write_durably(directory / name, *parts)
     return FileEntry(name, sum(map(len, parts)), checksum(*parts), first, end)
 

@@ -8,7 +8,18 @@ import numpy as np
 import pytest
 from benchmark_tools import record, rows
 
-from benchmarks import codec, codec_sweep, common, loader, memory, recordings, short_episodes, sparse, updates
+from benchmarks import (
+    codec,
+    codec_sweep,
+    common,
+    loader,
+    memory,
+    priorities,
+    recordings,
+    short_episodes,
+    sparse,
+    updates,
+)
 from benchmarks.playback import Playback
 
 FRAMES = 120
@@ -144,3 +155,8 @@ def test_short_episodes_checks_and_times_every_case(capsys: pytest.CaptureFixtur
     table = rows(capsys.readouterr().out)
     assert set(short_episodes.CASES) <= set(table)
     assert all(float(cell) > 0 for name in short_episodes.CASES for cell in table[name])
+
+
+def test_priorities_are_checked_and_timed(capsys: pytest.CaptureFixture[str]) -> None:
+    priorities.main(["--rows", "2000"])
+    assert all(float(cell) > 0 for cell in rows(capsys.readouterr().out)["2000 transitions"])
