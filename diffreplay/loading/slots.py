@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -39,10 +39,19 @@ class BatchSpec:
     longest: int
     steps: int | None = None
 
+    @cached_property
+    def fields(self) -> tuple[list[tuple[str, np.dtype[Any], tuple[int, ...], int]], int]:
+        """Name, dtype, shape and place of what samples have besides frames, and where the frames begin."""
+        found, place = [], 0
+        for column in self.values:
+            found.append((column.name, np.dtype(column.dtype), (self.size, *column.shape), place))
+            place += round_up(self.size * column.row_bytes, ALIGNED)
+        return found, place
+
     def nbytes(self, length: int) -> int:
         """Bytes of a place for a batch of `length` frames a sample."""
         windows = sum(round_up(self.size * length * part.frame_bytes, ALIGNED) for part in self.parts)
-        return round_up(windows + sum(round_up(self.size * column.row_bytes, ALIGNED) for column in self.values))
+        return round_up(windows + self.fields[1])
 
 
 class BatchPlace:
@@ -56,22 +65,17 @@ class BatchPlace:
     def __init__(self, spec: BatchSpec, length: int, memory: NDArray[np.uint8] | None = None) -> None:
         self.spec = spec
         self.memory = np.empty(spec.nbytes(length), np.uint8) if memory is None else memory
-        self._taken = 0
         self.values = {
-            column.name: self._take(np.dtype(column.dtype), (spec.size, *column.shape)) for column in spec.values
+            name: np.ndarray(shape, dtype, self.memory, place) for name, dtype, shape, place in spec.fields[0]
         }
-        self._windows = self._taken
-
-    def _take(self, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
-        nbytes = math.prod(shape) * dtype.itemsize
-        array = self.memory[self._taken : self._taken + nbytes].view(dtype).reshape(shape)
-        self._taken += round_up(nbytes, ALIGNED)
-        return array
 
     def windows(self, length: int) -> list[NDArray[Any]]:
         """Of each part, `length` frames for each sample, oldest first; see `Part.window_shape`."""
-        self._taken = self._windows
-        return [self._take(part.dtype, part.window_shape(self.spec.size, length)) for part in self.spec.parts]
+        found, place = [], self.spec.fields[1]
+        for part in self.spec.parts:
+            found.append(np.ndarray(part.window_shape(self.spec.size, length), part.dtype, self.memory, place))
+            place += round_up(self.spec.size * length * part.frame_bytes, ALIGNED)
+        return found
 
     def batch(self, length: int, copy: bool = False) -> ReplayBatch | SequenceBatch:
         """The batch of `length` frames a sample that was drawn here.

@@ -30,7 +30,7 @@ class Successors:
     def _forget(self) -> None:
         self._process, self._lock = os.getpid(), threading.Lock()
         # Of row r at r modulo the size: how many rows further its successor is, 0 where there is none.
-        self._further: NDArray[np.uint16] = np.zeros(0, np.uint16)
+        self._further: NDArray[np.uint16] = np.zeros(1, np.uint16)
         self._head = 0  # rows before this one are looked at
 
     def follow(self, starts: Rows, count: int) -> Rows:

@@ -100,6 +100,10 @@ class WindowFinder:
             EmptyBufferError: there is none.
             OverrunError: rows were evicted meanwhile.
         """
+        return self._windows(*self.draw_steps(count, rng))
+
+    def draw_steps(self, count: int, rng: np.random.Generator) -> tuple[Rows, int]:
+        """The steps (count, n + 1) of such windows, as in `Windows`, and the oldest row that counted then."""
         if self._empty:
             self._empty = not self.any()
         tail, head = self.frames.bounds()
@@ -111,7 +115,7 @@ class WindowFinder:
             kept.append(steps[:missing])
             missing -= len(kept[-1])
             if not missing:
-                return self._windows(np.concatenate(kept), tail)
+                return np.concatenate(kept), tail
             drawn, found = drawn + more, found + len(steps)
             more = min(missing * drawn // max(found, 1) * 9 // 8 + 8 * kinds, 4 * drawn, at_once)
             if more > (head - tail) * kinds:
@@ -125,7 +129,7 @@ class WindowFinder:
         kept.append(self.steps(numbers[rng.integers(0, len(numbers), missing)], tail))
         if len(kept[-1]) < missing:
             raise OverrunError
-        return self._windows(np.concatenate(kept), tail)
+        return np.concatenate(kept), tail
 
     def at(self, starts: Rows) -> tuple[Windows, NDArray[np.intp]]:
         """The complete windows that begin at the steps `starts` (N,), and the places of their steps in it.

@@ -156,6 +156,15 @@ def test_a_wrong_choice_is_told(chosen, said):
         says(error, "indices: ", said)
 
 
+def test_an_empty_buffer_has_no_steps():
+    replay = buffer(100)
+    assert replay.indices().tolist() == []
+    loader = make_replay_loader(replay, 4, indices=lambda count, rng: np.arange(count), num_workers=0)
+    with pytest.raises(ReplayError) as error:
+        next(iter(loader))
+    says(error, "none of the steps that were chosen")
+
+
 def test_wrong_arguments_are_told():
     replay = filled().replay
     with pytest.raises(InputError) as error:
