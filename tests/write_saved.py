@@ -2,7 +2,8 @@
 
     PYTHONPATH=CHECKOUT_OF_THAT_VERSION python tests/write_saved.py NAME [CASE ...]
 
-Without cases, all of them are written. It uses nothing that the oldest of these versions has not, and notes beside each what was in it.
+Without cases, all of them are written. It uses nothing that the oldest of these versions has not, and notes beside each
+what was in it.
 """
 
 from __future__ import annotations
