@@ -75,7 +75,8 @@ class CompressedBuffer(BaseBuffer):
         """
         with self._lock:
             self.changes += 1
-            with ImageTable.gathering(self._tables()):
+            tables = [table for table in self._tables() if len(table.store.parts) > 1]
+            with ImageTable.gathering(tables) if tables else contextlib.nullcontext():
                 super().add(*args, **kwargs)
             if self._watches:
                 self._find_frames()

@@ -15,6 +15,7 @@ from diffreplay.parts import ArraySpec, Part
 from diffreplay.store import MAX_IMAGES
 
 NO_PIXELS = spaces.Box(0, 255, (0,), np.uint8)  # stands in for an image where SB3 allocates arrays
+GOAL = "desired_goal"  # Gymnasium's name for it
 
 
 def split_images(space: spaces.Space[Any], frame_stack: int | None) -> tuple[spaces.Space[Any], dict[str, Part]]:
@@ -95,20 +96,21 @@ def with_channels(part: Part, channels: int) -> Part:
 
 
 def grouped(parts: Iterable[Part]) -> list[list[Part]]:
-    """Images that share a store, whose rows hold a frame of each: those with equally many frames in an observation.
+    """Images that share a store, whose rows hold a frame of each.
 
-    With two stacks of four and one of one frame, say, a row for all would have to repeat or to leave out frames. So
-    such have a store for each length; images nearly always have one length, and one store.
+    They have equally many frames in an observation, as nearly all images of one observation do. With a stack of four
+    and a single frame, say, rows for both would have to repeat frames where the stack begins anew.
+
+    A goal has a store of its own: it stays the same for an episode, and would be stored with every step. With frames
+    of walker for all of observation, achieved_goal and desired_goal that took 49 % more bytes.
     """
-    groups: list[list[Part]] = []
+    groups: dict[tuple[int, bool], list[list[Part]]] = {}
     for part in parts:
-        for group in groups:
-            if group[0].frame_stack == part.frame_stack and len(group) < MAX_IMAGES:
-                group.append(part)
-                break
-        else:
-            groups.append([part])
-    return groups
+        alike = groups.setdefault((part.frame_stack, part.name == GOAL), [])
+        if not alike or len(alike[-1]) == MAX_IMAGES:
+            alike.append([])
+        alike[-1].append(part)
+    return [group for alike in groups.values() for group in alike]
 
 
 @dataclass(frozen=True)

@@ -77,8 +77,7 @@ class ImageStore:
             (n_envs,) rows that `get` takes.
         """
         stacks = [
-            part.stacks(np.ascontiguousarray(images).reshape(self.n_envs, *part.shape))
-            for part, images in zip(self.parts, observations, strict=True)
+            part.stacks(np.ascontiguousarray(images)) for part, images in zip(self.parts, observations, strict=True)
         ]
         return np.array([self._put(stack, env) for env, stack in enumerate(zip(*stacks, strict=True))], np.int64)
 

@@ -67,7 +67,7 @@ class ImageTable:
     def write(self, position: int, image: int, observations: NDArray[np.uint8]) -> None:
         """Store an image of each environment's observation, which may have to wait for the others of `gathering`."""
         parts = {image: observations}
-        if self._gathered is not None and len(self.store.parts) > 1:
+        if self._gathered is not None:
             parts = self._gathered.setdefault(position, {})
             parts[image] = observations
             if len(parts) < len(self.store.parts):
@@ -102,11 +102,9 @@ class ImageTable:
 
     def _move_origin(self, origin: int) -> None:
         """Number from `origin` on, below which all rows are evicted."""
-        shift = origin - self._origin
-        kept = self._entries > shift
-        self._entries[kept] -= np.uint32(shift)
-        self._entries[~kept] = 0
-        self._origin = origin
+        shift = np.uint32(origin - self._origin)
+        moved = np.where(self._entries > shift, self._entries - shift, np.uint32(0))
+        self._entries, self._origin = moved, origin
 
     @staticmethod
     @contextmanager
