@@ -216,7 +216,8 @@ class CompressedReplayBuffer(CompressedReplays, ReplayBuffer):
 class CompressedDictReplayBuffer(CompressedReplays, DictReplayBuffer):
     """Stable-Baselines3's `DictReplayBuffer` with coded images; other entries stay plain arrays.
 
-    An image is a Box of uint8 with three or more axes; without any, a warning says that nothing is compressed.
+    An image is a Box of uint8 with three or more axes; without any, a warning says that nothing is compressed. Images
+    share one store, where a step is a frame of each; those of another `frame_stack`, and "desired_goal", have another.
     Arguments are those of `CompressedReplayBuffer`; as in Stable-Baselines3, there are no n-step returns and no
     `optimize_memory_usage`.
 
