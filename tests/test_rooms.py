@@ -40,7 +40,7 @@ MAY_IMPORT = {
     },
     "estimate": {"errors", "parts", "stats", "checks", "codecs", "store", "replay"},
     "testing": {"errors", "codecs", "replay"},
-    "sb3": {"errors", "limits", "stats", "codecs", "store"},
+    "sb3": {"errors", "limits", "parts", "stats", "codecs", "store"},
     "cli": {"errors", "parts", "codecs", "store", "snapshots", "replay"},
     "__main__": {"errors", "cli"},
     "__init__": {"errors", "stats", "parts", "batch", "codecs", "loading", "replay", "estimate"},

@@ -1,8 +1,9 @@
 """Writes the snapshots and pickles of one version, for later ones to load: tests/saved/NAME.zip.
 
-    PYTHONPATH=CHECKOUT_OF_THAT_VERSION python tests/write_saved.py NAME
+    PYTHONPATH=CHECKOUT_OF_THAT_VERSION python tests/write_saved.py NAME [CASE ...]
 
-It uses nothing that the oldest of these versions has not, and notes beside each what was in it.
+Without cases, all of them are written. It uses nothing that the oldest of these versions has not, and notes beside each
+what was in it.
 """
 
 from __future__ import annotations
@@ -201,6 +202,9 @@ BUFFERS: dict[str, dict[str, Any]] = {
     "dict rollout": {"kind": "DictRollout", "codec": "sparse", "steps": 20},
     "replay, delta": {"codec": "delta", "steps": 45},
     "rollout, delta": {"kind": "Rollout", "codec": "delta", "steps": 20},
+    "dict replay of cameras": {"kind": "DictReplay", "cameras": True, "steps": 45},
+    "dict replay of cameras, not full": {"kind": "DictReplay", "cameras": True, "codec": "sparse", "steps": 5},
+    "dict rollout of cameras": {"kind": "DictRollout", "cameras": True, "codec": "sparse", "steps": 20},
 }
 
 
@@ -211,10 +215,13 @@ def make_sb3(case: dict[str, Any]) -> Any:
     import diffreplay.sb3
 
     case = dict(case)
-    kind, _ = case.pop("kind", "Replay"), case.pop("steps")
+    kind, cameras, _ = case.pop("kind", "Replay"), case.pop("cameras", False), case.pop("steps")
     space: Any = spaces.Box(0, 255, (3, 8, 8), np.uint8)
     if kind.startswith("Dict"):
-        space = spaces.Dict({"image": space, "place": spaces.Box(-1, 1, (2,), np.float32)})
+        parts = {"image": space, "place": spaces.Box(-1, 1, (2,), np.float32)}
+        if cameras:
+            parts |= {"wrist": space, "last": spaces.Box(0, 255, (1, 8, 8), np.uint8)}
+        space = spaces.Dict(parts)
     size = 20 if "Rollout" in kind else 40
     if case.get("optimize_memory_usage"):
         case["handle_timeout_termination"] = False
@@ -230,8 +237,10 @@ def add_sb3(buffer: Any, case: dict[str, Any], first: int, count: int) -> None:
 
     def observe(step: int) -> Any:
         images = np.stack([recipe.stack(2 * step + env, step % EPISODE) for env in range(2)])
-        place = np.full((2, 2), step / 100, np.float32)
-        return {"image": images, "place": place} if "Dict" in case.get("kind", "") else images
+        parts = {"image": images, "place": np.full((2, 2), step / 100, np.float32)}
+        if case.get("cameras"):
+            parts |= {"wrist": 255 - images[..., ::-1], "last": images[:, -1:]}
+        return parts if "Dict" in case.get("kind", "") else images
 
     for step in range(first, first + count):
         ends = step % EPISODE == EPISODE - 1
@@ -263,7 +272,7 @@ def flat(sample: Any) -> Any:
         yield from value.values() if isinstance(value, dict) else () if value is None else (value,)
 
 
-def main(name: str) -> None:
+def main(name: str, *chosen: str) -> None:
     with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(SAVED / f"{name}.zip", "w") as archive:
 
         def put(path: str, data: bytes) -> None:
@@ -271,6 +280,8 @@ def main(name: str) -> None:
 
         contents: dict[str, Any] = {"snapshots": {}, "pickles": {}}
         for case, options in CASES.items():
+            if chosen and case not in chosen:
+                continue
             directory = Path(folder) / case
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
@@ -280,6 +291,8 @@ def main(name: str) -> None:
                 for path in sorted(directory.iterdir()):
                     put(f"{case}/{path.name}", path.read_bytes())
         for case, options in BUFFERS.items():
+            if chosen and case not in chosen:
+                continue
             buffer = make_sb3(options)
             add_sb3(buffer, options, 0, options["steps"])
             file = io.BytesIO()

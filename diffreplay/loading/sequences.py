@@ -57,19 +57,21 @@ class SequenceFinder:
         Raises:
             OverrunError: rows were evicted meanwhile.
         """
-        frames = self.starts.frames
-        tail, _ = frames.bounds()
-        steps = self.starts.successors.follow(starts, self.length)
+        frames, length = self.starts.frames, self.length
+        tail, head = frames.bounds()
+        steps = self.starts.successors.follow(starts, length)
         places = np.flatnonzero(steps[:, 1] >= 0)
-        stacks = frames.stacks(steps[places, :-1].reshape(-1)).reshape(len(places), self.length, -1)
-        oldest = frames.oldest_needed(stacks.reshape(-1)).reshape(len(places), -1)
-        # A row that frames are coded against may be older than they are.
-        oldest = np.where(stacks.reshape(oldest.shape) == NO_ROW, starts[places][:, None], oldest).min(axis=1)
+        flat = frames.stacks(steps[places, :-1].reshape(-1))
+        count, stack = len(places), flat.shape[1]
+        needed = frames.oldest_needed(flat.reshape(-1)).reshape(count, length * stack)
+        # Of zeros before an episode's start no row is needed.
+        oldest = np.where(flat.reshape(needed.shape) == NO_ROW, starts[places][:, None], needed).min(axis=1)
         whole = oldest >= tail
-        places, stacks, steps = places[whole], stacks[whole], steps[places[whole]]
-        there = steps[:, 1:-1, None] >= 0  # of the second observation on
-        if np.all((stacks[:, 1:, :-1] == stacks[:, :-1, 1:]) | ~there):
+        stacks = flat.reshape(count, length, stack)[whole]
+        places, steps = places[whole], steps[places[whole]]
+        past = steps[:, 1:-1, None] < 0  # of the second observation on
+        if np.all((stacks[:, 1:, :-1] == stacks[:, :-1, 1:]) | past):
             window = np.concatenate([stacks[:, 0], stacks[:, 1:, -1]], axis=1)
         else:
-            window = stacks.reshape(len(places), -1)
-        return Windows(steps, window, int(oldest[whole].min(initial=frames.bounds()[1]))), places
+            window = stacks.reshape(len(places), length * stack)
+        return Windows(steps, window, int(oldest[whole].min(initial=head))), places

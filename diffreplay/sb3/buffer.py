@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,11 +16,15 @@ from stable_baselines3.common.buffers import BaseBuffer, DictReplayBuffer, DictR
 from diffreplay import codecs
 from diffreplay.codecs import Codec
 from diffreplay.errors import InputError
+from diffreplay.parts import Part
+from diffreplay.sb3.earlier import buffer_state
 from diffreplay.sb3.images import ImageArray
 from diffreplay.sb3.pickling import Unchanged
-from diffreplay.sb3.spaces import FrameCut, split_images
+from diffreplay.sb3.spaces import channels_of, split_images, with_channels
 from diffreplay.sb3.store import ImageStore
+from diffreplay.sb3.table import ImageTable
 from diffreplay.sb3.usage import buffer_stats
+from diffreplay.sb3.watch import FrameWatch
 from diffreplay.stats import ReplayStats
 
 
@@ -28,7 +34,8 @@ class CompressedBuffer(BaseBuffer):
     Everything else, drawing samples included, stays the code of that buffer. Several threads may add and sample.
     """
 
-    _cuts: dict[str, FrameCut]
+    _parts: dict[str, Part]  # the images, by their keys
+    _watches: dict[str, FrameWatch]  # of those whose frames are guessed
     _codec: str | Codec
     _max_bytes: int | None
     changes = 0  # counts what changes the contents
@@ -48,8 +55,10 @@ class CompressedBuffer(BaseBuffer):
                 "CompressedDictReplayBuffer or CompressedDictRolloutBuffer"
             )
         codecs.get(codec)
-        plain, self._cuts = split_images(space, frame_stack)
-        if not self._cuts:
+        plain, self._parts = split_images(space, frame_stack)
+        channels = {key: channels_of(part) for key, part in self._parts.items()} if frame_stack is None else {}
+        self._watches = {key: FrameWatch(count) for key, count in channels.items() if count > 1}
+        if not self._parts:
             warnings.warn(
                 f"{type(self).__name__}: expected images, which are Boxes of uint8, as observations, got {space}; "
                 "everything is kept uncompressed, as in Stable-Baselines3's own buffer",
@@ -66,7 +75,11 @@ class CompressedBuffer(BaseBuffer):
         """
         with self._lock:
             self.changes += 1
-            super().add(*args, **kwargs)
+            tables = [table for table in self._tables() if len(table.store.parts) > 1]
+            with ImageTable.gathering(tables) if tables else contextlib.nullcontext():
+                super().add(*args, **kwargs)
+            if self._watches:
+                self._find_frames()
             self._added()
 
     def to_torch(self, array: np.ndarray[Any, Any], copy: bool = True) -> th.Tensor:
@@ -88,9 +101,55 @@ class CompressedBuffer(BaseBuffer):
             return state | {"_unchanged": Unchanged(self)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        state = {key: value for key, value in state.items() if key != "_unchanged"}
+        state = buffer_state({key: value for key, value in state.items() if key != "_unchanged"})
         getattr(super(), "__setstate__", self.__dict__.update)(state)
         self._lock = threading.RLock()
+
+    def _find_frames(self) -> None:
+        """Store the steps so far anew where they show that their frames are others than was guessed."""
+        known = {key: watch.frame_channels() for key, watch in self._watches.items()}
+        channels = {key: count for key, count in known.items() if count is not None}
+        parts = {key: with_channels(self._parts[key], count) for key, count in channels.items()}
+        if any(part != self._parts[key] for key, part in parts.items()):
+            # Otherwise such frames do not fit the cap.
+            with contextlib.suppress(InputError):
+                self._store_anew(self._parts | parts)
+        for key in channels:
+            del self._watches[key]
+
+    def _store_anew(self, parts: dict[str, Part]) -> None:
+        """Have the images as other parts from now on, and the steps so far."""
+        raise NotImplementedError
+
+    def _switch(self, parts: dict[str, Part], tables: Mapping[str, Iterable[ImageTable]], **stores: Any) -> None:
+        """Have the images in other stores, and in other tables of each array."""
+        before = {name: self._arrays(name) for name in tables}
+        arrays = {name: self._with(name, its) for name, its in tables.items()}
+        vars(self).update(arrays, _parts=parts, **stores)  # one statement, that no interrupt cuts in two
+        for name, olds in before.items():  # which a caller may hold
+            for key, old in olds.items():
+                old.follow(self._arrays(name)[key])
+
+    def _copy(self, name: str, position: int, table: ImageTable) -> None:
+        """Store an observation of the arrays of that name in another table."""
+        arrays = self._arrays(name)
+        table.write_all(position, [arrays[part.name][position] for part in table.store.parts])
+
+    def _arrays(self, name: str) -> dict[str, ImageArray]:
+        """The images among the arrays of that name, by their keys."""
+        values = getattr(self, name, None)
+        values = values if isinstance(values, dict) else {"": values}
+        return {key: value for key, value in values.items() if isinstance(value, ImageArray)}
+
+    def _with(self, name: str, tables: Iterable[ImageTable]) -> Any:
+        """The arrays of that name with images of these tables."""
+        values, shapes = getattr(self, name), self.obs_shape
+        images: dict[str, Any] = {
+            part.name: ImageArray(table, image, shapes[part.name] if isinstance(shapes, dict) else shapes)
+            for table in tables
+            for image, part in enumerate(table.store.parts)
+        }
+        return values | images if isinstance(values, dict) else images.get("", values)
 
     def _added(self) -> None:
         """Do what is due after a step was added."""
@@ -103,7 +162,7 @@ class CompressedBuffer(BaseBuffer):
     def _image_stores(self) -> list[ImageStore]:
         raise NotImplementedError
 
-    def _tables(self) -> list[ImageArray]:
+    def _tables(self) -> Sequence[ImageTable]:
         raise NotImplementedError
 
     def _plain_bytes(self) -> int:

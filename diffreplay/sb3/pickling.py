@@ -92,13 +92,13 @@ class Beginning:
 class SetPart:
     """A reference set; unpickling puts it into the owner's store."""
 
-    def __init__(self, owner: Any, number: int) -> None:
-        self.owner, self.number = owner, number
+    def __init__(self, owner: Any, image: int, number: int) -> None:
+        self.owner, self.image, self.number = owner, image, number
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
-        (sets,) = self.owner.frames.sets
-        frames = sets.frames(self.number)
-        return _adopt_set, (self.owner, sets.first_row(self.number), _buffer(frames, protocol), zlib.crc32(frames))
+        sets = self.owner.frames.sets[self.image]
+        frames, first_row = sets.frames(self.number), sets.first_row(self.number)
+        return _adopt_set, (self.owner, first_row, _buffer(frames, protocol), zlib.crc32(frames), self.image)
 
 
 class RowsPart:
@@ -126,7 +126,7 @@ def store_state(owner: Any) -> dict[str, Any]:
     Args:
         owner: what holds the store as its `frames`; pickled before its state.
     """
-    sets = [SetPart(owner, number) for number in owner.frames.sets[0].numbers()]
+    sets = [SetPart(owner, image, number) for image, its in enumerate(owner.frames.sets) for number in its.numbers()]
     return {"parts": [Beginning(owner), *sets, *(RowsPart(owner, a, b) for a, b in _runs(owner.frames))]}
 
 
@@ -178,9 +178,9 @@ def _begin(owner: Any, version: int, layout: dict[str, Any], state: tuple[Any, .
     return saved
 
 
-def _adopt_set(owner: Any, first_row: int, frames: bytearray, checksum: int) -> None:
+def _adopt_set(owner: Any, first_row: int, frames: bytearray, checksum: int, image: int = 0) -> None:
     _check(f"a reference set for the rows from {first_row} on", zlib.crc32(frames), checksum)
-    adopt_set(owner.frames, frames, first_row)
+    adopt_set(owner.frames, frames, first_row, image)
     _free([frames])
 
 
@@ -201,8 +201,9 @@ def _adopt_rows(
     layout = owner.frames.layout
     shapes = {column.name: column.shape for column in layout.columns}
     values = {name: np.frombuffer(data, dtype).reshape(-1, *shapes[name]) for name, (dtype, data) in columns.items()}
-    sizes = np.frombuffer(lengths, "<u4").reshape(-1, 1)
-    numbers = None if sets is None else np.frombuffer(sets, "<i8").reshape(-1, 1)
+    images = len(layout.images)
+    sizes = np.frombuffer(lengths, "<u4").reshape(-1, images)
+    numbers = None if sets is None else np.frombuffer(sets, "<i8").reshape(-1, images)
     adopt_rows(owner.frames, StoredRows(first, values, sizes, coded, numbers))
     _free(coded)
 

@@ -14,13 +14,18 @@ from stable_baselines3.common.vec_env import VecNormalize
 from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 
 from diffreplay import codecs
-from diffreplay.codecs import Codec
+from diffreplay.codecs import Codec, RawCodec
 from diffreplay.errors import EmptyBufferError, InputError
+from diffreplay.limits import warn_if_too_large
+from diffreplay.parts import Part
 from diffreplay.sb3.buffer import CompressedBuffer
-from diffreplay.sb3.images import ImageArray
 from diffreplay.sb3.ring import ImageRing
+from diffreplay.sb3.spaces import grouped
 from diffreplay.sb3.store import ImageStore
+from diffreplay.sb3.table import ImageTable
 from diffreplay.sb3.usage import share_bytes
+
+ARRAYS = ("observations", "next_observations")
 
 
 class CompressedReplays(CompressedBuffer, ReplayBuffer):
@@ -37,7 +42,7 @@ class CompressedReplays(CompressedBuffer, ReplayBuffer):
         **kwargs: further arguments of that buffer.
     """
 
-    _rings: dict[str, ImageRing]
+    _rings: list[ImageRing]
     _read_first: str | None = "observations"
 
     def __init__(
@@ -54,35 +59,51 @@ class CompressedReplays(CompressedBuffer, ReplayBuffer):
         plain = self._prepare(observation_space, codec, max_bytes, frame_stack)
         if kwargs.get("optimize_memory_usage") and isinstance(observation_space, spaces.Dict):
             raise InputError("optimize_memory_usage: expected False with a Dict space, got True")
-        self._rings = {}
+        self._rings = []
         # Without pixels the parent allocates no images; those are put in place below.
         super().__init__(buffer_size, plain, action_space, *args, **kwargs)
         self.observation_space = observation_space
         self.obs_shape = get_obs_shape(observation_space)  # type: ignore[assignment]
-        tables = 8 * self.buffer_size * self.n_envs * len(self._cuts)
-        left = share_bytes(max_bytes, self._plain_bytes() + tables, self._cuts)
-        for key, cut in self._cuts.items():
-            self._rings[key] = ring = ImageRing(
-                cut,
-                self.buffer_size,
-                self.n_envs,
-                codecs.get(codec),
-                left[key],
-                single=self.optimize_memory_usage,
-                read_first=self._read_first,
-            )
-            self._put_in_place(key, ring)
+        self._rings = self._open_rings(self._parts)
+        if isinstance(codecs.get(codec), RawCodec):
+            rows = sum(ring.store.frames.layout.row_bytes for ring in self._rings)
+            least = self.n_envs * self.buffer_size * rows
+            warn_if_too_large(least if max_bytes is None else min(least, max_bytes), stacklevel=2)
+        for ring in self._rings:
+            ring.store.watches = self._watches
+        for name, tables in self._tables_by_name(self._rings).items():
+            setattr(self, name, self._with(name, tables))
 
-    def _put_in_place(self, key: str, ring: ImageRing) -> None:
-        for name, table in (("observations", ring.observations), ("next_observations", ring.next_observations)):
-            if isinstance(self.observations, dict):
-                getattr(self, name)[key] = table
-            elif table is not None:
-                setattr(self, name, table)
+    def _open_rings(self, parts: dict[str, Part]) -> list[ImageRing]:
+        """Empty rings for these images."""
+        groups = grouped(parts.values())
+        tables = 8 * self.buffer_size * self.n_envs * len(groups)
+        shares = share_bytes(self._max_bytes, self._plain_bytes() + tables, groups)
+        options: Any = {"single": self.optimize_memory_usage, "read_first": self._read_first}
+        codec = codecs.get(self._codec)
+        return [
+            ImageRing(group, self.buffer_size, self.n_envs, codec, share, **options)
+            for group, share in zip(groups, shares, strict=True)
+        ]
+
+    def _tables_by_name(self, rings: list[ImageRing]) -> dict[str, list[ImageTable]]:
+        """The tables of each array, of all rings."""
+        return dict(zip(ARRAYS, map(list, zip(*(ring.tables for ring in rings), strict=True)), strict=False))
+
+    def _store_anew(self, parts: dict[str, Part]) -> None:
+        if self.full or any(store.frames.tail for store in self._image_stores()):
+            return
+        rings = self._open_rings(parts)
+        for ring in rings:
+            for position in range(self.pos + self.optimize_memory_usage):
+                for name, table in zip(ARRAYS, ring.tables, strict=False):
+                    self._copy(name, position, table)
+            ring.store.watches, ring.held = self._watches, self._rings[0].held
+        self._switch(parts, self._tables_by_name(rings), _rings=rings)
 
     def size(self) -> int:
         """Steps held: as many as Stable-Baselines3's buffer holds, or fewer under `max_bytes`."""
-        return min([super().size(), *(ring.held for ring in self._rings.values() if ring.capped)])
+        return min([super().size(), *(ring.held for ring in self._rings if ring.capped)])
 
     def sample(self, batch_size: int, env: VecNormalize | None = None) -> Any:
         """Draw a batch as Stable-Baselines3 does, with NumPy's global generator.
@@ -100,7 +121,7 @@ class CompressedReplays(CompressedBuffer, ReplayBuffer):
         with self._lock:
             self.changes += 1
             super().reset()
-            for ring in self._rings.values():
+            for ring in self._rings:
                 ring.clear()
 
     def _sample_held(self, batch_size: int, env: VecNormalize | None) -> Any:
@@ -114,17 +135,17 @@ class CompressedReplays(CompressedBuffer, ReplayBuffer):
         return self._get_samples((self.pos - size + np.random.randint(0, size, batch_size)) % self.buffer_size, env=env)
 
     def _added(self) -> None:
-        for ring in self._rings.values():
+        for ring in self._rings:
             ring.advance(self.pos, self.full)
 
     def _steps(self) -> int:
         return self.size()
 
     def _image_stores(self) -> list[ImageStore]:
-        return [ring.store for ring in self._rings.values()]
+        return [ring.store for ring in self._rings]
 
-    def _tables(self) -> list[ImageArray]:
-        return [table for ring in self._rings.values() for table in ring.tables]
+    def _tables(self) -> list[ImageTable]:
+        return [table for ring in self._rings for table in ring.tables]
 
 
 class CompressedReplayBuffer(CompressedReplays, ReplayBuffer):
@@ -195,7 +216,8 @@ class CompressedReplayBuffer(CompressedReplays, ReplayBuffer):
 class CompressedDictReplayBuffer(CompressedReplays, DictReplayBuffer):
     """Stable-Baselines3's `DictReplayBuffer` with coded images; other entries stay plain arrays.
 
-    An image is a Box of uint8 with three or more axes; without any, a warning says that nothing is compressed.
+    An image is a Box of uint8 with three or more axes; without any, a warning says that nothing is compressed. Images
+    share one store, where a step is a frame of each; those of another `frame_stack`, and "desired_goal", have another.
     Arguments are those of `CompressedReplayBuffer`; as in Stable-Baselines3, there are no n-step returns and no
     `optimize_memory_usage`.
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 
-from diffreplay.codecs import Codec, RawCodec
-from diffreplay.errors import InputError
-from diffreplay.limits import warn_if_too_large
-from diffreplay.sb3.images import ImageArray, recut
-from diffreplay.sb3.spaces import FrameCut
+from diffreplay.codecs import Codec
+from diffreplay.parts import Part
 from diffreplay.sb3.store import ImageStore
+from diffreplay.sb3.table import ImageTable
 
 EVICT_EVERY = 64  # adds; memory is given back by thousands of frames, so more often would only cost time
 
@@ -18,7 +19,7 @@ class ImageRing:
     """The observations and next observations of a ring of `steps` steps of `n_envs` environments.
 
     Args:
-        cut: how an observation is a stack of frames.
+        parts: the images of an observation, of one `frame_stack`.
         steps: in the ring.
         n_envs: environments.
         codec: how frames are coded.
@@ -26,11 +27,16 @@ class ImageRing:
         single: whether one array holds observations and next ones.
         read_first: which of "observations" and "next_observations" samples read first, where they then read the other
             one at the same index; None where they do not.
+
+    Attributes:
+        store: where they are.
+        tables: the entries of the observations and, unless one table holds both, of the next ones.
+        held: steps of which nothing was evicted.
     """
 
     def __init__(
         self,
-        cut: FrameCut,
+        parts: Sequence[Part],
         steps: int,
         n_envs: int,
         codec: Codec,
@@ -42,30 +48,19 @@ class ImageRing:
         self.steps, self.single, self.capped = steps, single, max_bytes is not None
         # obs and next_obs of each step, of those overwritten but not evicted yet, and of the one being added.
         held = 2 * n_envs * (steps + min(steps, EVICT_EVERY) + 2)
-        self.store = ImageStore(cut, n_envs, held, codec, max_bytes, max_bytes)
-        if isinstance(codec, RawCodec):
-            least = n_envs * steps * self.store.frames.layout.row_bytes
-            warn_if_too_large(least if max_bytes is None else min(least, max_bytes), stacklevel=3)
-        self.observations = ImageArray(self.store, (steps, n_envs))
-        self.next_observations = None if single else ImageArray(self.store, (steps, n_envs))
-        if self.next_observations is not None and read_first is not None:
-            pair = self.observations, self.next_observations
-            first, other = pair if read_first == "observations" else pair[::-1]
-            first.read_before(other)
+        self.store = ImageStore(parts, n_envs, held, codec, max_bytes, max_bytes)
+        self.tables = [ImageTable(self.store, (steps, n_envs)) for _ in range(1 if single else 2)]
+        if read_first is not None and not single:
+            first, other = self.tables if read_first == "observations" else self.tables[::-1]
+            first.then = other
         self.held = 0
-
-    @property
-    def tables(self) -> list[ImageArray]:
-        """What stands for observations and, unless one array holds both, for next observations."""
-        return [self.observations] + ([] if self.next_observations is None else [self.next_observations])
 
     def advance(self, pos: int, full: bool) -> None:
         """Forget what the step before `pos` overwrote, and count the steps of which nothing was evicted."""
         size = self.steps if full else pos
-        self._recut(pos, full)
         if full and pos % min(self.steps, EVICT_EVERY) == 0:
             # A single array holds the newest next observation at `pos`, in place of the oldest step.
-            oldest = self.observations.rows((pos + self.single) % self.steps)
+            oldest = self.tables[0].rows((pos + self.single) % self.steps)
             self.store.evict_before(self.store.oldest_needed(oldest))
         self.held = min(self.held + 1, size)
         if self.capped:
@@ -80,16 +75,11 @@ class ImageRing:
             table.clear()
         self.held = 0
 
-    def _recut(self, pos: int, full: bool) -> None:
-        """Store the steps so far anew where they show that their frames are others than was guessed."""
-        cut = self.store.better_cut()
-        if cut is None or full or self.store.frames.tail:
-            return
-        try:
-            recut(self.tables, range(pos + self.single), cut)
-        except InputError:  # such frames do not fit the cap
-            return
-        self.store = self.observations.store
-
     def _needed(self, position: int) -> int:
         return self.store.oldest_needed(np.concatenate([table.rows(position) for table in self.tables]))
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        if "tables" not in state:  # of an earlier version
+            arrays = [state.pop(name) for name in ("observations", "next_observations")]
+            state["tables"] = [array.table for array in arrays if array is not None]
+        vars(self).update(state)

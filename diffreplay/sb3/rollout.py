@@ -10,9 +10,12 @@ from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
 from diffreplay import codecs
 from diffreplay.codecs import Codec
 from diffreplay.errors import InputError
+from diffreplay.parts import Part
 from diffreplay.sb3.buffer import CompressedBuffer
-from diffreplay.sb3.images import ImageArray, recut
+from diffreplay.sb3.images import ImageArray
+from diffreplay.sb3.spaces import grouped
 from diffreplay.sb3.store import ImageStore
+from diffreplay.sb3.table import ImageTable
 from diffreplay.sb3.usage import share_bytes
 
 STATES_PER_REFERENCE = 128
@@ -33,7 +36,7 @@ class CompressedRollouts(CompressedBuffer, RolloutBuffer):
         **kwargs: further arguments of that buffer.
     """
 
-    _stores: dict[str, ImageStore]
+    _stores: list[ImageStore]
 
     def __init__(
         self,
@@ -47,7 +50,7 @@ class CompressedRollouts(CompressedBuffer, RolloutBuffer):
         **kwargs: Any,
     ) -> None:
         self._prepare(observation_space, codec, max_bytes, frame_stack)
-        self._stores = {}
+        self._stores = []
         super().__init__(buffer_size, observation_space, action_space, *args, **kwargs)
 
     def reset(self) -> None:
@@ -55,55 +58,51 @@ class CompressedRollouts(CompressedBuffer, RolloutBuffer):
         with self._lock:
             self.changes += 1
             shapes: Any = self.obs_shape
-            empty: Any = shapes | dict.fromkeys(self._cuts, (0,)) if isinstance(shapes, dict) else (0,)
-            self.obs_shape = empty if self._cuts else shapes  # the parent allocates no pixels
+            empty: Any = shapes | dict.fromkeys(self._parts, (0,)) if isinstance(shapes, dict) else (0,)
+            self.obs_shape = empty if self._parts else shapes  # the parent allocates no pixels
             super().reset()
             self.obs_shape = shapes
             if not self._stores:
-                self._open_stores()
-            for key in self._cuts:
-                self._renew(key)
+                self._stores = self._open_stores(self._parts)
+                for store in self._stores:
+                    store.watches = self._watches
+            for store in self._stores:  # forget the last rollout
+                store.evict_before(store.newest_needed())
+            self.observations = self._with("observations", map(self._empty_table, self._stores))
 
-    def _open_stores(self) -> None:
-        """Make the stores once the parent knows its sizes."""
-        states = self.buffer_size * self.n_envs
-        left = share_bytes(self._max_bytes, self._plain_bytes() + 4 * states * len(self._cuts), self._cuts)
+    def _open_stores(self, parts: dict[str, Part]) -> list[ImageStore]:
+        """Empty stores for these images, once the parent knows its sizes."""
+        states, groups = self.buffer_size * self.n_envs, grouped(parts.values())
+        shares = share_bytes(self._max_bytes, self._plain_bytes() + 4 * states * len(groups), groups)
         codec = codecs.get(self._codec)
         if codec is not self._codec:  # one that was asked for by its name
             codec = codec.with_sets_of(min(MOST_REFERENCES, max(1, states // STATES_PER_REFERENCE)))
-        for key, cut in self._cuts.items():
-            # The newest observations of the rollout before stay, as the next ones build on them.
-            held, cap = states + 2 * self.n_envs, left[key]
-            self._stores[key] = ImageStore(cut, self.n_envs, held, codec, cap, cap)
+        # The newest observations of the rollout before stay, as the next ones build on them.
+        held = states + 2 * self.n_envs
+        return [
+            ImageStore(group, self.n_envs, held, codec, share, share)
+            for group, share in zip(groups, shares, strict=True)
+        ]
 
-    def _renew(self, key: str) -> None:
-        """Put an empty table in the place of the one of the last rollout, whose frames are evicted."""
-        store = self._stores[key]
-        store.evict_before(store.newest_needed())
-        table: Any = ImageArray(store, (self.buffer_size, self.n_envs))
-        if isinstance(self.observations, dict):
-            self.observations[key] = table
-        else:
-            self.observations = table
+    def _empty_table(self, store: ImageStore) -> ImageTable:
+        return ImageTable(store, (self.buffer_size, self.n_envs))
+
+    def _store_anew(self, parts: dict[str, Part]) -> None:
+        stores = self._open_stores(parts)
+        tables = list(map(self._empty_table, stores))
+        for table in tables:
+            for position in range(self.pos):
+                self._copy("observations", position, table)
+            table.store.watches = self._watches
+        self._switch(parts, {"observations": tables}, _stores=stores)
 
     def _added(self) -> None:
-        for table in self._tables():
-            self._recut(table)
-            if self._max_bytes is not None and table.store.oldest_needed(table.rows(0)) < table.store.frames.tail:
+        for table in self._tables() if self._max_bytes is not None else ():
+            if table.store.oldest_needed(table.rows(0)) < table.store.frames.tail:
                 raise InputError(
                     f"max_bytes: expected room for a whole rollout of {self.buffer_size} x {self.n_envs} steps, got "
                     f"{self._max_bytes}, which is full after {self.pos} steps"
                 )
-
-    def _recut(self, table: ImageArray) -> None:
-        """Store the steps so far anew where they show that their frames are others than was guessed."""
-        cut, key = table.store.better_cut(), next(key for key, store in self._stores.items() if store is table.store)
-        if cut is not None:
-            try:
-                recut([table], range(self.pos), cut)
-            except InputError:  # such frames do not fit the cap
-                return
-            self._stores[key] = table.store
 
     @staticmethod
     def swap_and_flatten(arr: Any) -> Any:
@@ -114,11 +113,11 @@ class CompressedRollouts(CompressedBuffer, RolloutBuffer):
         return self.pos
 
     def _image_stores(self) -> list[ImageStore]:
-        return list(self._stores.values())
+        return self._stores
 
-    def _tables(self) -> list[ImageArray]:
-        tables = self.observations.values() if isinstance(self.observations, dict) else [self.observations]
-        return [table for table in tables if isinstance(table, ImageArray)]
+    def _tables(self) -> list[ImageTable]:
+        tables = {id(array.table): array.table for array in self._arrays("observations").values()}
+        return list(tables.values())
 
 
 class CompressedRolloutBuffer(CompressedRollouts, RolloutBuffer):

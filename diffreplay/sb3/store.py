@@ -1,112 +1,114 @@
-"""The observations of several environments in a FrameStore, each a stack of frames."""
+"""The images of the observations of several environments in a FrameStore."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch as th
 from numpy.typing import NDArray
 
 from diffreplay.codecs import Codec
+from diffreplay.parts import Part
 from diffreplay.sb3.pickling import restore_store, store_state
 from diffreplay.sb3.spaces import FrameCut
 from diffreplay.sb3.watch import FrameWatch
-from diffreplay.store import NO_ROW, FrameStore, Rows, append
+from diffreplay.store import NO_ROW, FrameStore, Rows, Stack, append, continues, same
 
 
 class ImageStore:
-    """The observations of `n_envs` environments, each frame stored once, each environment a stream of its own.
+    """The observations of `n_envs` environments, each environment a stream of its own.
+
+    A row is a step with a coded frame of each image, and an observation that differs in one image is stored with all
+    of them.
 
     Args:
-        cut: how an observation is a stack of frames.
+        parts: the images of an observation, of one `frame_stack`.
         n_envs: environments.
         observations: how many the store must hold at most, over all environments.
         codec: how frames are coded.
         max_bytes: cap on the bytes that the frames take; the oldest leave first.
         log_limit: as of FrameStore; stores that earlier versions pickled have none.
+
+    Attributes:
+        frames: where they are.
+        watches: by names of parts, what looks at observations that are stored to tell how many frames they have.
     """
 
     def __init__(
         self,
-        cut: FrameCut,
+        parts: Sequence[Part] | FrameCut,
         n_envs: int,
         observations: int,
         codec: Codec,
         max_bytes: int | None = None,
         log_limit: int | None = None,
     ) -> None:
-        self.cut, self.n_envs = cut, n_envs
-        self._arguments = (cut, n_envs, observations, codec, max_bytes, log_limit)
-        max_rows = observations * cut.frame_stack  # at worst no frame of a stack is found in the one before it
+        self.parts = (parts.part(),) if isinstance(parts, FrameCut) else tuple(parts)
+        self.n_envs = n_envs
+        self._arguments = n_envs, observations, codec, max_bytes, log_limit
+        frame_stack = self.parts[0].frame_stack
         self.frames = FrameStore(
-            [cut.frame_shape],
-            cut.frame_stack,
-            max_rows,
+            [part.image_shape for part in self.parts],
+            frame_stack,
+            observations * frame_stack,  # at worst no frame of a stack is found in the one before it
             codec,
             (),
             max_bytes,
             log_limit=log_limit,
-            planar=[cut.planar],
+            planar=[part.planar_stack for part in self.parts],
         )
-        self.watch = FrameWatch(cut.channels) if cut.guessed and cut.channels > 1 else None
-        self._expected: tuple[Rows, NDArray[np.uint8]] | None = None
+        self.watches: dict[str, FrameWatch] = {}
+        self._expected: dict[int, tuple[Rows, NDArray[np.uint8]]] = {}
 
     @property
     def nbytes(self) -> int:
         """Bytes taken now."""
         return self.frames.allocated_bytes()
 
-    def emptied(self, cut: FrameCut) -> ImageStore:
-        """A new store for the same observations, cut in another way."""
-        return ImageStore(cut, *self._arguments[1:])
-
-    def put(self, observations: NDArray[np.uint8]) -> Rows:
+    def put(self, observations: Sequence[NDArray[np.uint8]]) -> Rows:
         """Store one observation of each environment, unless it is the one stored last for that environment.
 
         Args:
-            observations: (n_envs, *shape) uint8; copied.
+            observations: of each image (n_envs, *shape) uint8, in any shape of so many pixels; copied.
 
         Returns:
             (n_envs,) rows that `get` takes.
         """
-        return np.array([self._put(stack, env) for env, stack in enumerate(self.cut.stacks(observations))], np.int64)
+        stacks = [
+            part.stacks(np.ascontiguousarray(images)) for part, images in zip(self.parts, observations, strict=True)
+        ]
+        return np.array([self._put(stack, env) for env, stack in enumerate(zip(*stacks, strict=True))], np.int64)
 
-    def _put(self, stack: NDArray[np.uint8], env: int) -> int:
+    def _put(self, stack: Stack, env: int) -> int:
         newest = self.frames.streams.get(env)
         if newest is None or newest.row < self.frames.tail:
-            return append(self.frames, (stack,), (), env, first=True)
-        (before,) = newest.stack
-        if np.array_equal(stack, before):
+            return append(self.frames, stack, (), env, first=True)
+        if same(stack, newest.stack):
             return newest.row
-        if self.watch is not None:
-            pair = (frames if self.cut.planar else frames.transpose(0, 3, 1, 2) for frames in (before, stack))
-            self.watch.see(*(frames.reshape(-1, *frames.shape[2:]) for frames in pair))
+        for part, before, after in zip(self.parts, newest.stack, stack, strict=True) if self.watches else ():
+            if part.name in self.watches:
+                self.watches[part.name].see(_planes(part, before), _planes(part, after))
         # What does not continue the stack before begins an episode.
-        return append(self.frames, (stack,), (), env, first=not np.array_equal(stack[:-1], before[1:]))
+        return append(self.frames, stack, (), env, first=not continues(stack, newest.stack))
 
-    def better_cut(self) -> FrameCut | None:
-        """How the observations so far show that they are to be cut, once that is known and another than `cut`."""
-        channels = None if self.watch is None else self.watch.frame_channels()
-        if channels is None:
-            return None
-        self.watch = None
-        return None if channels == self.cut.frame_shape[2] else self.cut.with_frame_channels(channels)
-
-    def get(self, rows: Rows, then: Rows | None = None) -> NDArray[np.uint8]:
-        """Observations at `rows` of any shape: a new array (*rows.shape, *shape); zeros at NO_ROW.
+    def get(self, rows: Rows, image: int, then: Rows | None = None) -> NDArray[np.uint8]:
+        """An image of the observations at `rows` of any shape: a new array (*rows.shape, *shape); zeros at NO_ROW.
 
         Args:
             rows: what `put` returned.
-            then: of the same shape, what the next call will probably ask for. Most frames of a step's two
-                observations are the same, so both are read at once.
+            image: which one.
+            then: of the same shape, what the next call for this image will probably ask for. Most frames of a step's
+                two observations are the same, so both are read at once.
         """
-        expected, self._expected = self._expected, None
+        expected = self._expected.pop(image, None)
         if expected is not None and np.array_equal(expected[0], rows):
             return expected[1]
         if then is None:
-            return self._read(rows)
-        both = self._read(np.stack([rows, then]))
-        self._expected = then, both[1]
+            return self._read(rows, image)
+        both = self._read(np.stack([rows, then]), image)
+        self._expected[image] = then, both[1]
         return both[0]
 
     def oldest_needed(self, rows: Rows) -> int:
@@ -123,7 +125,7 @@ class ImageStore:
     def clear(self) -> None:
         """Forget all observations; reference frames stay."""
         self.evict_before(self.frames.head)
-        self._expected = None
+        self._expected.clear()
 
     def evict_before(self, row: int) -> None:
         """Drop all rows before `row`, which none that is still wanted may need."""
@@ -132,19 +134,30 @@ class ImageStore:
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         """To pickle: everything, coded as it is, and to be restored into memory of its own."""
-        return ImageStore, self._arguments, {"frames": store_state(self), "watch": self.watch}
+        return ImageStore, (self.parts, *self._arguments), {"frames": store_state(self), "watches": self.watches}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         restore_store(self.frames, state["frames"])
-        self.watch = state.get("watch")
+        if (watch := state.get("watch")) is not None:  # of an earlier version
+            state["watches"] = {self.parts[0].name: watch}
+        self.watches = state.get("watches", {})
 
-    def _read(self, rows: Rows) -> NDArray[np.uint8]:
+    def _read(self, rows: Rows, image: int) -> NDArray[np.uint8]:
+        part = self.parts[image]
         stacks = self.frames.stacks(rows.reshape(-1))
         unique, places = np.unique(stacks, return_inverse=True)
-        frames = np.empty((len(unique), *self.cut.frame_shape), np.uint8)
-        zeros = int(np.searchsorted(unique, NO_ROW, side="right"))
-        frames[:zeros] = 0
-        if zeros < len(unique):
-            frames[zeros:] = self.frames.read(unique[zeros:])
-        stacked = frames[places.reshape(stacks.shape)]
-        return self.cut.observations(stacked).reshape(*rows.shape, *self.cut.shape)
+        frames = np.empty(part.window_shape(len(unique), 1), np.uint8)
+        if not len(unique):
+            pass
+        elif part.planar:
+            self.frames.read_windows(unique[:, None], self.frames.tail, frames, image)
+        else:
+            self.frames.read_into(unique, self.frames.tail, frames.reshape(-1, *part.image_shape), image)
+        stacked = frames[:, 0][places.reshape(stacks.shape)]
+        return part.first(th.from_numpy(stacked)).numpy().reshape(*rows.shape, *part.shape)
+
+
+def _planes(part: Part, stack: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """An observation of a part, given as a stack, as (channels, H, W)."""
+    observation = part.observation(stack)
+    return observation.transpose(2, 0, 1) if part.spec.layout == "HWC" else observation

@@ -46,7 +46,7 @@ from diffreplay.store.state import (
     finish_adopting,
     reopen_streams,
 )
-from diffreplay.store.streams import Stack, Stream, same, steps
+from diffreplay.store.streams import Stack, Stream, continues, same, steps
 from diffreplay.store.turns import Turns
 from diffreplay.store.writer import FrameStore
 
@@ -85,6 +85,7 @@ __all__ = [
     "append",
     "begin_adopting",
     "check_invariants",
+    "continues",
     "export_rows",
     "export_state",
     "fence",

@@ -73,7 +73,7 @@ def test_frames_are_found(channels: int, stack: int, codec: str) -> None:
     theirs = ReplayBuffer(300, ours.observation_space, ours.action_space, "cpu")
     for buffer in (ours, told, theirs):
         fill(buffer, steps)
-    assert ours.observations.store.cut.frame_stack == stack
+    assert ours.observations.part.frame_stack == stack
     assert ours.stats().frames == told.stats().frames == 220, "a frame of each step, and of each episode's start"
     assert ours.stats().payload_bytes <= 1.1 * told.stats().payload_bytes
     assert np.array_equal(ours.observations, theirs.observations)
@@ -100,11 +100,11 @@ def test_a_picture_that_stands_still_decides_nothing() -> None:
     still = [(steps[0][0], steps[0][0], *steps[0][2:])] * 40
     ours = make((3, SIDE, SIDE))
     fill(ours, still)
-    assert ours.observations.store.cut.frame_stack == 1
+    assert ours.observations.part.frame_stack == 1
     again = pickle.loads(pickle.dumps(ours))  # while it is not decided
     for buffer in (ours, again):
         fill(buffer, steps)
-        assert buffer.observations.store.cut.frame_stack == 3
+        assert buffer.observations.part.frame_stack == 3
         assert buffer.stats().frames == 1 + 66 - 1
         assert np.array_equal(buffer.next_observations[40:100, 0], np.concatenate([step[1] for step in steps]))
         assert (buffer.observations[:40] == still[0][0]).all()
@@ -156,7 +156,7 @@ def test_gray_stacks_in_a_rollout_and_in_a_dict() -> None:
                 buffer.add(wide, action, reward, done, th.zeros(1), th.zeros(1))
         assert np.array_equal(ours.observations["image"], theirs.observations["image"])
         assert ours.stats().frames <= 30 + 3 * 1 + 3
-    assert ours.observations["image"].store.cut.frame_stack == 3
+    assert ours.observations["image"].part.frame_stack == 3
 
 
 def reused(make_ours: Callable[..., Any], make_theirs: Callable[..., Any], kind: str, **options: Any) -> None:

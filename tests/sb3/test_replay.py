@@ -16,8 +16,8 @@ from stable_baselines3.common.vec_env import VecNormalize
 from diffreplay import codecs
 from diffreplay.errors import CorruptDataError, EmptyBufferError, InputError, UnknownCodecError
 from diffreplay.sb3 import CompressedDictReplayBuffer, CompressedReplayBuffer, pickling
-from diffreplay.sb3.images import ImageArray
-from diffreplay.sb3.spaces import cut_frames
+from diffreplay.sb3.spaces import image_part
+from diffreplay.sb3.table import ImageTable
 
 pytestmark = pytest.mark.usefixtures(one_thread.__name__)
 
@@ -94,7 +94,7 @@ def test_channels_last() -> None:
 def test_color(frame_stack: int) -> None:
     game = play(make_color_game("Pong", frame_stack), 80)
     ours = CompressedReplayBuffer(30, **game.spaces)
-    assert cut_frames(game.observation_space).frame_shape == (210, 160, 3)
+    assert image_part("", game.observation_space).image_shape == (210, 160, 3)
     fill_both(ours, ReplayBuffer(30, **game.spaces), game, batch_size=4)
 
 
@@ -262,11 +262,11 @@ def test_a_damaged_pickle_is_refused(protocol: int) -> None:
 
 
 def test_rows_are_numbered_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ImageArray, "LARGEST", 700)
+    monkeypatch.setattr(ImageTable, "LARGEST", 700)
     game = played("Breakout", 1, 1000)
     ours, theirs = CompressedReplayBuffer(300, **game.spaces), ReplayBuffer(300, **game.spaces)
     fill_both(ours, theirs, game)
-    assert ours.observations._origin > 0
+    assert ours.observations.table._origin > 0
 
 
 def test_dict_observations() -> None:
