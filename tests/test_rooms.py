@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "loading": {"errors", "limits", "parts", "batch", "stats", "checks", "store"},
     "snapshots": {"errors", "parts", "codecs", "store"},
     "adding": {"errors", "checks", "store"},
-    "sharing": {"errors", "batch", "stats", "store", "loading"},
+    "sharing": {"errors", "stats", "store", "loading"},
     "replay": {
         "adding",
         "errors",

@@ -186,21 +186,18 @@ def test_another_user_gets_nothing_even_where_the_folder_lets_anyone_in(given):
 
 
 @root
-def test_nothing_is_taken_from_another_user(given, tmp_path):
-    folder = tmp_path / "open"
-    folder.mkdir()
-    folder.chmod(0o777)
-    for parent in (tmp_path, *tmp_path.parents[:2]):
-        parent.chmod(0o755)
+def test_nothing_is_taken_from_another_user(given):
     with Foreign() as other:
-        other.run("import os, socket\nos.setgroups([]), os.setgid(65534), os.setuid(65534)")
-        other.run("server = socket.socket(socket.AF_UNIX)\nserver.bind(path)\nserver.listen()", path=f"{folder}/socket")
+        other.run("import os, shutil, socket, tempfile\nos.setgroups([]), os.setgid(65534), os.setuid(65534)")
+        folder = other.run("answer = folder = tempfile.mkdtemp()")
+        other.run("server = socket.socket(socket.AF_UNIX)\nserver.bind(folder + '/socket')\nserver.listen()")
         before = open_files()
         with pytest.raises(SharedMemoryError) as told:
-            descriptors.take(given._replace(folder=str(folder)))
+            descriptors.take(given._replace(folder=folder))
         says(told, "user 0 | user 65534")
         del told
         assert open_files(before) == before
+        other.run("shutil.rmtree(folder)")
 
 
 # What answers is something else.

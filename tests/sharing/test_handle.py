@@ -105,6 +105,9 @@ def test_a_foreign_process_reads_what_is_written_before_and_after(foreign, codec
     add(replay, 60, 40)
     assert foreign.run(draw) == right(handle.sample(64, np.random.default_rng(3)))  # noqa: F821
     assert foreign.run("answer = len(handle), handle.can_sample(), handle.stats()") == (100, True, replay.stats())
+    assert foreign.run("answer = handle.indices(9).tolist()") == replay.indices(9).tolist()
+    longer = foreign.run("answer = handle.sample(4, np.random.default_rng(3), sequence_length=5)")
+    assert torch.equal(longer.obs, replay.sample(4, np.random.default_rng(3), sequence_length=5).obs)
     batch = foreign.run("answer = handle.sample(64, np.random.default_rng(3))")
     assert all(torch.equal(*pair) for pair in zip(batch, replay.sample(64, np.random.default_rng(3)), strict=True))
 
@@ -176,7 +179,8 @@ def test_loaders_and_datasets_take_it(foreign):
     del plain
     """
     assert foreign.run(textwrap.dedent(source)) == expected
-    assert ReplayDataset(replay.handle(), 8).reader is replay.reader
+    (ours,) = (batch for batch, _ in zip(ReplayDataset(replay.handle(), 8, 2), range(1)))  # noqa: B905
+    assert right(ours) == expected[0]  # noqa: F821
 
 
 def test_killed_workers_of_a_loader_over_it_are_replaced():
