@@ -64,8 +64,8 @@ def main() -> None:
         obs, _ = env.reset(seed=args.seed)
     dist.broadcast_object_list(shared)
     handle, actions = shared
-    ranks = {"rank": rank, "world_size": world_size}
-    batches = iter(diffreplay.make_replay_loader(handle, 32, args.workers, seed=args.seed, **ranks))  # diffreplay
+    loader = diffreplay.make_replay_loader(handle, 32, args.workers, rank=rank, world_size=world_size)  # diffreplay
+    batches = iter(loader)
 
     network = make_network(actions)
     target, learner = copy.deepcopy(network), DistributedDataParallel(network)

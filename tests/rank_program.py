@@ -5,6 +5,7 @@ python -m torch.distributed.run --standalone --nproc-per-node 2 tests/rank_progr
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import pickle
 import re
@@ -20,7 +21,7 @@ from torch import nn
 
 import diffreplay
 
-SHAPE, FRAMES, STEPS = (3, 64, 64), 12_000, 100
+SHAPE, FRAMES, STEPS = (3, 64, 64), 16_000, 100
 OPTIONS = {"num_workers": 2, "threads": True, "seed": 5}
 
 
@@ -28,9 +29,12 @@ def fill(replay: diffreplay.ReplayBuffer, steps: int) -> None:
     """Noise, which no codec makes smaller, and an action that a network can learn from it."""
     noise = np.random.default_rng(0).integers(0, 256, 1 << 22, dtype=np.uint8)
     size = int(np.prod(SHAPE))
-    frames = [noise[(k * 4099) % (len(noise) - size) :][:size].reshape(SHAPE) for k in range(steps + 1)]
+
+    def frame(k: int) -> np.ndarray:
+        return noise[(k * 4099) % (len(noise) - size) :][:size].reshape(SHAPE)
+
     for k in range(steps):
-        replay.add_transition(frames[k], [frames[k].mean() / 255], 1.0, frames[k + 1], False, k % 500 == 499)
+        replay.add_transition(frame(k), [frame(k).mean() / 255], 1.0, frame(k + 1), False, k % 500 == 499)
 
 
 def shared(value: Any) -> Any:
@@ -57,10 +61,11 @@ def train(loader: Any) -> tuple[list[list[int]], bytes]:
 
 
 def own_bytes() -> int:
-    """What this process takes, and its share of what it shares with others."""
+    """What this process takes, and its share of the memory that it shares; not of files, which other programs have."""
     gc.collect()
-    (kilobytes,) = re.findall(r"^Pss: +(\d+) kB", Path("/proc/self/smaps_rollup").read_text(), re.MULTILINE)
-    return int(kilobytes) << 10
+    ctypes.CDLL(None).malloc_trim(0)  # what is free, the C library may keep or not
+    rollup = Path("/proc/self/smaps_rollup").read_text()
+    return sum(int(one) for one in re.findall(r"^Pss_(?:Anon|Shmem): +(\d+) kB", rollup, re.MULTILINE)) << 10
 
 
 def mapped_bytes(inode: int) -> int:
