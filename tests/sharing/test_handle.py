@@ -225,10 +225,8 @@ def test_readers_outlive_the_writer_and_newcomers_are_told(foreign, temporary, k
         handle = write(writer)
         data = pickle.dumps(handle)
         assert len(sockets(temporary)) == 1
-        foreign.send(
-            "seen = [right(handle.sample(64)) for _ in range(200)]\nanswer = len(handle), handle.sample(4)",
-            handle=handle,
-        )
+        assert foreign.run("answer = len(handle)", handle=handle) == 100
+        foreign.send("seen = [right(handle.sample(64)) for _ in range(200)]\nanswer = len(handle), handle.sample(4)")
         assert len(handle) == 100
         if killed:
             writer.kill()
