@@ -18,6 +18,7 @@ from diffreplay.estimate import estimate
 from diffreplay.loading import Priorities, ReplayDataset, ReplayReader, batches_on, make_replay_loader
 from diffreplay.parts import ArraySpec
 from diffreplay.replay import ReplayBuffer
+from diffreplay.sharing import ReplayHandle
 from diffreplay.stats import ReplayStats
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "ReplayBatch",
     "ReplayBuffer",
     "ReplayDataset",
+    "ReplayHandle",
     "ReplayReader",
     "ReplayStats",
     "SequenceBatch",

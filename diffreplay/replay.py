@@ -16,17 +16,18 @@ from diffreplay.errors import InputError
 from diffreplay.limits import warn_if_too_large
 from diffreplay.loading import ReplayReader, keep_priorities, priorities_over
 from diffreplay.parts import ArraySpec, Part, Shape, extras_of, parts_of
+from diffreplay.sharing import Shared
 from diffreplay.snapshots import Lock, verify
 from diffreplay.stats import ReplayStats
 from diffreplay.store import Column, EpisodeWriter, FrameStore, check_invariants, frames_before, refuse_copy
 
 
-class ReplayBuffer(Adding):
+class ReplayBuffer(Adding, Shared):
     """A replay buffer in shared memory that stores every frame once, losslessly coded.
 
     One process writes: the one that made it. Its threads may add, save and sample at the same time; adding and saving
-    take turns. Other processes sample from the same memory: `make_replay_loader` starts some, and what multiprocessing
-    passes to one of your own is a `ReplayReader`. Adding there raises `ReadOnlyError`.
+    take turns. Other processes sample from the same memory: `make_replay_loader` starts some, `handle()` is for any of
+    your own, and multiprocessing passes the buffer on as a `ReplayReader`. Adding there raises `ReadOnlyError`.
 
     Args:
         capacity: transitions kept; an episode of T steps holds T - 1. The oldest frames leave first.

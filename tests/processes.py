@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import time
@@ -32,3 +33,14 @@ def left_of(pids: Iterable[int], seconds: float = 200) -> list[int]:
     while (left := [pid for pid in left if runs(pid)]) and time.monotonic() < deadline:
         time.sleep(0.05)
     return left
+
+
+def open_files(expected: int | None = None) -> int:
+    """How many files this process has open, sockets and memory included; at once, or as soon as they are so many."""
+    gc.collect()
+    deadline = time.monotonic() + 20
+    while (found := len(os.listdir("/proc/self/fd"))) != expected and expected is not None:
+        if time.monotonic() > deadline:
+            break
+        time.sleep(0.01)
+    return found

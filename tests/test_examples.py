@@ -20,10 +20,10 @@ import diffreplay
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 
 
-def run(name: str, *arguments: str) -> str:
-    """What an example prints when it is run from another folder."""
+def run(name: str, *arguments: str, by: tuple[str, ...] = ()) -> str:
+    """What an example prints when it is run from another folder, by Python itself or by one of its modules."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}  # other tests have the other cores
-    command = [sys.executable, EXAMPLES / name, *arguments]
+    command = [sys.executable, *by, EXAMPLES / name, *arguments]
     result = subprocess.run(command, cwd="/", env=environment, capture_output=True, text=True, timeout=800)
     assert result.returncode == 0, result.stderr
     return result.stdout
@@ -62,7 +62,9 @@ def test_recurrent_loop() -> None:
     assert 0 < float(line[1]) < 1
 
 
-@pytest.mark.parametrize("name", ["dqn_pong.py", "rainbow_pong.py", "recurrent_pong.py", "robot_cameras.py"])
+@pytest.mark.parametrize(
+    "name", ["dqn_pong.py", "rainbow_pong.py", "recurrent_pong.py", "robot_cameras.py", "two_ranks.py"]
+)
 def test_plain_loop_is_short(name: str) -> None:
     assert len((EXAMPLES / name).read_text().splitlines()) < 100
 
@@ -72,6 +74,15 @@ def test_robot_with_two_cameras() -> None:
     line = re.search(r"^step 160: reward \d+, loss ([0-9.]+), ([0-9.]+)x smaller", printed, re.MULTILINE)
     assert line, printed
     assert float(line[2]) > 1
+
+
+def test_two_ranks() -> None:
+    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    printed = run("two_ranks.py", "--steps", "300", by=torchrun)
+    lines = re.findall(r"rank (\d), step 300: loss ([0-9.]+), weights (\S+), (\d+) transitions", printed)
+    assert sorted(line[0] for line in lines) == ["0", "1"], printed
+    assert lines[0][1] != lines[1][1], "each has a batch of its own"
+    assert lines[0][2] == lines[1][2], "and the same weights"
 
 
 def test_update_learns_what_a_batch_says(dqn: ModuleType) -> None:

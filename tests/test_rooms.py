@@ -24,6 +24,7 @@ MAY_IMPORT = {
     "loading": {"errors", "limits", "parts", "batch", "stats", "checks", "store"},
     "snapshots": {"errors", "parts", "codecs", "store"},
     "adding": {"errors", "checks", "store"},
+    "sharing": {"errors", "stats", "store", "loading"},
     "replay": {
         "adding",
         "errors",
@@ -36,6 +37,7 @@ MAY_IMPORT = {
         "codecs",
         "store",
         "loading",
+        "sharing",
         "snapshots",
     },
     "estimate": {"errors", "parts", "stats", "checks", "codecs", "store", "replay"},
@@ -43,7 +45,7 @@ MAY_IMPORT = {
     "sb3": {"errors", "limits", "parts", "stats", "codecs", "store"},
     "cli": {"errors", "parts", "codecs", "store", "snapshots", "replay"},
     "__main__": {"errors", "cli"},
-    "__init__": {"errors", "stats", "parts", "batch", "codecs", "loading", "replay", "estimate"},
+    "__init__": {"errors", "stats", "parts", "batch", "codecs", "loading", "sharing", "replay", "estimate"},
 }
 # Private names of others that are used all the same, and why.
 OF_OTHERS = {
