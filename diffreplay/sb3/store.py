@@ -147,11 +147,9 @@ class ImageStore:
         stacks = self.frames.stacks(rows.reshape(-1))
         unique, places = np.unique(stacks, return_inverse=True)
         frames = np.empty(part.window_shape(len(unique), 1), np.uint8)
-        if not len(unique):
-            pass
-        elif part.planar:
+        if part.planar and len(unique):
             self.frames.read_windows(unique[:, None], self.frames.tail, frames, image)
-        else:
+        elif len(unique):
             self.frames.read_into(unique, self.frames.tail, frames.reshape(-1, *part.image_shape), image)
         stacked = frames[:, 0][places.reshape(stacks.shape)]
         return part.first(th.from_numpy(stacked)).numpy().reshape(*rows.shape, *part.shape)

@@ -117,6 +117,18 @@ def test_indices_out_of_range_or_of_no_sense(index: Any) -> None:
     assert isinstance(caught.value, ReplayError), "one except catches it, whatever NumPy calls it"
 
 
+@pytest.mark.parametrize("codec", ["raw", "sparse", "zstd", "delta"])
+@pytest.mark.parametrize("shape", [(3, 8, 8), (4, 8, 8), (8, 8, 3), (5,)])
+def test_nothing_is_read(shape: tuple[int, ...], codec: str) -> None:
+    """No observation, or such as were never written: before the first one comes, and afterwards."""
+    space, rng = spaces.Box(0, 255, shape, np.uint8), np.random.default_rng(0)
+    ours = CompressedReplayBuffer(20, space, spaces.Discrete(2), device="cpu", codec=codec).observations
+    for position in range(12):
+        assert ours[[]].shape == (0, 1, *shape) and ours[np.zeros(0, int), np.zeros(0, int)].shape == (0, *shape)
+        assert ours[position:].shape == (20 - position, 1, *shape) and not ours[position:].any()
+        ours[position] = rng.integers(0, 256, (1, *shape), np.uint8)
+
+
 def test_more_than_is_read_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("diffreplay.sb3.images.PIECE", 4)
     assert np.array_equal(OURS, THEIRS)
