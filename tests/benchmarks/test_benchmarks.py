@@ -16,6 +16,7 @@ from benchmarks import (
     memory,
     priorities,
     recordings,
+    sequences,
     short_episodes,
     sparse,
     updates,
@@ -160,3 +161,10 @@ def test_short_episodes_checks_and_times_every_case(capsys: pytest.CaptureFixtur
 def test_priorities_are_checked_and_timed(capsys: pytest.CaptureFixture[str]) -> None:
     priorities.main(["--rows", "2000"])
     assert all(float(cell) > 0 for cell in rows(capsys.readouterr().out)["2000 transitions"])
+
+
+def test_sequences(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sequences.main(["cartpole_swingup_gray", "--folder", str(folder)])
+    table = rows(capsys.readouterr().out)
+    (name,) = (name for name in table if name.startswith("cartpole_swingup_gray"))
+    assert len(table[name]) == len(sequences.HEADER) and all(float(cell) > 0 for cell in table[name])
