@@ -146,13 +146,15 @@ class Sequences:
     def fill(self, windows: Windows, values: Values) -> None:
         """Read all but frames. What a step's action led to stands in the row of the step that follows."""
         steps, after = windows.steps[:, :-1], windows.steps[:, 1:]
-        past = after < 0
+        there = np.greater_equal(after, 0, out=values["mask"])
+        past = None if there.all() else ~there
         for column in _stored(self.frames):
-            values[column.name][:] = self.frames.column(column.name, after)
-            values[column.name][past] = 0
-        values["mask"][:], values["index"][:] = ~past, steps[:, 0]
-        values["terminated"][:] = (values["discount"] == 0) & ~past
-        values["is_first"][:] = ((self.frames.column("flags", steps) & Flag.FIRST) != 0) & ~past
+            self.frames.column(column.name, after, values[column.name])
+            if past is not None:
+                values[column.name][past] = 0
+        values["index"][:] = steps[:, 0]
+        np.logical_and(values["discount"] == 0, there, out=values["terminated"])
+        np.logical_and(self.frames.column("flags", steps) & Flag.FIRST, there, out=values["is_first"])
 
 
 def _stored(frames: FrameReader) -> tuple[Column, ...]:

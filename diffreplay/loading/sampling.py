@@ -58,6 +58,7 @@ class ReplayReader:
         self._transitions = Transitions(frames, self._finder, discount, shorter_at_end)
         single = nstep == 1 and not shorter_at_end
         self._starts = self._finder if single else WindowFinder(frames, 1, successors=successors)
+        self._spec: BatchSpec | None = None  # of the last batch that `sample` drew
         self._rng, self._process = rng or np.random.default_rng(), os.getpid()
 
     def __len__(self) -> int:
@@ -119,8 +120,12 @@ class ReplayReader:
         """
         if not isinstance(rng, np.random.Generator | None):
             raise InputError(f"rng: expected a numpy.random.Generator, as default_rng(seed) makes it, got {rng!r:.200}")
-        spec = spec_of([self], batch_size, sequence_length)
-        samples, request = [self.samples(spec.steps)], Request((spec.size,))
+        size = checks.positive("batch_size", batch_size)
+        length = None if sequence_length is None else checks.positive("sequence_length", sequence_length)
+        spec = self._spec
+        if spec is None or (spec.size, spec.steps) != (size, length):
+            spec = self._spec = spec_of([self], size, length)
+        samples, request = [self.samples(length)], Request((size,))
         place, length = draw(samples, spec, request, rng or self._generator(), lambda length: BatchPlace(spec, length))
         return place.batch(length)
 

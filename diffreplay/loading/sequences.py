@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffreplay.loading.windows import WindowFinder, Windows
-from diffreplay.store import NO_ROW, OverrunError, Rows
+from diffreplay.store import OverrunError, Rows
 
 
 class SequenceFinder:
@@ -37,8 +37,8 @@ class SequenceFinder:
         tail, head = self.starts.frames.bounds()
         # Where most rows begin a sequence, as nearly always, a few more rows than are needed hold enough that do.
         rows = rng.integers(tail, max(head, tail + 1), count + count // 8 + 8)
-        rows = rows[self.starts.successors.follow(rows, 1)[:, 1] >= 0][:count]
-        windows, places = self.at(rows)
+        steps = self.starts.successors.follow(rows, self.length)
+        windows, places = self._read(steps[steps[:, 1] >= 0][:count])
         if len(places) < count:
             windows, places = self.at(self.starts.draw_steps(count, rng)[0][:, 0])
         if len(places) < count:
@@ -57,21 +57,28 @@ class SequenceFinder:
         Raises:
             OverrunError: rows were evicted meanwhile.
         """
-        frames, length = self.starts.frames, self.length
-        tail, head = frames.bounds()
-        steps = self.starts.successors.follow(starts, length)
+        steps = self.starts.successors.follow(starts, self.length)
         places = np.flatnonzero(steps[:, 1] >= 0)
-        flat = frames.stacks(steps[places, :-1].reshape(-1))
-        count, stack = len(places), flat.shape[1]
-        needed = frames.oldest_needed(flat.reshape(-1)).reshape(count, length * stack)
-        # Of zeros before an episode's start no row is needed.
-        oldest = np.where(flat.reshape(needed.shape) == NO_ROW, starts[places][:, None], needed).min(axis=1)
-        whole = oldest >= tail
-        stacks = flat.reshape(count, length, stack)[whole]
-        places, steps = places[whole], steps[places[whole]]
-        past = steps[:, 1:-1, None] < 0  # of the second observation on
-        if np.all((stacks[:, 1:, :-1] == stacks[:, :-1, 1:]) | past):
+        windows, whole = self._read(steps[places])
+        return windows, places[whole]
+
+    def _read(self, steps: Rows) -> tuple[Windows, NDArray[np.intp]]:
+        """Windows of steps (N, length + 1), those apart of which rows have left, and the places of the others."""
+        frames, (count, length) = self.starts.frames, (len(steps), self.length)
+        tail, head = frames.bounds()
+        flat = frames.stacks(steps[:, :-1].reshape(-1))
+        needed, stack = frames.oldest_needed(flat.reshape(-1)), flat.shape[1]
+        if flat.min(initial=0) < 0:  # of zeros, which are no row, none is needed
+            needed = np.where(flat.reshape(-1) < 0, np.repeat(steps[:, 0], length * stack), needed)
+        oldest = needed.reshape(count, length * stack).min(axis=1)
+        stacks, whole = flat.reshape(count, length, stack), np.flatnonzero(oldest >= tail)
+        if len(whole) < count:
+            stacks, steps, oldest = stacks[whole], steps[whole], oldest[whole]
+        shared = stack == 1 or np.array_equal(stacks[:, 1:, :-1], stacks[:, :-1, 1:])
+        if not shared:  # but for stacks past the end
+            shared = np.all((stacks[:, 1:, :-1] == stacks[:, :-1, 1:]) | (steps[:, 1:-1, None] < 0))
+        if shared:
             window = np.concatenate([stacks[:, 0], stacks[:, 1:, -1]], axis=1)
         else:
-            window = stacks.reshape(len(places), length * stack)
-        return Windows(steps, window, int(oldest[whole].min(initial=head))), places
+            window = stacks.reshape(len(whole), length * stack)
+        return Windows(steps, window, int(oldest.min(initial=head))), whole

@@ -30,10 +30,11 @@ class Index:
         self._ends = [memory.columns[name] for name in layout.ends]
         self._frame_bytes = [image.frame_bytes for image in layout.images]
 
-    def get(self, name: str, rows: Rows) -> NDArray[Any]:
-        """Copy of a column's values at `rows`."""
+    def get(self, name: str, rows: Rows, out: NDArray[Any] | None = None) -> NDArray[Any]:
+        """Copy of a column's values at `rows`, in a new array or in `out`, C-contiguous."""
         column = self._columns[name]
-        out = np.empty(rows.shape + column.shape[2:], column.dtype)
+        if out is None:
+            out = np.empty(rows.shape + column.shape[2:], column.dtype)
         lookup.take(column, np.ascontiguousarray(rows), out)
         return out
 

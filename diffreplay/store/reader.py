@@ -62,9 +62,9 @@ class FrameReader:
         fence()
         return oldest_row >= self.counter(Counter.FREED)
 
-    def column(self, name: str, rows: Rows) -> NDArray[Any]:
-        """Copy of a column's values at `rows`."""
-        return self.index.get(name, rows)
+    def column(self, name: str, rows: Rows, out: NDArray[Any] | None = None) -> NDArray[Any]:
+        """Copy of a column's values at `rows`, in a new array or in `out`, C-contiguous."""
+        return self.index.get(name, rows, out)
 
     def frames_elsewhere(self, tail: int, head: int) -> int:
         """How many of the rows [tail, head) hold no frame, as another row has it already."""
