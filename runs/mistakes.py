@@ -32,6 +32,13 @@ def explain(error: HydraException, arguments: Sequence[str], known: Mapping[str,
         unknown = re.match(r"Could not override '([^']+)'", str(error))
         if unknown:
             return f"there is no option {unknown[1]!r}; {_option_hint(unknown[1], config, known)}"
+    several = re.match(r"Ambiguous value for argument '([^=']+)=([^']*)'", str(error))
+    if several:
+        name, values = several.groups()
+        return (
+            f"{name}={values}: expected one value; add -m (hydra's --multirun) for a run with each of them, or write "
+            f"{name}=[{values}] for a list"
+        )
     reason = " ".join(str(error).split())
     if error.__cause__ is not None:
         reason = f"{reason}: {str(error.__cause__).splitlines()[0]}" if str(error.__cause__) else reason

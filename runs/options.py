@@ -5,9 +5,13 @@ Light to import, as `drqv2.config` and `sb3_atari.config`, which use it, are to 
 
 from __future__ import annotations
 
+import difflib
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
+from decimal import Decimal
+from importlib.metadata import entry_points
 from typing import Any, TypeVar, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
@@ -16,14 +20,24 @@ from omegaconf.errors import OmegaConfBaseException
 from runs.errors import OptionError
 
 LONGEST_NAME = 200  # bytes, of the 255 that most file systems allow, with a time before it and a digest after it
-DEFAULT_CODEC = "delta"  # diffreplay's, which takes seconds to import
+CODECS = ("delta", "zstd", "sparse", "raw")  # diffreplay's, which takes seconds to import
+DEFAULT_CODEC = CODECS[0]
+LARGEST = 1 << 62
+UNITS = {"": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
+UNITS |= {"kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
 
 Options = TypeVar("Options")
 
 
 def typed(options: DictConfig, schema: type[Options]) -> Options:
-    """Hydra's `options` as an instance of the dataclass `schema`; OptionError names the one that does not fit."""
+    """Hydra's `options` as an instance of the dataclass `schema`; OptionError names the one that does not fit.
+
+    A number of bytes, which the name of the option ends with, may have a unit: 4GB, 500MB, 2GiB.
+    """
+    sizes = {name: options.get(name) for name in option_names(schema) if name.endswith("max_bytes")}
+    written = {name: number_of_bytes(name, size) for name, size in sizes.items() if isinstance(size, str | float)}
     try:
+        options = OmegaConf.merge(options, written)  # type: ignore[assignment]
         config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), options))
     except OmegaConfBaseException as error:
         reason = str(error.msg or error).splitlines()[0]
@@ -39,6 +53,15 @@ def option_names(schema: type) -> list[str]:
     names = [field.name for field in fields(schema)]
     groups = [name for name in names if is_dataclass(types[name])]
     return names + [f"{group}.{name}" for group in groups for name in option_names(types[group])]
+
+
+def number_of_bytes(name: str, size: str | float) -> int:
+    """The bytes that an option says, with a unit or without; OptionError where it says something else."""
+    found = re.fullmatch(r"(\d+(?:\.\d*)?(?:e\+?\d+)?) *([a-z]*)", str(size).strip().lower())
+    number = Decimal(found[1]) * UNITS[found[2]] if found and found[2] in UNITS else None
+    if number is None or number > LARGEST or number != int(number):
+        raise OptionError(f"{name}={size}: expected a number of bytes, such as 4000000000, 4GB or 4GiB")
+    return int(number)
 
 
 def shortened(name: str) -> str:
@@ -60,6 +83,11 @@ def check_at_least(config: Any, bounds: Mapping[str, float]) -> None:
 
 def check_compression(half_compress: bool, full_compress: bool, codec: str | None) -> None:
     """OptionError where the options that choose a compressed buffer contradict each other."""
+    known = [*CODECS, *(entry.name for entry in entry_points(group="diffreplay.codecs"))]
+    if codec is not None and codec not in known:
+        close = difflib.get_close_matches(codec, known)
+        hint = f"; did you mean {' or '.join(close)}?" if close else ""
+        raise OptionError(f"codec={codec}: expected one of {', '.join(known)}{hint}")
     if half_compress and full_compress:
         raise OptionError(
             "half_compress=true and full_compress=true exclude each other: keep half_compress for raw frames stored "

@@ -27,7 +27,6 @@ GAMES = (
     "SpaceInvaders",
 )
 ALGORITHMS = ("qrdqn", "ppo")
-CODECS = ("delta", "zstd", "sparse", "raw")
 AT_LEAST = {
     "frame_stack": 1,
     "num_train_steps": 1,
@@ -129,9 +128,9 @@ class AtariConfig:
 def parse_config(options: DictConfig) -> AtariConfig:
     """Check hydra's `options` for types, ranges and contradictions and return them; OptionError names the mistake."""
     config = typed(options, AtariConfig)
-    for name, known in (("env", GAMES), ("alg", ALGORITHMS), ("codec", (None, *CODECS))):
+    for name, known in (("env", GAMES), ("alg", ALGORITHMS)):
         if getattr(config, name) not in known:
-            raise OptionError(f"{name}={getattr(config, name)}: expected one of {', '.join(filter(None, known))}")
+            raise OptionError(f"{name}={getattr(config, name)}: expected one of {', '.join(known)}")
     check_at_least(config, AT_LEAST)
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", config.device):
         raise OptionError(f"device={config.device}: expected auto, cpu, cuda or cuda:<index>")
