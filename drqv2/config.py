@@ -63,6 +63,7 @@ class Config:
     nstep: int
     eval_every_frames: int
     num_eval_episodes: int
+    evaluate_at_start: bool
     save_video: bool
     save_train_video: bool
     save_snapshot: bool

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from drqv2.agent import DrQV2Agent
@@ -16,11 +17,28 @@ class Evaluation(NamedTuple):
 
 
 def evaluate(
-    env: Any, agent: DrQV2Agent, step: int, episodes: int, video: VideoRecorder | None = None, video_name: str = ""
+    env: Any,
+    agent: DrQV2Agent,
+    step: int,
+    episodes: int,
+    video: VideoRecorder | None = None,
+    video_name: str = "",
+    begins: Callable[[int], None] = lambda episode: None,
 ) -> Evaluation:
-    """Run `episodes` episodes of `agent` as it is at agent step `step`; film the first if there is a `video`."""
+    """Run episodes without noise.
+
+    Args:
+        env: where.
+        agent: who acts.
+        step: its agent step.
+        episodes: how many.
+        video: films the first, if there is one.
+        video_name: of that film.
+        begins: is told the number of each episode as it begins, from 0.
+    """
     reward, steps = 0.0, 0
     for episode in range(episodes):
+        begins(episode)
         filming = video if episode == 0 else None
         time_step = env.reset()
         if filming:

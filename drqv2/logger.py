@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
@@ -29,6 +31,9 @@ TRAIN_COLUMNS = (
     "critic_loss",
     "actor_loss",
 )
+
+
+SILENT_SECONDS = 25.0
 
 
 class Logger:
@@ -71,14 +76,43 @@ class Logger:
         )
         self._sums: dict[str, Tensor] = {}
         self._updates = 0
+        self._frame, self._total = resume_frame or 0, total_frames
+        self._last_line = time.monotonic()
 
     def progress(self, frames: int) -> None:
         """Move the progress bar by so many frames."""
+        self._frame += frames
         self._progress.update(frames)
+        self._say_now_and_then("training")
+
+    @contextmanager
+    def evaluating(self, episodes: int) -> Iterator[Callable[[int], None]]:
+        """While the bar stands still for an evaluation, which the time that is left does not count; call with each one.
+
+        Args:
+            episodes: how many.
+        """
+
+        def begins(episode: int) -> None:
+            doing = f"evaluating {episode + 1}/{episodes}"
+            self._progress.set_postfix_str(doing)
+            self._say_now_and_then(doing)
+
+        try:
+            yield begins
+        finally:
+            self._progress.unpause()
+            self._progress.set_postfix_str("")
 
     def message(self, text: str) -> None:
         """Print one line without tearing the progress bar."""
         tqdm.write(text)
+        self._last_line = time.monotonic()
+
+    def _say_now_and_then(self, doing: str) -> None:
+        """Where there is no bar, as output goes to a file or a pipe, show that the run is alive."""
+        if self._progress.disable and time.monotonic() - self._last_line >= SILENT_SECONDS:
+            self.message(f"| {doing} | frame {self._frame} of {self._total} |")
 
     def update(self, metrics: Mapping[str, Tensor]) -> None:
         """Add an update's metrics, scalar tensors, to the means of the next training row; nothing is read yet."""

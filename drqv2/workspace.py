@@ -175,6 +175,8 @@ class Workspace:
 
     def _is_evaluation_due(self) -> bool:
         every = self.config.eval_every_frames // self.config.action_repeat
+        if self.step == 0 and not self.config.evaluate_at_start:
+            return False
         return every > 0 and self.step % every == 0 and self._evaluated != self.step
 
     def evaluate(self) -> float:
@@ -182,8 +184,8 @@ class Workspace:
         self._evaluated = self.step
         video = VideoRecorder(self.directory / "eval_video") if self.config.save_video else None
         episodes = self.config.num_eval_episodes
-        with self.throughput.pause():
-            result = evaluate(self.eval_env, self.agent, self.step, episodes, video, f"{self.frame}.mp4")
+        with self.throughput.pause(), self.logger.evaluating(episodes) as begins:
+            result = evaluate(self.eval_env, self.agent, self.step, episodes, video, f"{self.frame}.mp4", begins)
         self.logger.eval(
             {
                 "frame": self.frame,

@@ -1,4 +1,10 @@
 import csv
+import os
+import pty
+import sys
+import termios
+import time
+from contextlib import suppress
 
 import pytest
 import torch
@@ -54,6 +60,48 @@ def test_a_resumed_run_has_neither_gaps_nor_doubled_rows(tmp_path):
             logger.train(train_row(frame))
     assert [r["frame"] for r in read(tmp_path / "train.csv")] == ["10", "20", "30", "40"]
     assert [r["frame"] for r in read(tmp_path / "eval.csv")] == ["10", "20"]
+
+
+def test_the_bar_says_that_it_evaluates_and_leaves_that_out_of_the_time(tmp_path, monkeypatch):
+    """On a terminal."""
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 120))
+    with os.fdopen(theirs, "w") as terminal:
+        monkeypatch.setattr(sys, "stderr", terminal)
+        begun = time.monotonic()
+        with Logger(tmp_path, 100, use_tb=False) as logger:
+            logger.progress(10)
+            with logger.evaluating(3) as begins:
+                for episode in range(3):
+                    begins(episode)
+                    time.sleep(0.3)
+            spent = time.monotonic() - begun
+            assert logger._progress.format_dict["elapsed"] < spent - 0.85
+            logger.progress(10)
+            os.set_blocking(ours, False)
+            shown = b""
+            with suppress(BlockingIOError):
+                while True:
+                    shown += os.read(ours, 1 << 12)
+    os.close(ours)
+    shown = shown.decode()
+    places = [shown.index(f"evaluating {k}/3") for k in (1, 2, 3)]
+    assert places == sorted(places)
+    assert "evaluating" not in shown.rsplit("\r", 1)[-1]
+
+
+def test_without_a_terminal_a_line_tells_now_and_then(tmp_path, monkeypatch, capsys):
+    with Logger(tmp_path, 100, use_tb=False) as logger:
+        logger.progress(10)
+        assert capsys.readouterr().out == ""
+        monkeypatch.setattr("drqv2.logger.SILENT_SECONDS", 0.0)
+        logger.progress(10)
+        with logger.evaluating(3) as begins:
+            begins(1)
+    assert capsys.readouterr().out.splitlines() == [
+        "| training | frame 20 of 100 |",
+        "| evaluating 2/3 | frame 20 of 100 |",
+    ]
 
 
 DAMAGE = {

@@ -118,6 +118,9 @@ def test_evaluations_come_at_the_start_in_between_and_at_the_end(tmp_path):
         ("150", "1000.0"),
         ("300", "1000.0"),
     ]
+    (tmp_path / "later").mkdir()
+    run(tmp_path / "later", "half_compress=true", *options, "evaluate_at_start=false")
+    assert [row["frame"] for row in rows(tmp_path / "later", "eval.csv")] == ["150", "300"]
 
 
 def test_a_run_goes_on_from_its_snapshot(tmp_path):
