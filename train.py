@@ -19,7 +19,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from drqv2.config import Config, parse_config
 from runs.errors import OptionError
-from runs.mistakes import explain
+from runs.help import help_text
+from runs.mistakes import config_name, explain
 from runs.options import option_names, shortened
 from sb3_atari.config import AtariConfig
 from sb3_atari.config import parse_config as parse_atari_config
@@ -90,6 +91,10 @@ def train_atari(config: AtariConfig, folder: Path) -> None:
 
 def main() -> None:
     """Report mistakes of the command line in one line each; anything else is a bug and shows its traceback."""
+    config = config_name(sys.argv[1:])
+    if {"-h", "--help"} & set(sys.argv[1:]) and config in KNOWN_OPTIONS:
+        print(help_text(config, Path(__file__).parent / "cfgs"))
+        return
     # Makes hydra raise its errors to here instead of printing them.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:

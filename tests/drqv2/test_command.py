@@ -1,6 +1,7 @@
 """The command itself, as a user runs it: mistakes come out as one line, and a run leaves its files in its folder."""
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -50,6 +51,20 @@ def test_a_mistake_is_one_line(tmp_path, options, expected):
     assert expected in result.stderr
     assert result.stderr.startswith("train.py: ") and result.stderr.count("\n") == 1, result.stderr
     assert result.stdout == ""
+
+
+@pytest.mark.parametrize("config", ["config", "atari"])
+@pytest.mark.parametrize("flag", ["--help", "-h"])
+def test_help_tells_every_option_with_its_comment(tmp_path, config, flag):
+    told = train(tmp_path, *(["--config-name=atari"] if config == "atari" else []), flag)
+    assert told.returncode == 0 and told.stderr == ""
+    text = (TRAIN.parent / "cfgs" / f"{config}.yaml").read_text()
+    options = text[: text.index("\n# Everything a run writes")].split("\n\n", 1)[1]
+    assert options.strip() in told.stdout
+    assert "hydra:" not in told.stdout and "defaults:" not in told.stdout
+    tasks = {file.stem for file in (TRAIN.parent / "cfgs" / "task").glob("*.yaml")} - {"easy", "medium", "hard"}
+    listed = {task for task in tasks if re.search(rf"\b{task}\b", told.stdout)}
+    assert listed == (tasks if config == "config" else set())
 
 
 def test_many_options_still_make_a_folder(tmp_path):
