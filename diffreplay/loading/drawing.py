@@ -36,7 +36,7 @@ class Request(NamedTuple):
 
     counts: tuple[int, ...]
     starts: Rows | None = None
-    weight: NDArray[np.float64] | None = None
+    weight: NDArray[np.float32] | None = None
 
     @property
     def shares(self) -> list[slice]:
@@ -87,7 +87,7 @@ class _Chosen(NamedTuple):
     samples: Samples
     share: slice  # of the batch
     windows: Windows
-    weight: NDArray[np.float64] | None
+    weight: NDArray[np.float32] | None
 
 
 def _choose(samples: Samples, request: Request, share: slice, rng: np.random.Generator) -> _Chosen:

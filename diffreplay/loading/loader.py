@@ -16,6 +16,7 @@ from diffreplay import checks
 from diffreplay.batch import ReplayBatch, SequenceBatch
 from diffreplay.errors import EmptyBufferError, InputError
 from diffreplay.limits import usable_cores
+from diffreplay.loading.choosers import choosers
 from diffreplay.loading.dataset import ReplayDataset, Replays
 from diffreplay.loading.drawing import GoneError, Request
 from diffreplay.loading.prefetch import KEPT_BATCHES, Prefetcher
@@ -103,10 +104,22 @@ class ReplayLoader(DataLoader[Any]):
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where `state_dict` was taken; iterators made before are not to be used any more."""
+        """Go on where `state_dict` was taken; iterators made before are not to be used any more.
+
+        Raises:
+            InputError: it is no such state, or of a loader that draws in another way; nothing was changed.
+        """
+        names = {"delivered", "fractions", "requests"} if self._requests.is_needed else {"delivered"}
+        if not isinstance(state, dict) or state.keys() != names:
+            found = ", ".join(sorted(map(str, state))) if isinstance(state, dict) else type(state).__name__
+            raise InputError(
+                f"state: expected what state_dict of a loader like this one gave, with {', '.join(sorted(names))}, got "
+                f"{found or 'nothing':.200}; make the loader with the same buffers, and priorities or indices, as then"
+            )
+        delivered = checks.at_least(0, "delivered", state["delivered"])
         if self._requests.is_needed:
             self._requests.load(state)
-        self._progress = {"delivered": int(state["delivered"])}
+        self._progress = {"delivered": delivered}
         self._kept = None
 
     def decide(self, number: int) -> Request | None:
@@ -243,7 +256,7 @@ def make_replay_loader(
     )
     return ReplayLoader(
         dataset,
-        _choosers(dataset, priorities, indices),
+        choosers(dataset.batches, priorities, indices),
         threads=threads,
         prefetch_factor=prefetch_factor,
         num_workers=num_workers,
@@ -251,26 +264,3 @@ def make_replay_loader(
         persistent_workers=persistent_workers and num_workers > 0,
         multiprocessing_context=multiprocessing_context if num_workers and not threads else None,
     )
-
-
-def _choosers(dataset: ReplayDataset, priorities: Any, indices: Any) -> list[Chooser | None]:
-    """What chooses the steps of each buffer."""
-    batches = dataset.batches
-    if priorities is not None and indices is not None:
-        raise InputError("priorities, indices: expected one of them, got both")
-    name, given = ("indices", indices) if priorities is None else ("priorities", priorities)
-    count = len(batches.readers)
-    found = list(given) if isinstance(given, list | tuple) else [given] * (count if given is None else 1)
-    if len(found) != count:
-        raise InputError(f"{name}: expected a list of {count}, one for each buffer, got {given!r:.200}")
-    for k, (reader, one) in enumerate(zip(batches.readers, found, strict=True)):
-        if one is None:
-            continue
-        if priorities is not None:
-            if not isinstance(one, Priorities) or one.reader.frames is not reader.frames:
-                raise InputError(f"priorities: expected Priorities of the very buffer or reader, got {one!r:.200}")
-            one.bind(reader.samples(batches.spec.steps).starts)
-            found[k] = one.draw
-        elif not callable(one):
-            raise InputError(f"indices: expected a function (count, rng), got {one!r:.200}")
-    return found

@@ -90,19 +90,27 @@ class Priorities:
             "give it to load_state_dict of priorities made over the buffer that was loaded"
         )
 
-    def draw(self, count: int, rng: np.random.Generator) -> tuple[Rows, NDArray[np.float64]]:
+    def draw(
+        self, count: int, rng: np.random.Generator, finder: WindowFinder | None = None
+    ) -> tuple[Rows, NDArray[np.float64]]:
         """Draw the steps at which the transitions of a batch begin.
 
         Stratified as in the paper (appendix B.2.1): the sum of what all count is cut into as many equal ranges, oldest
         steps first, and one step drawn from each. Depends on the buffer, the updates and `rng` alone.
+
+        Args:
+            count: steps.
+            rng: draws them.
+            finder: of the windows that begin at them, as given to `bind`; of those before by default.
 
         Returns:
             (count,) the steps' numbers, and (count,) their weights, (p / sum of all) ** -beta up to a common factor.
 
         Raises:
             EmptyBufferError: there is no complete window yet.
+            InputError: windows of another kind were drawn already.
         """
-        return self._alone(self._draw, count, rng)
+        return self._alone(self._draw, count, rng, finder)
 
     def update(self, index: Any, td_error: Any) -> None:
         """Give steps the priority |td_error| + epsilon.
@@ -162,7 +170,11 @@ class Priorities:
             self._turns.claim = {}
             raise
 
-    def _draw(self, count: int, rng: np.random.Generator) -> tuple[Rows, NDArray[np.float64]]:
+    def _draw(
+        self, count: int, rng: np.random.Generator, finder: WindowFinder | None
+    ) -> tuple[Rows, NDArray[np.float64]]:
+        if finder is not None:
+            self._bind(finder)  # another loader, of another kind, may have been made since that was done
         self._drawn = True
         known = self._follow()
         while not known.tree.total:

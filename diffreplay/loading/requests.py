@@ -19,6 +19,7 @@ from diffreplay.store import Rows
 
 DECIDED_AHEAD = 8  # batches; no more are drawn ahead of the trainer then
 MOST_GONE = 100  # requests in a row of which nothing was there
+WEIGHT = np.float32  # as batches have weights: so all that comes of them is the same, whoever draws
 
 Chooser = Callable[[int, np.random.Generator], Any]
 """Chooses so many steps, by their numbers: (N,) integers, or these and weights (N,) of importance sampling."""
@@ -101,13 +102,38 @@ class Requests:
 
     def state(self, next_number: int) -> dict[str, Any]:
         """What `load` takes, for the batches from `next_number` on."""
-        kept = {number: request._asdict() for number, request in self._kept.items() if number >= next_number}
+        kept = {number: _plain(request) for number, request in self._kept.items() if number >= next_number}
         return {"fractions": list(self.fractions), "requests": kept}
 
     def load(self, state: dict[str, Any]) -> None:
-        """Go on where `state` was told."""
-        self.fractions = state["fractions"]
-        self._kept = {int(number): Request(**request) for number, request in state["requests"].items()}
+        """Go on where `state` was told.
+
+        Raises:
+            InputError: it is none of such a loader; nothing was changed.
+        """
+        fractions = checked_fractions(state["fractions"], len(self._choosers))
+        try:
+            kept = {int(number): self._given(**request) for number, request in state["requests"].items()}
+        except (AttributeError, TypeError, ValueError, OverflowError) as error:
+            raise InputError(
+                f"state: expected requests of {self._spec.size} samples from {len(self._choosers)} buffers, as "
+                f"state_dict of such a loader gave them, got others ({error!s:.200})"
+            ) from None
+        self._fractions, self._kept = fractions, kept
+
+    def _given(self, counts: Any, starts: Any, weight: Any) -> Request:
+        """A request that somebody kept."""
+        counts = tuple(map(int, counts))
+        if len(counts) != len(self._choosers) or min(counts) < 0 or sum(counts) != self._spec.size:
+            raise ValueError(f"counts {counts}")
+        if starts is None:
+            return Request(counts)
+        steps, weights = np.asarray(starts), np.asarray(weight, WEIGHT)
+        if steps.shape != (self._spec.size,) or steps.dtype.kind != "i" or steps.min() < -1:
+            raise ValueError(f"starts {starts!r:.100}")
+        if weights.shape != steps.shape or not np.all((weights > 0) & (weights < np.inf)):
+            raise ValueError(f"weight {weight!r:.100}")
+        return Request(counts, steps.astype(np.int64), weights)
 
     def _decide(self, number: int, again: int = 0) -> Request:
         rng = self._generator(number, 1, again)  # workers draw with that of the number alone
@@ -115,14 +141,15 @@ class Requests:
         if all(chooser is None for chooser in self._choosers):
             return Request(counts)
         starts = np.full(self._spec.size, -1, np.int64)
-        weight = np.ones(self._spec.size)
+        weight = np.ones(self._spec.size, WEIGHT)
         request = Request(counts, starts, weight)
         for chooser, share in zip(self._choosers, request.shares, strict=True):
             if chooser is not None and share.start < share.stop:
                 chosen, its = _chosen(chooser, share.stop - share.start, rng)
                 starts[share] = chosen
                 if its is not None:
-                    weight[share] = its / its.max()
+                    # None becomes 0, as all that are left where the others have left would be.
+                    weight[share] = np.maximum(its / its.max(), np.finfo(WEIGHT).tiny)
         return request
 
 
@@ -130,7 +157,17 @@ def request_in(place: BatchPlace, buffers: int) -> Request:
     """What `write` wrote."""
     values = place.values
     counts = tuple(np.bincount(values["source"], minlength=buffers).tolist())
-    return Request(counts, values["index"].copy(), values["weight"].astype(np.float64))
+    return Request(counts, values["index"].copy(), values["weight"].copy())
+
+
+def _plain(request: Request) -> dict[str, Any]:
+    """A request in numbers and lists, which any file takes."""
+    starts, weight = request.starts, request.weight
+    return {
+        "counts": list(request.counts),
+        "starts": None if starts is None else starts.tolist(),
+        "weight": None if weight is None else weight.tolist(),
+    }
 
 
 def counts_of(fractions: Sequence[float], size: int) -> tuple[int, ...]:
@@ -163,19 +200,30 @@ def checked_fractions(fractions: Any, buffers: int) -> tuple[float, ...]:
 def _chosen(chooser: Chooser, count: int, rng: np.random.Generator) -> tuple[Rows, NDArray[np.float64] | None]:
     """What a chooser chose, checked: it may be anybody's."""
     chosen = chooser(count, rng)
-    steps, weight = chosen if isinstance(chosen, tuple) else (chosen, None)
-    steps = np.asarray(steps)
+    steps, weight = chosen if isinstance(chosen, tuple) and len(chosen) == 2 else (chosen, None)
+    steps = _array(steps)
     if steps.shape != (count,) or steps.dtype.kind not in "iu":
         raise InputError(
             f"indices: expected numbers of steps, integers of shape ({count},), from {chooser!r:.200}, got "
             f"{steps.dtype} of shape {steps.shape}"
         )
+    steps = steps.astype(np.int64)
     if len(steps) and steps.min() < 0:
         raise InputError(f"indices: expected numbers of steps, got {steps.min()} from {chooser!r:.200}")
     if weight is not None:
-        weight = np.asarray(weight, np.float64)
-        if weight.shape != (count,) or not np.all((weight > 0) & (weight < np.inf)):
+        given, weight = weight, _array(weight)
+        numbers = weight.astype(np.float64) if weight.dtype.kind in "iuf" else np.zeros(0)
+        if numbers.shape != (count,) or not np.all((numbers > 0) & (numbers < np.inf)):
             raise InputError(
-                f"indices: expected weights above 0 of shape ({count},) from {chooser!r:.200}, got {weight!r:.200}"
+                f"indices: expected weights above 0 of shape ({count},) from {chooser!r:.200}, got {given!r:.200}"
             )
-    return steps.astype(np.int64), weight
+        weight = numbers
+    return steps, weight
+
+
+def _array(values: Any) -> NDArray[Any]:
+    """An array of anything."""
+    try:
+        return np.asarray(values)
+    except ValueError:  # of lists of several lengths
+        return np.asarray(None)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 from itertools import islice
 
 import numpy as np
 import pytest
+import torch
 from loading.test_sampling import Forgetful, add_episode, buffer
 from says import says
 
@@ -146,6 +148,11 @@ def test_state_has_what_was_decided():
         (lambda count, rng: (np.zeros(8, int), np.full(8, np.nan)), "weights above 0"),
         (lambda count, rng: "abc", "integers of shape (8,)"),
         (lambda count, rng: None, "integers of shape (8,)"),
+        (lambda count, rng: (1, 2, 3), "integers of shape (8,)"),
+        (lambda count, rng: [[1], [2, 3]], "integers of shape (8,)"),
+        (lambda count, rng: (np.zeros(8, int), "abcdefgh"), "weights above 0 of shape (8,)"),
+        (lambda count, rng: (np.zeros(8, int), [[1], [2, 3]]), "weights above 0 of shape (8,)"),
+        (lambda count, rng: np.full(8, 2**63 + 1, np.uint64), "numbers of steps, got -"),
     ],
 )
 def test_a_wrong_choice_is_told(chosen, said):
@@ -156,13 +163,40 @@ def test_a_wrong_choice_is_told(chosen, said):
         says(error, "indices: ", said)
 
 
-def test_an_empty_buffer_has_no_steps():
-    replay = buffer(100)
+@pytest.mark.parametrize("options", WORKERS[:2])
+def test_an_empty_buffer_makes_the_loader_wait_before_it_asks(options):
+    """Of nothing, nothing can be chosen: NumPy's own `choice` would raise."""
+    oracle = Forgetful(buffer(100))
+    replay, rng = oracle.replay, np.random.default_rng(0)
     assert replay.indices().tolist() == []
-    loader = make_replay_loader(replay, 4, indices=lambda count, rng: np.arange(count), num_workers=0)
-    with pytest.raises(ReplayError) as error:
-        next(iter(loader))
-    says(error, "none of the steps that were chosen")
+    loader = make_replay_loader(replay, 4, indices=lambda n, rng: rng.choice(replay.indices(), n), **options)
+    adding = threading.Timer(0.3, add_episode, (oracle, 9, rng))
+    adding.start()
+    batch = next(iter(loader))
+    adding.join()
+    oracle.check_batch(batch)
+
+
+def test_weights_are_the_same_whoever_draws():
+    """The heaviest steps have left: what is left is divided by what is the largest now, to the last bit."""
+    oracle = filled()
+    gone = oracle.replay.indices()
+    add_episode(oracle, 150, np.random.default_rng(1))
+    there, found, scale = oracle.replay.indices(), [], [0.0]
+    gone = gone[~np.isin(gone, there)]
+
+    def choose(count, rng):
+        few = rng.choice(there, count - 4)
+        return np.concatenate([rng.choice(gone, 4), few]), np.concatenate(
+            [np.ones(4), scale[0] * rng.random(count - 4)]
+        )
+
+    for scale[0] in (0.9, 1e-60):
+        for options in WORKERS:
+            batches = islice(make_replay_loader(oracle.replay, 30, indices=choose, **options), 5)
+            found.append(torch.stack([batch.weight for batch in batches]))
+            assert torch.equal(found[-1], found[0]) and found[-1].isfinite().all() and (found[-1] > 0).all()
+        found.clear()
 
 
 def test_wrong_arguments_are_told():

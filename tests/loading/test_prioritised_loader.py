@@ -76,7 +76,7 @@ def test_a_resumed_run_goes_on_as_an_undisturbed_one(tmp_path):
     expected = [(batch.index.tolist(), batch.weight.tolist()) for batch in learned(batches, priorities, 20)]
 
     replay = ReplayBuffer.load(tmp_path / "saved")
-    states = torch.load(tmp_path / "state.pt", weights_only=False)
+    states = torch.load(tmp_path / "state.pt")
     priorities = Priorities(replay)
     priorities.load_state_dict(states[1])
     loader = make_replay_loader(replay, 24, num_workers=0, priorities=priorities)
@@ -120,6 +120,22 @@ def test_wrong_uses_are_told():
     with pytest.raises(InputError) as error:
         make_replay_loader(filled(nstep=3).replay, priorities=priorities)
     says(error, "priorities: expected")
+
+
+def test_loaders_of_two_kinds_cannot_share_priorities():
+    """Not even where both were made before either drew: one of them would have steps at which nothing of its begins."""
+    oracle = filled(nstep=3)
+    priorities = Priorities(oracle.replay)
+    loaders = [
+        make_replay_loader(oracle.replay, 8, num_workers=0, priorities=priorities, sequence_length=length)
+        for length in (None, 4)
+    ]
+    oracle.check_batch(next(iter(loaders[0])))
+    drawn, _ = priorities.draw(500, np.random.default_rng(0))
+    assert set(drawn.tolist()) <= set(oracle.replay.indices().tolist())
+    with pytest.raises(InputError) as error:
+        next(iter(loaders[1]))
+    says(error, "priorities: expected", "make Priorities for each")
 
 
 def test_of_several_buffers_each_has_its_own():
