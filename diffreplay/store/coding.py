@@ -123,9 +123,12 @@ class Coding:
 
     def encode_ahead(self, frames: NDArray[np.uint8]) -> list[Ahead]:
         """Coded or raw bytes of frames (N, H, W, C), C-contiguous, for rows to come; none where that cannot be told."""
-        reference = self.sets.reference
+        reference, size = self.sets.reference, self.image.frame_bytes
         coded = self.codec.encode_many(frames, reference)
-        return [Ahead(reference, self._shorter(blob, pixels)) for blob, pixels in zip(coded, frames, strict=True)]
+        return [
+            Ahead(reference, blob if blob is not None and len(blob) < size else frames[k].reshape(-1).data)
+            for k, blob in enumerate(coded)
+        ]
 
     def read(self, rows: Rows, out: NDArray[np.uint8], intact: Callable[[], bool]) -> bool:
         """Decode frames into `out`; False, and anything in `out`, when some of them were evicted meanwhile.

@@ -89,7 +89,8 @@ class EpisodeWriter:
             streams, before = [each.stream for each in transitions], [each.before for each in transitions]
             if append_run(store, streams, before, steps, self._capacity):
                 for each in transitions:
-                    store.note_end(each.stream, each.ended)
+                    if each.ended:  # else its episode goes on, as it did
+                        store.note_end(each.stream, True)
                 return
         for each, step in zip(transitions, steps, strict=True):
             self._add_transition(each, step)

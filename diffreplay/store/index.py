@@ -65,6 +65,11 @@ class Index:
         """Raise a flag of one row."""
         self._columns["flags"][row // BLOCK_ROWS % self._blocks, row % BLOCK_ROWS] |= flag
 
+    def add_flags(self, rows: Rows, flag: int) -> None:
+        """Raise a flag of several rows."""
+        block, place = np.divmod(rows, BLOCK_ROWS)
+        self._columns["flags"][block % self._blocks, place] |= flag
+
     def block_begin(self, row: int) -> int:
         """Where in the log the block of a row begins, numbered for ever."""
         return int(self._base[row // BLOCK_ROWS % self._blocks])
@@ -162,7 +167,12 @@ class Index:
         return all(int(np.count_nonzero(ranges[block]["place"] < NO_PLACE)) < RANGES for ranges in self._ranges)
 
     def fill(
-        self, first: int, log_end: int, ends: NDArray[np.int64], slots: NDArray[np.int64], columns: dict[str, Any]
+        self,
+        first: int,
+        log_end: int,
+        ends: NDArray[np.int64],
+        slots: NDArray[np.int64] | None,
+        columns: dict[str, Any],
     ) -> None:
         """Write the rows from `first` on, as `write` and `begin_range` would.
 
@@ -170,27 +180,42 @@ class Index:
             first: number of the first row.
             log_end: where the coded frames of the row before end.
             ends: (N, images) where theirs do, (N, 1) without images.
-            slots: (N, images) of their reference sets.
+            slots: (N, images) of their reference sets; None where the index tells of these already.
             columns: values of the other columns, (N, ...) each.
 
         Raises:
             CorruptDataError: a block has more ranges than it can hold.
         """
-        rows = np.arange(first, first + len(ends))
-        block, place = rows // BLOCK_ROWS % self._blocks, rows % BLOCK_ROWS
-        fresh = place == 0
-        self._base[block[fresh]] = np.concatenate([[log_end], ends[:-1, -1]])[fresh]
-        base = self._base[block].astype(np.int64)
+        start, count = 0, len(ends)
+        while start < count:
+            row = first + start
+            stop = min(start + BLOCK_ROWS - row % BLOCK_ROWS, count)
+            part = slice(start, stop)
+            its = {name: values[part] for name, values in columns.items()}
+            self._fill_block(row, log_end, ends[part], None if slots is None else slots[part], its)
+            log_end, start = int(ends[stop - 1, -1]), stop
+
+    def _fill_block(
+        self,
+        first: int,
+        log_end: int,
+        ends: NDArray[np.int64],
+        slots: NDArray[np.int64] | None,
+        columns: dict[str, Any],
+    ) -> None:
+        """`fill` for rows of one block, which lie side by side."""
+        block, place = first // BLOCK_ROWS % self._blocks, first % BLOCK_ROWS
+        where = slice(place, place + len(ends))
+        if not place:
+            self._base[block] = log_end
+        base = int(self._base[block])
         for column, its in zip(self._ends, ends.T, strict=True):
-            column[block, place] = its - base
-        for image, its in enumerate(slots.T):
-            changed = fresh.copy()
-            changed[:1] = True
-            changed[1:] |= its[1:] != its[:-1]
-            for begin in np.flatnonzero(changed).tolist():
+            column[block, where] = its - base
+        for image, its in enumerate(() if slots is None else slots.T):
+            for begin in (0, *(np.flatnonzero(its[1:] != its[:-1]) + 1).tolist()):
                 self.begin_range(first + begin, image, int(its[begin]))
         for name, values in columns.items():
-            self._columns[name][block, place] = values
+            self._columns[name][block, where] = values
 
     def ranges_before(self, row: int, image: int) -> list[tuple[int, int]]:
         """The ranges of an image in the block of a row that begin before it: place and slot."""

@@ -84,8 +84,9 @@ class RowWriter:
         lengths = np.array([[len(blob) for blob in row] for row in blobs])
         self.log.write(begin, b"".join([blob for row in blobs for blob in row]))
         ends = begin + np.cumsum(lengths).reshape(lengths.shape)
-        self.index.fill(first, begin, ends, np.broadcast_to(self.slots, lengths.shape), columns)
-        self._in_force = [*self.slots]
+        if not first % BLOCK_ROWS or self._in_force != self.slots:
+            self._begin_ranges(first)
+        self.index.fill(first, begin, ends, None, columns)
         self._counters[Counter.LOG_HEAD] = int(ends[-1, -1])
         self._counters[Counter.PAYLOAD_BYTES] += int(ends[-1, -1]) - begin
         self.next = first + count
@@ -94,6 +95,11 @@ class RowWriter:
         """Note that a transition starts at a row."""
         self.index.add_flag(row, Flag.STARTS)
         self._counters[Counter.TRANSITIONS] += 1
+
+    def start_transitions(self, rows: Sequence[int]) -> None:
+        """Note that a transition starts at each of several rows."""
+        self.index.add_flags(np.array(rows), Flag.STARTS)
+        self._counters[Counter.TRANSITIONS] += len(rows)
 
     def drop_oldest(self) -> None:
         """Have the oldest row count no more; its memory stays until `Eviction` gives it back."""

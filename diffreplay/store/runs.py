@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from diffreplay.store.coding import MAX_LINK
-from diffreplay.store.index import NO_ROW
 from diffreplay.store.layout import BLOCK_ROWS, LOG_EXTENT_BYTES, Counter, Flag
 from diffreplay.store.observations import Step
 from diffreplay.store.streams import Stack, Stream, continues, same
@@ -32,7 +31,7 @@ def append_run(
     for stream in streams:
         store.note(stream)
     previous = [state.row for state in states]
-    columns = {"link": np.arange(first, first + count) - previous, "flags": 0}
+    columns = {"link": np.arange(first, first + count) - previous, "flags": np.zeros(count, np.uint8)}
     for place, column in enumerate(layout.scalars):
         if place < layout.stacked:
             columns[column.name] = np.stack([step.stack[images + place][-1] for step in steps])
@@ -40,8 +39,8 @@ def append_run(
             columns[column.name] = np.array([step.values[place - layout.stacked] for step in steps])
     store.eviction.reserve(sum([len(one.blob) for step in steps for one in step.coded]))
     rows.write_many([[one.blob for one in step.coded] for step in steps], columns)
+    rows.start_transitions(previous)
     for row, (state, step) in enumerate(zip(states, steps, strict=True), first):
-        rows.start_transition(state.row)
         state.row = row
         state.needed = (*state.needed, row)[-layout.frame_stack :]
         state.keep(step.stack)
@@ -53,12 +52,12 @@ def _going_on(
 ) -> list[Stream]:
     """The streams, if each goes on plainly; else none."""
     states, tail = [], store.tail
-    newest_link = store.rows.next + len(steps) - MAX_LINK + store.layout.frame_stack
+    oldest = max(tail, store.rows.next + len(steps) - MAX_LINK + store.layout.frame_stack)  # to which links reach
     for name, obs, step in zip(streams, before, steps, strict=True):
         state = store.streams.get(name)
-        if state is None or not state.is_open or state.row < max(tail, newest_link) or not step.coded:
+        if state is None or not state.is_open or state.row < oldest or not step.coded:
             return []
-        if min(state.needed, default=NO_ROW) < tail:
+        if not state.needed or min(state.needed) < tail:
             return []
         if not same(obs, state.stack) or not continues(step.stack, obs):
             return []

@@ -219,7 +219,8 @@ class FrameStore(FrameReader):
         for image, coding in enumerate(self.codings):
             frames = np.empty((len(stacks), *coding.image.frame_shape), np.uint8)
             by_channel = frames.transpose(0, 3, 1, 2) if self.planar[image] else frames
-            np.stack([stack[image][-1] for stack in stacks], out=by_channel)
+            for place, stack in zip(by_channel, stacks, strict=True):  # np.stack takes longer
+                place[...] = stack[image][-1]
             images.append(coding.encode_ahead(frames))
         return list(zip(*images, strict=True)) if all(images) and images else [()] * len(stacks)
 
