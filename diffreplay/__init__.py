@@ -21,6 +21,8 @@ from diffreplay.replay import ReplayBuffer
 from diffreplay.sharing import ReplayHandle
 from diffreplay.stats import ReplayStats
 
+__version__ = "0.1.0"
+
 __all__ = [
     "ArraySpec",
     "Priorities",

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ReplayStats:
     """Counts and bytes of a replay buffer at one moment.
 
@@ -32,6 +32,10 @@ class ReplayStats:
     total_bytes: int
     stacked_bytes: int
     column_bytes: int = 0
+
+    def __repr__(self) -> str:
+        told = [f"{field.name}={getattr(self, field.name)}" for field in fields(self)]
+        return f"ReplayStats({', '.join(told)}, compression_ratio={self.compression_ratio:.1f})"
 
     @property
     def observation_bytes(self) -> int:

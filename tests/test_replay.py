@@ -372,3 +372,9 @@ def test_extras_come_back_bit_for_bit(dtype, shape):
     batch = replay.sample(100)
     expected = np.stack([given[t] for t in batch.action[:, 0].tolist()])
     assert same_bits(batch.extras["a"].numpy(), expected)
+
+
+def test_stats_tell_the_ratio():
+    stats = ReplayBuffer(100, (3, 8, 8), (1,)).stats()
+    assert repr(stats).startswith("ReplayStats(transitions=0, frames=0, ")
+    assert repr(stats).endswith("compression_ratio=0.0)")

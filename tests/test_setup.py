@@ -8,11 +8,14 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 import yaml
 from says import says
+
+import diffreplay
 
 ROOT = Path(__file__).resolve().parents[1]
 CHECK = "scripts/check_rendering.py"
@@ -146,3 +149,7 @@ def test_wheel_without_a_compiler(sources: Path, tmp_path: Path) -> None:
     missing = str(tmp_path / "no-compiler")
     names = zipfile.ZipFile(wheel(sources, tmp_path, CC=missing, LDSHARED=missing)).namelist()
     assert "diffreplay/codecs/delta/plain.py" in names and not [name for name in names if name.endswith(".so")]
+
+
+def test_the_version_is_told():
+    assert diffreplay.__version__ == version("diffreplay")

@@ -146,6 +146,12 @@ class ReplayLoader(DataLoader[Any]):
     def __len__(self) -> int:
         raise TypeError("a ReplayLoader has no length: it never ends")
 
+    def __repr__(self) -> str:
+        spec, delivered = self.dataset.batches.spec, self._progress["delivered"]
+        what = "transitions" if spec.steps is None else f"sequences of {spec.steps} steps"
+        kind = "threads" if self.threads else "workers"
+        return f"ReplayLoader({spec.size} {what} a batch, {self.num_workers} {kind}, {delivered} batches so far)"
+
     def check_worker_number_rationality(self) -> None:
         """Says nothing, unlike DataLoader: no more workers are started than there are cores."""
 

@@ -188,6 +188,15 @@ def test_they_move_and_are_copied_as_a_whole():
     assert batch.clone().index.data_ptr() != batch.index.data_ptr()
 
 
+def test_a_loader_says_what_it_gives():
+    replay = buffer(100)
+    add_episode(Forgetful(replay), 30, np.random.default_rng(0))
+    loader = make_replay_loader(replay, 16, 2, sequence_length=8, threads=True)
+    next(iter(loader))
+    assert repr(loader) == "ReplayLoader(16 sequences of 8 steps a batch, 2 threads, 1 batches so far)"
+    assert repr(make_replay_loader(replay, 4)) == "ReplayLoader(4 transitions a batch, 4 workers, 0 batches so far)"
+
+
 def test_wrong_uses_are_told():
     replay = buffer(100, nstep=3)
     with pytest.raises(EmptyBufferError) as error:
