@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+import warnings
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +13,8 @@ import numpy as np
 from diffreplay.errors import InputError
 from diffreplay.parts.part import Part
 from diffreplay.parts.spec import ArraySpec, sides_of
+
+LEAST_SIDE = 16  # pixels, of an image whose channels may come last
 
 
 def extras_of(extras: Any) -> tuple[Part, ...]:
@@ -82,6 +87,10 @@ def parts_of(observation_shape: Any, frame_stack: int, channels_first: bool = Fa
     for argument, (_, spec) in arrays.items():
         _check_spec(argument, spec, frame_stack)
     parts = [Part(name, spec, frame_stack, bool(channels_first)) for name, spec in arrays.values()]
+    is_plain = not isinstance(observation_shape, Mapping | ArraySpec)
+    for argument, part in zip(arrays, parts, strict=True):
+        if part.spec.layout == "CHW":
+            _warn_of_channels_last(argument, part, frame_stack if is_plain else 1)
     return tuple(sorted(parts, key=lambda part: not part.is_image))
 
 
@@ -96,6 +105,31 @@ def _plain(argument: str, shape: Any, frame_stack: int) -> ArraySpec:
     if len(sides) != 3 or sides[0] % frame_stack:
         raise InputError(f"{argument}: expected (frame_stack * C, H, W) with frame_stack {frame_stack}, got {sides}")
     return ArraySpec((sides[0] // frame_stack, *sides[1:]))
+
+
+def _warn_of_channels_last(argument: str, part: Part, stack: int) -> None:
+    """Warn of images read with their channels first whose sides look as if these came last.
+
+    Args:
+        argument: its name.
+        part: what was made of it.
+        stack: frames that the given shape counts in.
+    """
+    first, second, last = sides = part.shape if stack > 1 else part.spec.shape
+    if min(first, second) < LEAST_SIDE or last not in (stack, 3 * stack, 4 * stack):
+        return
+    here = sys._getframe()
+    package, level = str(Path(__file__).parents[1]), 1
+    while here.f_back is not None and here.f_code.co_filename.startswith(package):
+        here, level = here.f_back, level + 1
+    f = "f * " if stack > 1 else ""
+    warnings.warn(
+        f"{argument}: {sides} is read as ({f}C, H, W), images of {second} x {last} pixels with {first // stack} "
+        f"channels; if it is (H, W, {f}C), images of {first} x {second} pixels with {last // stack} channels, give "
+        f'ArraySpec({(first, second, last // stack)}, "{part.dtype.name}", layout="HWC")',
+        RuntimeWarning,
+        stacklevel=level,
+    )
 
 
 def _check_spec(argument: str, spec: Any, frame_stack: int) -> None:
