@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import threading
 
 import numpy as np
 from numpy.typing import NDArray
 
-from diffreplay.store import NO_ROW, Flag, FrameReader, OverrunError, Rows, follow
+from diffreplay.store import NO_ROW, Flag, FrameReader, OverrunError, Rows, Turns, follow
 
 AT_ONCE = 1 << 16  # rows looked at
 
@@ -28,10 +27,11 @@ class Successors:
         self._forget()
 
     def _forget(self) -> None:
-        self._process, self._lock = os.getpid(), threading.Lock()
+        self._turns = Turns(Successors.follow.__code__)
         # Of row r at r modulo the size: how many rows further its successor is, 0 where there is none.
         self._further: NDArray[np.uint16] = np.zeros(1, np.uint16)
         self._head = 0  # rows before this one are looked at
+        self._process = os.getpid()
 
     def follow(self, starts: Rows, count: int) -> Rows:
         """Rows (N, count + 1) of steps and the `count` that follow each; NO_ROW where its episode has no more.
@@ -42,16 +42,25 @@ class Successors:
 
         Raises:
             OverrunError: rows were evicted meanwhile.
+            ReplayError: this very thread is at it already, as where a signal handler samples.
         """
         if self._process != os.getpid():
-            self._forget()  # forked, perhaps while another thread held the lock
+            self._forget()  # forked, perhaps while another thread was at it
+        self._turns.take()  # interrupted at any moment, it may be given to this thread again
+        try:
+            out = self._follow(starts, count)
+            self._turns.claim = {}; return out  # noqa: E702  # fmt: skip  # no call in between
+        except BaseException:
+            self._turns.claim = {}
+            raise
+
+    def _follow(self, starts: Rows, count: int) -> Rows:
         tail, head = self._frames.bounds()
         out = np.empty((len(starts), count + 1), np.int64)
-        with self._lock:
-            self._look(tail, head)
-            if len(starts):
-                there = np.where((starts >= tail) & (starts < self._head), starts, NO_ROW)
-                follow(self._further[None], there, out)
+        self._look(tail, head)
+        if len(starts):
+            there = np.where((starts >= tail) & (starts < self._head), starts, NO_ROW)
+            follow(self._further[None], there, out)
         return out
 
     def _look(self, tail: int, head: int) -> None:
@@ -77,7 +86,8 @@ class Successors:
         if rows <= old:
             return
         size = max(rows + rows // 4, 1024)
-        self._further = np.zeros(size, np.uint16)  # as wide as the index's links
+        further = np.zeros(size, np.uint16)  # as wide as the index's links
         if old:
             held = np.arange(max(0, self._head - old), self._head)
-            self._further[held % size] = before[held % old]
+            further[held % size] = before[held % old]
+        self._further = further

@@ -50,8 +50,9 @@ class Turns:
         if taken[0] == mine[0] and taken is not mine:
             if self._is_changing(mine[0], 2):
                 raise ReplayError(
-                    "expected one call at a time, got another one from within an addition, a save, or a draw or update "
-                    "of priorities, as from a signal handler: set a flag there, and act on it after the call"
+                    "expected one call at a time, got another one from within an addition, a save, a draw of "
+                    "sequences, or a draw or update of priorities, as from a signal handler: set a flag there, and act "
+                    "on it after the call"
                 )
             if self._take_over(claim, mine):
                 return True
