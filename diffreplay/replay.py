@@ -4,25 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Self, overload
+from typing import Any, Literal, Self
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import DTypeLike
 
 from diffreplay import checks, codecs, snapshots, spaces
 from diffreplay.adding import Adding
-from diffreplay.batch import ReplayBatch, SequenceBatch
 from diffreplay.errors import InputError
 from diffreplay.limits import warn_if_too_large
-from diffreplay.loading import ReplayReader, keep_priorities, priorities_over
+from diffreplay.loading import Readable, ReplayReader, keep_priorities, priorities_over
 from diffreplay.parts import ArraySpec, Part, Shape, extras_of, parts_of
 from diffreplay.sharing import Shared
 from diffreplay.snapshots import Lock, verify
-from diffreplay.stats import ReplayStats
 from diffreplay.store import Column, EpisodeWriter, FrameStore, check_invariants, frames_before, refuse_copy
 
 
-class ReplayBuffer(Adding, Shared):
+class ReplayBuffer(Adding, Readable, Shared):
     """A replay buffer in shared memory that stores every frame once, losslessly coded.
 
     One process writes: the one that made it. Its threads may add, save and sample at the same time; adding and saving
@@ -153,51 +151,6 @@ class ReplayBuffer(Adding, Shared):
         action_shape, action_dtype = spaces.action_of(action_space)
         options = {"action_dtype": action_dtype, **options}
         return cls(capacity, observations, action_shape, frame_stack=frame_stack, nstep=nstep, **options)
-
-    def __len__(self) -> int:
-        """Transitions held; not all of them begin a complete window, see `can_sample`."""
-        return len(self.reader)
-
-    def stats(self) -> ReplayStats:
-        """Counts and bytes now."""
-        return self.reader.stats()
-
-    def can_sample(self) -> bool:
-        """Whether a batch can be drawn now, as there is a complete window. Cheap enough to ask at each step.
-
-        `len` does not tell: a window takes `nstep` transitions of one episode.
-        """
-        return self.reader.can_sample()
-
-    @overload
-    def sample(
-        self, batch_size: int, rng: np.random.Generator | None = None, *, sequence_length: None = None
-    ) -> ReplayBatch: ...
-
-    @overload
-    def sample(
-        self, batch_size: int, rng: np.random.Generator | None = None, *, sequence_length: int
-    ) -> SequenceBatch: ...
-
-    def sample(
-        self, batch_size: int, rng: np.random.Generator | None = None, *, sequence_length: int | None = None
-    ) -> ReplayBatch | SequenceBatch:
-        """A batch drawn uniformly from all complete windows, on the CPU and in new memory.
-
-        Args:
-            batch_size: transitions in it, or sequences.
-            rng: draws it in place of the buffer's own generator.
-            sequence_length: draw sequences of so many steps, uniformly over the steps at which they begin.
-
-        Raises:
-            InputError: a length is no positive integer, or `rng` no generator.
-            EmptyBufferError: there is no complete window yet.
-        """
-        return self.reader.sample(batch_size, rng, sequence_length=sequence_length)
-
-    def indices(self, newest: int | None = None) -> NDArray[np.int64]:
-        """Numbers of the steps at which transitions begin that can be sampled now; see `ReplayReader.indices`."""
-        return self.reader.indices(newest)
 
     __copy__ = refuse_copy
 

@@ -14,12 +14,14 @@ from diffreplay.loading.dataset import ReplayDataset
 from diffreplay.loading.loader import ReplayLoader, make_replay_loader
 from diffreplay.loading.priorities import Priorities
 from diffreplay.loading.priorities_over import keep_priorities, priorities_over
+from diffreplay.loading.readable import Readable
 from diffreplay.loading.sampling import ReplayReader
 from diffreplay.loading.to_device import batches_on
 from diffreplay.loading.windows import WindowFinder
 
 __all__ = [
     "Priorities",
+    "Readable",
     "ReplayDataset",
     "ReplayLoader",
     "ReplayReader",

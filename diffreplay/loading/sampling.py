@@ -164,7 +164,7 @@ class ReplayReader:
             "samples from it and never writes: send there what is to be added"
         )
 
-    add = add_transition = save = _refuse
+    add = add_transition = add_batch = save = _refuse
 
 
 def spec_of(readers: Sequence[ReplayReader], batch_size: int, sequence_length: int | None = None) -> BatchSpec:
@@ -196,7 +196,7 @@ def _told(things: Sequence[Any]) -> str:
 
 
 class HasReader(Protocol):
-    """What can be read: `diffreplay.ReplayBuffer`."""
+    """What can be read: `diffreplay.ReplayBuffer` and `diffreplay.ReplayHandle`."""
 
     @property
     def reader(self) -> ReplayReader:
@@ -204,16 +204,18 @@ class HasReader(Protocol):
 
 
 def reader_of(replay: ReplayReader | HasReader, name: str = "replay") -> ReplayReader:
-    """The reader of a buffer; a reader is its own.
+    """The reader of a buffer or of a handle; a reader is its own.
 
     Args:
-        replay: the buffer, or the reader.
+        replay: the buffer, the handle or the reader.
         name: of the argument.
 
     Raises:
-        InputError: `replay` is neither.
+        InputError: `replay` is none of them.
     """
     reader = replay if isinstance(replay, ReplayReader) else getattr(replay, "reader", None)
     if not isinstance(reader, ReplayReader):
-        raise InputError(f"{name}: expected a ReplayBuffer or a ReplayReader, got {type(replay).__name__}")
+        raise InputError(
+            f"{name}: expected a ReplayBuffer, a ReplayHandle or a ReplayReader, got {type(replay).__name__}"
+        )
     return reader

@@ -6,17 +6,13 @@ import io
 import pickle
 from typing import Any, NoReturn, Self
 
-import numpy as np
-from numpy.typing import NDArray
-
 from diffreplay.errors import InputError, ReadOnlyError, ReplayError, SharedMemoryError
-from diffreplay.loading import ReplayReader
+from diffreplay.loading import Readable, ReplayReader
 from diffreplay.sharing.descriptors import Address, DescriptorServer, take
-from diffreplay.stats import ReplayStats
 from diffreplay.store import MAGIC, VERSION, Arena, Counter, FrameStore
 
 
-class ReplayHandle:
+class ReplayHandle(Readable):
     """A replay buffer for any process of the same user on this machine: `ReplayBuffer.handle()` makes it.
 
     It pickles to a few kilobytes, by `pickle` and all that builds on it, such as
@@ -54,41 +50,6 @@ class ReplayHandle:
     def handle(self) -> Self:
         """Itself, so that what takes a buffer and asks it for its handle takes a handle, too."""
         return self
-
-    def __len__(self) -> int:
-        """Transitions held; not all of them begin a complete window, see `can_sample`."""
-        return len(self.reader)
-
-    def stats(self) -> ReplayStats:
-        """Counts and bytes now."""
-        return self.reader.stats()
-
-    def can_sample(self) -> bool:
-        """Whether a batch can be drawn now, as there is a complete window. Cheap enough to ask at each step."""
-        return self.reader.can_sample()
-
-    def sample(
-        self, batch_size: int, rng: np.random.Generator | None = None, *, sequence_length: int | None = None
-    ) -> Any:
-        """A batch drawn uniformly from all complete windows, on the CPU and in new memory.
-
-        Args:
-            batch_size: transitions in it, or sequences.
-            rng: draws it in place of this process's own generator, which the system seeds.
-            sequence_length: draw sequences of so many steps, uniformly over the steps at which they begin.
-
-        Returns:
-            A `ReplayBatch`, or a `SequenceBatch` of sequences.
-
-        Raises:
-            InputError: a length is no positive integer, or `rng` no generator.
-            EmptyBufferError: there is no complete window yet.
-        """
-        return self.reader.sample(batch_size, rng, sequence_length=sequence_length)
-
-    def indices(self, newest: int | None = None) -> NDArray[np.int64]:
-        """Numbers of the steps at which transitions begin that can be sampled now; see `ReplayReader.indices`."""
-        return self.reader.indices(newest)
 
     def _refuse(self, *_: Any, **__: Any) -> NoReturn:
         """Say that a handle does not write."""

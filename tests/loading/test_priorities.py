@@ -496,7 +496,7 @@ def test_priorities_of_a_reader_and_of_what_is_none():
     assert counts(Priorities(replay.reader)) == counts(Priorities(replay))
     with pytest.raises(InputError) as caught:
         Priorities(np.zeros(3))
-    says(caught, "replay: expected a ReplayBuffer or a ReplayReader, got ndarray")
+    says(caught, "replay: expected a ReplayBuffer, a ReplayHandle or a ReplayReader, got ndarray")
 
 
 def test_memory_is_what_the_docstring_says():

@@ -42,7 +42,9 @@ def tell(replay, connection):
     batch = replay.sample(16, np.random.default_rng(3))
     assert all(np.array_equal(obs, np.full_like(obs, t)) for obs, t in zip(batch.obs, batch.action[:, 0], strict=True))
     refused = []
-    for write in (lambda: replay.add(None), lambda: replay.add_transition(*[None] * 6), lambda: replay.save("nowhere")):
+    writes = [lambda: replay.add(None), lambda: replay.save("nowhere")]
+    writes += [lambda: replay.add_transition(*[None] * 6), lambda: replay.add_batch(*[None] * 6)]
+    for write in writes:
         try:
             write()
         except ReadOnlyError as error:
@@ -91,7 +93,7 @@ def test_a_child_samples_with_a_generator_of_its_own(method):
         assert child["type"] == ("ReplayBuffer" if method == "fork" else "ReplayReader")
         assert child["given"] == replay.sample(16, np.random.default_rng(3)).action[:, 0].tolist()
         assert child["counts"] == (40, True, replay.stats())
-        assert len(child["refused"]) == (1 if method == "fork" else 3), "save, and where it is a reader adding, too"
+        assert len(child["refused"]) == (1 if method == "fork" else 4), "save, and where it is a reader adding, too"
         assert all("\n" not in sentence and "process" in sentence for sentence in child["refused"])
     draws = [ours[0], ours[1], *(draw for child in children for draw in child["own"])]
     assert len({tuple(draw) for draw in draws}) == 6, "no two generators give the same batches"
@@ -109,7 +111,7 @@ def test_what_a_pipe_passes_on_is_a_reader(method):
     children = ask(method, theirs, target=tell_what_comes) + ask(method, reader)
     assert [child["type"] for child in children] == ["ReplayReader"] * 2
     assert children[0]["own"] != children[1]["own"]
-    assert len(children[1]["refused"]) == 3
+    assert len(children[1]["refused"]) == 4
 
 
 def test_forked_readers_draw_differently():
