@@ -78,7 +78,8 @@ class ReplayBatch(_Batch):
         extras: (B, *shape), by name, further values that were stored with the action.
         index: (B,) int64, on the CPU: the numbers of the steps at which the transitions begin. A number is never given
             to another step.
-        weight: (B,) float32, of importance sampling, relative to the largest of the batch; 1 without priorities.
+        weight: (B,) float32, of importance sampling, relative to the largest that the batch has from the same buffer; 1
+            without priorities.
         source: (B,) int64, on the CPU: which of several buffers each is from, 0 for the first one.
     """
 
@@ -146,7 +147,8 @@ class SequenceBatch(_Batch):
         mask: (B, T) bool, whether there is such a step.
         extras: (B, T, *shape), by name, further values that were stored with the action.
         index: (B,) int64, on the CPU: the numbers of the first steps. A number is never given to another step.
-        weight: (B,) float32, of importance sampling, relative to the largest of the batch; 1 without priorities.
+        weight: (B,) float32, of importance sampling, relative to the largest that the batch has from the same buffer; 1
+            without priorities.
         source: (B,) int64, on the CPU: which of several buffers each is from, 0 for the first one.
     """
 
