@@ -173,7 +173,7 @@ def contents(replay):
         [name, stream.row, stream.is_open, [hashlib.blake2b(part.tobytes()).hexdigest() for part in stream.stack]]
         for name, stream in store.streams.items()
     ]
-    next_checks = [planner.next_check for planner in store.planners]
+    next_checks = [planner.next_check for planner in store.planning.planners]
     digest.update(json.dumps([streams, replay.rng.bit_generator.state, next_checks]).encode())
     return digest.hexdigest()
 

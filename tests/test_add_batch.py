@@ -140,7 +140,7 @@ def contents(replay):
         (name, stream.row, stream.is_open, stream.needed, [part.tobytes() for part in stream.stack])
         for name, stream in store.streams.items()
     ]
-    found["checks"] = [getattr(planner, "next_check", None) for planner in store.planners]
+    found["checks"] = [getattr(planner, "next_check", None) for planner in store.planning.planners]
     found["stats"] = replay.stats()
     return found
 

@@ -71,7 +71,7 @@ def _fits(store: FrameStore, states: Sequence[Stream], steps: Sequence[Step], ca
     first, end = rows.next, rows.next + count
     if first % BLOCK_ROWS == 0 or first // BLOCK_ROWS != (end - 1) // BLOCK_ROWS:
         return False
-    if any(planner.due(row) for planner in store.planners for row in range(first, end)):
+    if any(planner.due(row) for planner in store.planning.planners for row in range(first, end)):
         return False
     begin = rows.log_end()
     stop = begin + sum([len(one.blob) for step in steps for one in step.coded])

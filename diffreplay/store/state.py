@@ -73,7 +73,7 @@ def export_state(store: FrameStore) -> StoreState:
         store.head,
         store.rows.log.tail % store.layout.log_bytes,
         [sets.numbers().start for sets in store.sets],
-        [planner.next_check for planner in store.planners],
+        [planner.next_check for planner in store.planning.planners],
         [
             (name, stream.row, stream.is_open, stream.reference_row, stream.group_size)
             for name, stream in store.streams.items()
@@ -195,7 +195,7 @@ def reopen_streams(
     store: FrameStore, next_checks: Sequence[int], streams: list[tuple[Any, int, bool, int, int]]
 ) -> None:
     """Have the planners and the streams of a state go on; a stream begins anew if its observation is not whole."""
-    store.check_next(next_checks)
+    store.planning.check_next(next_checks)
     for stream in streams:
         _reopen(store, *stream)
     store.find_ends()
@@ -263,6 +263,6 @@ def adopt_pages(
         if was.reference is not None:
             state.references, state.reference_row, state.group_size = [was.reference], was.reference_row, was.group_size
         store.streams[name] = state
-    store.check_next([next_check])
+    store.planning.check_next([next_check])
     store.code_against_newest()
     store.budget.publish()

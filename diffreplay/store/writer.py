@@ -16,7 +16,7 @@ import numpy as np
 from diffreplay.codecs import Codec
 from diffreplay.errors import CorruptDataError, InputError, ReadOnlyError
 from diffreplay.store.against import coding_of
-from diffreplay.store.arena import Arena, fence, trim_heap
+from diffreplay.store.arena import Arena, fence
 from diffreplay.store.budget import Budget
 from diffreplay.store.coding import Ahead
 from diffreplay.store.eviction import Eviction
@@ -34,11 +34,11 @@ from diffreplay.store.layout import (
     Layout,
     end_columns,
 )
+from diffreplay.store.planning import SetPlanning
 from diffreplay.store.reader import FrameReader
 from diffreplay.store.recount import mark_ends, recount
 from diffreplay.store.rows import RowWriter
 from diffreplay.store.sets import SetWriter
-from diffreplay.store.source import ImageSource
 from diffreplay.store.streams import Stack, Stream, Streams
 from diffreplay.store.turns import Turns
 
@@ -76,7 +76,7 @@ class FrameStore(FrameReader):
         streams: where each sequence goes on.
         budget: what the memory comes to.
         eviction: makes room.
-        planners: decide when a reference set of each image is built.
+        planning: decides when a reference set of each image is built.
     """
 
     def __init__(
@@ -110,7 +110,8 @@ class FrameStore(FrameReader):
         self.budget = Budget(layout, memory, self.rows, self.sets, self.codings, self.streams, max_bytes, window_frames)
         self.encode_row = self._coding.encode_row
         self.eviction = Eviction(layout, memory, self.rows, self.sets, self._coding, self.budget)
-        self.planners = [self.codec.planner(image.frame_shape) for image in images]
+        make_room = self.eviction.make_room
+        self.planning = SetPlanning(self.codec, self.codings, self.sets, self.rows, self.budget, make_room)
         self.marks_ends, self.planar = marks_ends, tuple(planar) or (False,) * len(images)
         self._owner = _process
         self._turns = Turns(FrameStore.change.__code__)
@@ -198,20 +199,11 @@ class FrameStore(FrameReader):
         Raises:
             InputError: the cap does not hold a few windows beside the reference sets.
         """
-        next_checks = [planner.next_check for planner in self.planners]
         self.budget.max_bytes = max_bytes
         self.codec = self.codec.within(max_bytes)
-        for coding in self.codings:
-            coding.codec = self.codec
-        self.planners = [self.codec.planner(coding.image.frame_shape) for coding in self.codings]
-        self.check_next(next_checks)
+        self.planning.change_codec(self.codec)
         self.make_room(0)
         self.budget.check(streams=len(self.streams))
-
-    def check_next(self, next_checks: Sequence[int]) -> None:
-        """Have the planner of each image be asked next when so many rows are written."""
-        for planner, next_check in zip(self.planners, next_checks, strict=True):
-            planner.next_check = next_check
 
     def encode_ahead(self, stacks: Sequence[Stack]) -> list[tuple[Ahead, ...]]:
         """Of several observations, the newest frame of each image, see `Coding.encode_ahead`."""
@@ -290,7 +282,7 @@ class FrameStore(FrameReader):
         self.rows.touched = False
         before: list[tuple[int, int]] = []
         self._undo = {}, before
-        for planner, sets in zip(self.planners, self.sets):  # noqa: B905  # it shows in `add`
+        for planner, sets in zip(self.planning.planners, self.sets):  # noqa: B905  # it shows in `add`
             before.append((planner.next_check, sets.coding_set))
         if stream is not None:
             self.go_on_with(stream)
@@ -299,9 +291,9 @@ class FrameStore(FrameReader):
         """Within a change, before a stream is added to: note where it is, and renew reference frames if it is time."""
         self.note(stream)
         row = self.rows.next
-        for image, planner in enumerate(self.planners):
+        for image, planner in enumerate(self.planning.planners):
             if planner.due(row):
-                self._plan_set(image)
+                self.planning.renew(self, image)
 
     def note(self, stream: Any) -> None:
         """Within a change, note where a stream is, to which it goes back if the change is cut short."""
@@ -324,11 +316,11 @@ class FrameStore(FrameReader):
         for image, sets in enumerate(self.sets):
             numbers = sets.numbers()
             if numbers and sets.coding_set != numbers[-1]:
-                self._code_against_newest(image)
+                self.planning.code_against_newest(image)
             self.rows.slots[image] = sets.coding_slot
         if self._undo is not None:
             marks, before = self._undo
-            for planner, sets, (next_check, coding_set) in zip(self.planners, self.sets, before, strict=False):
+            for planner, sets, (next_check, coding_set) in zip(self.planning.planners, self.sets, before, strict=False):
                 if coding_set == sets.coding_set:
                     planner.next_check = next_check
             for stream, mark in marks.items():
@@ -351,29 +343,7 @@ class FrameStore(FrameReader):
         else:
             state.keep(stack)
 
-    def _plan_set(self, image: int) -> None:
-        """Ask the codec whether the rows so far make a better reference set of an image, and build it."""
-        self.rows.touched = True
-        coding, sets, shape = self.codings[image], self.sets[image], self.layout.images[image].frame_shape
-        frames = self.planners[image].choose(ImageSource(self, self.rows, self.budget, self.make_room, image))
-        if frames is not None:
-            data = frames.reshape(-1).data
-            opened = self.codec.open_set(data, shape)
-            private = self.codec.private_bytes(opened)
-            room = not sets.is_full and self.index.has_range(self.rows.next)
-            if room and self.budget.allows_set(coding, private, len(data)):
-                self.make_room(self.budget.set_bytes(coding, private, len(data)))
-                sets.add(data, self.rows.next)
-                self._code_against_newest(image, opened)
-        trim_heap()
-
-    def _code_against_newest(self, image: int, opened: Any = None) -> None:
-        self.sets[image].code_against_newest(self.codec, opened)
-        self.rows.slots[image] = self.sets[image].coding_slot
-        self.budget.publish()
-
     def code_against_newest(self) -> None:
         """Code each image's frames against its newest set, where there is one."""
-        for image, sets in enumerate(self.sets):
-            if sets.numbers():
-                self._code_against_newest(image)
+        for image in range(len(self.sets)):
+            self.planning.code_against_newest(image)
