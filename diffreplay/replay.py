@@ -152,6 +152,28 @@ class ReplayBuffer(Adding, Readable, Shared):
         options = {"action_dtype": action_dtype, **options}
         return cls(capacity, observations, action_shape, frame_stack=frame_stack, nstep=nstep, **options)
 
+    def __repr__(self) -> str:
+        stats, cap = self.stats(), "" if self.max_bytes is None else f" of at most {self.max_bytes / 1e6:.1f}"
+        return (
+            f"ReplayBuffer({stats.transitions} of {self.capacity} transitions, {stats.total_bytes / 1e6:.1f}{cap} MB, "
+            f"{stats.compression_ratio:.1f}x smaller than stacks, {self.codec.name})"
+        )
+
+    @property
+    def frame_stack(self) -> int:
+        """Frames in an observation."""
+        return self.store.layout.frame_stack
+
+    @property
+    def codec(self) -> codecs.Codec:
+        """How frames are coded."""
+        return self.store.codec
+
+    @property
+    def max_bytes(self) -> int | None:
+        """The cap on `stats().total_bytes`; None without one."""
+        return self.store.max_bytes
+
     __copy__ = refuse_copy
 
     def __reduce__(self) -> tuple[Any, ...]:

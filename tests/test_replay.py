@@ -378,3 +378,13 @@ def test_stats_tell_the_ratio():
     stats = ReplayBuffer(100, (3, 8, 8), (1,)).stats()
     assert repr(stats).startswith("ReplayStats(transitions=0, frames=0, ")
     assert repr(stats).endswith("compression_ratio=0.0)")
+
+
+def test_a_buffer_says_what_it_is():
+    replay = ReplayBuffer(100, (4, 8, 8), (1,), frame_stack=4, codec="zstd", max_bytes=10**8)
+    assert (replay.frame_stack, replay.codec.name, replay.max_bytes) == (4, "zstd", 10**8)
+    assert ReplayBuffer(100, (4, 8, 8), (1,), frame_stack=4).max_bytes is None
+    obs = np.zeros((4, 8, 8), np.uint8)
+    replay.add_transition(obs, [0], 0.0, obs, False, False)
+    assert repr(replay).startswith("ReplayBuffer(1 of 100 transitions, ")
+    assert repr(replay).endswith("x smaller than stacks, zstd)") and " of at most 100.0 MB, " in repr(replay)
