@@ -82,7 +82,7 @@ class ReplayDataset(IterableDataset[Any]):
 
 def _readers_of(replay: Replays) -> tuple[ReplayReader, ...]:
     """The readers of one or several buffers."""
-    if not isinstance(replay, Sequence):
+    if not isinstance(replay, Sequence) or isinstance(replay, str | bytes):
         return (reader_of(replay),)
     if not replay:
         raise InputError("replay: expected at least one buffer, got an empty list")
