@@ -17,7 +17,7 @@ Observations = Any
 STAY = "index", "source"  # on the CPU: they say what a sample is, and are for the trainer's loop
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Batch:
     """What batches share: they move as a whole."""
 
@@ -64,7 +64,7 @@ class _Batch:
         return found.get("", found)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ReplayBatch(_Batch):
     """A batch of n-step transitions; unpacks as `obs, action, reward, discount, next_obs`.
 
@@ -126,7 +126,7 @@ class ReplayBatch(_Batch):
         return 5
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SequenceBatch(_Batch):
     """A batch of sequences: T consecutive steps of one episode each, fewer where the episode has no more.
 

@@ -186,6 +186,7 @@ def test_they_move_and_are_copied_as_a_whole():
         assert all(torch.equal(a, b) for a, b in zip(batch.tensors(), other.tensors(), strict=True))
         assert torch.equal(batch.index, other.index)
     assert batch.clone().index.data_ptr() != batch.index.data_ptr()
+    assert batch == batch and batch != batch.clone() and batch in {batch}  # of tensors, whether it is that very one
 
 
 def test_a_loader_says_what_it_gives():
