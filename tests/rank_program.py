@@ -21,7 +21,7 @@ from torch import nn
 
 import diffreplay
 
-SHAPE, FRAMES, STEPS = (3, 64, 64), 16_000, 100
+SHAPE, FRAMES, STEPS = (3, 64, 64), 32_000, 100
 OPTIONS = {"num_workers": 2, "threads": True, "seed": 5}
 
 
@@ -99,7 +99,7 @@ def main(folder: Path) -> None:
     loader = diffreplay.make_replay_loader(handle, 32, **OPTIONS, **ranks)
     batches = iter(loader)
     saw["drawn"], saw["weights"] = train(batches)
-    for _ in range(500):
+    for _ in range(1000):
         handle.sample(32)
     dist.barrier()
     spec = loader.dataset.batches.spec
