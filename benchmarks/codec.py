@@ -9,7 +9,7 @@ number of stacks, obs and next_obs, from one NumPy array of raw frames.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import Any
 
@@ -56,9 +56,7 @@ def measure(recording: Recording, codec: str | diffreplay.codecs.Codec) -> tuple
 
 def raw_gather(recording: Recording) -> Callable[[], tuple[Frames, Frames]]:
     """Takes a batch of obs and next_obs from raw frames, stored once each: two NumPy calls."""
-    frames = np.concatenate([episode.reshape(len(episode), -1) for episode in recording.episodes])
-    flat = np.tile(frames, (max(1, GATHERED_BYTES // frames.nbytes), 1))
-    rng = np.random.default_rng(0)
+    flat, rng = raw_frames(recording), np.random.default_rng(0)
     window = np.arange(1 - recording.frame_stack, 1)
 
     def gather() -> tuple[Frames, Frames]:
@@ -68,9 +66,29 @@ def raw_gather(recording: Recording) -> Callable[[], tuple[Frames, Frames]]:
     return gather
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Run from the command line."""
-    options = parser(__doc__, *NAMES)
+def raw_frames(recording: Recording) -> Frames:
+    """Raw frames to gather from, each as one row, over and over."""
+    frames = np.concatenate([episode.reshape(len(episode), -1) for episode in recording.episodes])
+    return np.tile(frames, (max(1, GATHERED_BYTES // frames.nbytes), 1))
+
+
+def print_codec_table(
+    description: str | None,
+    names: Sequence[str],
+    header: Sequence[str],
+    measure: Callable[[Recording, str], tuple[float, ...]],
+    argv: list[str] | None,
+) -> None:
+    """What a benchmark of a codec does from the command line: a row a recording.
+
+    Args:
+        description: of the benchmark.
+        names: recordings, unless others are asked for.
+        header: of the values.
+        measure: gives them, for a recording and the name of a codec.
+        argv: options; those of the command line by default.
+    """
+    options = parser(description, *names)
     options.add_argument("--codec", default=diffreplay.codecs.DEFAULT, choices=sorted(diffreplay.codecs.REGISTRY))
     args = options.parse_args(argv)
     print(f"{machine()}\ncodec {args.codec}\n")
@@ -79,7 +97,12 @@ def main(argv: list[str] | None = None) -> None:
         for recording in chosen(args):
             yield f"{recording.name} ({recording.frames})", *measure(recording, args.codec)
 
-    print_table(("recording (frames)", *HEADER), rows())
+    print_table(("recording (frames)", *header), rows())
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run from the command line."""
+    print_codec_table(__doc__, NAMES, HEADER, measure, argv)
 
 
 if __name__ == "__main__":

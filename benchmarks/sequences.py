@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import count, islice
-from typing import Any
 
 import numpy as np
 
 import diffreplay
-from benchmarks.codec import GATHERED_BYTES
-from benchmarks.common import chosen, machine, parser, print_table, process_ms
+from benchmarks.codec import print_codec_table, raw_frames
+from benchmarks.common import process_ms
 from benchmarks.playback import Playback
 from benchmarks.recordings import Frames, Recording
 
@@ -52,9 +51,7 @@ def measure(recording: Recording, codec: str) -> tuple[float, ...]:
 
 def raw_gather(recording: Recording) -> Callable[[], Frames]:
     """Takes the stacks of a batch of sequences from raw frames, stored once each: one NumPy call."""
-    frames = np.concatenate([episode.reshape(len(episode), -1) for episode in recording.episodes])
-    flat = np.tile(frames, (max(1, GATHERED_BYTES // frames.nbytes), 1))
-    rng = np.random.default_rng(0)
+    flat, rng = raw_frames(recording), np.random.default_rng(0)
     window = np.arange(STEPS)[:, None] + np.arange(recording.frame_stack)
 
     def gather() -> Frames:
@@ -65,16 +62,7 @@ def raw_gather(recording: Recording) -> Callable[[], Frames]:
 
 def main(argv: list[str] | None = None) -> None:
     """Run from the command line."""
-    options = parser(__doc__, *NAMES)
-    options.add_argument("--codec", default=diffreplay.codecs.DEFAULT, choices=sorted(diffreplay.codecs.REGISTRY))
-    args = options.parse_args(argv)
-    print(f"{machine()}\ncodec {args.codec}\n")
-
-    def rows() -> Any:
-        for recording in chosen(args):
-            yield f"{recording.name} ({recording.frames})", *measure(recording, args.codec)
-
-    print_table(("recording", *HEADER), rows())
+    print_codec_table(__doc__, NAMES, HEADER, measure, argv)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,13 @@ class _Batch:
 
     parts: tuple[Part, ...]
     windows: dict[str, torch.Tensor]
+    action: torch.Tensor
+    reward: torch.Tensor
+    discount: torch.Tensor
+    extras: dict[str, torch.Tensor] = field(default_factory=dict)
+    index: torch.Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
+    weight: torch.Tensor = field(default_factory=lambda: torch.empty(0))
+    source: torch.Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
 
     def tensors(self) -> list[torch.Tensor]:
         """All that moves to a device with it: everything but `index` and `source`."""
@@ -82,14 +89,6 @@ class ReplayBatch(_Batch):
             without priorities.
         source: (B,) int64, on the CPU: which of several buffers each is from, 0 for the first one.
     """
-
-    action: torch.Tensor
-    reward: torch.Tensor
-    discount: torch.Tensor
-    extras: dict[str, torch.Tensor] = field(default_factory=dict)
-    index: torch.Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
-    weight: torch.Tensor = field(default_factory=lambda: torch.empty(0))
-    source: torch.Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
 
     @property
     def obs(self) -> Observations:
@@ -152,16 +151,9 @@ class SequenceBatch(_Batch):
         source: (B,) int64, on the CPU: which of several buffers each is from, 0 for the first one.
     """
 
-    action: torch.Tensor
-    reward: torch.Tensor
-    discount: torch.Tensor
-    terminated: torch.Tensor
-    is_first: torch.Tensor
-    mask: torch.Tensor
-    extras: dict[str, torch.Tensor] = field(default_factory=dict)
-    index: torch.Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
-    weight: torch.Tensor = field(default_factory=lambda: torch.empty(0))
-    source: torch.Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
+    terminated: torch.Tensor = field(kw_only=True)
+    is_first: torch.Tensor = field(kw_only=True)
+    mask: torch.Tensor = field(kw_only=True)
 
     @property
     def obs(self) -> Observations:

@@ -45,9 +45,5 @@ class Dependents:
             far = self._next[self._places(found[-1])]
         return np.concatenate(found)
 
-    def move(self, other: Dependents, before: Rows, places: Rows) -> None:
-        """Take over from the places `before` of another one to `places`."""
-        self._first[places], self._next[places] = other._first[before], other._next[before]
-
     def _places(self, rows: Rows) -> Rows:
         return rows & (len(self._first) - 1)

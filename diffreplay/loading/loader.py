@@ -18,7 +18,7 @@ from diffreplay.errors import EmptyBufferError, InputError
 from diffreplay.limits import usable_cores
 from diffreplay.loading.choosers import choosers
 from diffreplay.loading.dataset import ReplayDataset, Replays
-from diffreplay.loading.drawing import GoneError, Request
+from diffreplay.loading.drawing import GoneError
 from diffreplay.loading.prefetch import KEPT_BATCHES, Prefetcher
 from diffreplay.loading.priorities import Priorities
 from diffreplay.loading.requests import DECIDED_AHEAD, Chooser, Requests
@@ -122,15 +122,15 @@ class ReplayLoader(DataLoader[Any]):
         self._progress = {"delivered": delivered}
         self._kept = None
 
-    def decide(self, number: int) -> Request | None:
+    def decide(self, number: int) -> None:
         """Decide what is to be decided of batch `number`, and of some after it; wait until that is possible."""
         if not self._requests.is_needed:
-            return None
+            return
         waiting = self.dataset.notice.start()
         while True:
             try:
                 self._requests.decide(number)
-                return self._requests[number]
+                return
             except EmptyBufferError:
                 time.sleep(POLL_SECONDS)
                 waiting()

@@ -23,10 +23,6 @@ class SequenceFinder:
     def __init__(self, starts: WindowFinder, length: int) -> None:
         self.starts, self.length = starts, length
 
-    def any(self) -> bool:
-        """Whether there is a sequence."""
-        return self.starts.any()
-
     def draw(self, count: int, rng: np.random.Generator) -> Windows:
         """`count` sequences, of which the first steps are drawn uniformly; see `at`.
 

@@ -33,7 +33,7 @@ class SumTree:
 
     @property
     def leaves(self) -> Values:
-        """(size,) the numbers; where they are written other than by `set`, `sum_anew` has to follow."""
+        """(size,) the numbers, to be read; `set` changes them."""
         return self._levels[0]
 
     @property
@@ -44,18 +44,12 @@ class SumTree:
     def set(self, places: Places, values: Values) -> None:
         """Set the leaves at `places` (N,) to `values` (N,); of a place that comes several times, the last one counts.
 
-        Interrupted, it leaves some or none of it done, and sums that may be wrong until `sum_anew`.
+        Interrupted, it leaves some or none of it done, and sums that may be wrong: then make a new one.
         """
         self._levels[0][places] = values
         for below, level in zip(self._levels, self._levels[1:], strict=False):
             places = places // FAN
             level[places] = below.reshape(-1, FAN).take(places, axis=0).sum(axis=1)
-        np.cumsum(self._levels[-1], out=self._before)
-
-    def sum_anew(self) -> None:
-        """Sum up all leaves."""
-        for below, level in zip(self._levels, self._levels[1:], strict=False):
-            below.reshape(-1, FAN).sum(axis=1, out=level)
         np.cumsum(self._levels[-1], out=self._before)
 
     def find(self, masses: Values) -> Places:

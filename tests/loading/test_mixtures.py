@@ -7,15 +7,13 @@ from itertools import islice
 import numpy as np
 import pytest
 import torch
+from loading.loaders import WORKERS
 from loading.test_sampling import Forgetful, add_episode, buffer
 from says import says
 
 from diffreplay import ReplayBuffer, ReplayDataset, make_replay_loader
 from diffreplay.errors import InputError
 from diffreplay.loading.requests import DECIDED_AHEAD, counts_of
-
-WORKERS = [{"num_workers": 0}, *({"num_workers": n, "threads": True} for n in (1, 2, 4))]
-WORKERS.append({"num_workers": 2, "multiprocessing_context": "fork"})
 
 
 def filled(count, seed, **options):

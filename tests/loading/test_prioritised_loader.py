@@ -10,21 +10,12 @@ from itertools import islice
 import numpy as np
 import pytest
 import torch
-from loading.test_sampling import Forgetful, add_episode, buffer
+from loading.loaders import WORKERS, filled
+from loading.test_sampling import add_episode
 from says import says
 
 from diffreplay import Priorities, ReplayBuffer, make_replay_loader
 from diffreplay.errors import InputError
-
-WORKERS = [{"num_workers": 0}, *({"num_workers": n, "threads": True} for n in (1, 2, 4))]
-WORKERS.append({"num_workers": 2, "multiprocessing_context": "fork"})
-
-
-def filled(**options):
-    oracle, rng = Forgetful(buffer(400, **options)), np.random.default_rng(0)
-    for k in range(20):
-        add_episode(oracle, int(rng.integers(1, 40)), rng, stream=k % 2)
-    return oracle
 
 
 def learned(batches, priorities, count):
