@@ -14,13 +14,13 @@ from diffreplay.snapshots.segments import check_segment, check_set, read_file, r
 from diffreplay.snapshots.state import saved_ranges
 from diffreplay.store import (
     NO_ROW,
-    Flag,
     FrameStore,
     StoredRows,
     StoreState,
     adopt_rows,
     adopt_set,
     begin_adopting,
+    cut_out,
     finish_adopting,
 )
 
@@ -55,9 +55,7 @@ def restore(store: FrameStore, directory: Path, manifest: Manifest, skip_damaged
     ranges = saved_ranges(directory, manifest)
     state = StoreState(manifest.tail, manifest.head, manifest.log_tail, first_sets, [], [], ranges)
     begin_adopting(store, state)
-    lost_sets = [
-        _read_sets(store, directory, image, sets, manifest.head, damage) for image, sets in enumerate(manifest.sets)
-    ]
+    lost_sets = [_read_sets(store, directory, image, sets, damage) for image, sets in enumerate(manifest.sets)]
     lost_rows = []
     for entry in manifest.segments:
         rows = None
@@ -68,13 +66,13 @@ def restore(store: FrameStore, directory: Path, manifest: Manifest, skip_damaged
                 damage[entry.name] = str(error)
         if rows is None:
             lost_rows.append((entry.first, entry.end))
-            rows = _no_rows(entry, len(manifest.sets))
+            rows = _no_rows(store, entry)
         try:
             adopt_rows(store, rows)
         except CorruptDataError as error:
             raise CorruptDataError(f"{directory / entry.name}: {error}") from error
     if damage:
-        _cut_out(store, _gone(store, lost_rows, lost_sets))
+        cut_out(store, store.tail, _gone(store, lost_rows, lost_sets))
     finish_adopting(store, manifest.head)
     return list(damage.values())
 
@@ -108,11 +106,11 @@ def _check_rest(directory: Path, manifest: Manifest, damage: dict[str, str]) -> 
 
 
 def _read_sets(
-    store: FrameStore, directory: Path, image: int, sets: list[FileEntry], head: int, damage: dict[str, str]
-) -> list[tuple[int, int]]:
-    """Store an image's reference sets; return the rows coded against what is damaged, which goes into `damage`."""
+    store: FrameStore, directory: Path, image: int, sets: list[FileEntry], damage: dict[str, str]
+) -> list[int]:
+    """Store an image's reference sets; return the numbers of those that are damaged, which goes into `damage`."""
     lost = []
-    for entry, end in zip(sets, [e.end for e in sets[1:]] + [head], strict=False):
+    for entry in sets:
         data = b""
         if entry.name not in damage:
             try:
@@ -120,17 +118,21 @@ def _read_sets(
             except CorruptDataError as error:
                 damage[entry.name] = str(error)
         if entry.name in damage:
-            lost.append((entry.end, end))
+            lost.append(entry.first)
         adopt_set(store, data, entry.end, image)
     return lost
 
 
-def _no_rows(entry: FileEntry, images: int) -> StoredRows:
+def _no_rows(store: FrameStore, entry: FileEntry) -> StoredRows:
     """Rows in the place of a segment that is damaged: all that is stored for them is that they end where they begin."""
-    return StoredRows(entry.first, {}, np.zeros((entry.end - entry.first, images), np.uint32), [])
+    before, shape = np.array([store.head - 1]), (entry.end - entry.first, len(store.sets))
+    sets = np.full(shape, NO_ROW)
+    if store.head > store.tail:
+        sets[:] = [its.serving(before)[0] for its in store.sets]  # as before them, so that a block has room for it
+    return StoredRows(entry.first, {}, np.zeros(shape, np.uint32), [], sets)
 
 
-def _gone(store: FrameStore, lost_rows: list[tuple[int, int]], lost_sets: list[list[tuple[int, int]]]) -> Mask:
+def _gone(store: FrameStore, lost_rows: list[tuple[int, int]], lost_sets: list[list[int]]) -> Mask:
     """Which live rows cannot be decoded any more: lost ones, and those coded against something lost."""
     tail, rows = store.tail, np.arange(store.tail, store.head)
     gone = np.zeros(len(rows), bool)
@@ -138,40 +140,6 @@ def _gone(store: FrameStore, lost_rows: list[tuple[int, int]], lost_sets: list[l
         gone[max(first - tail, 0) : max(end - tail, 0)] = True
     for image, lost in enumerate(lost_sets):
         coded = store.lengths(rows, image) < store.layout.images[image].frame_bytes
-        for first, end in lost:
-            part = slice(max(first - tail, 0), max(end - tail, 0))
-            gone[part] |= coded[part]
+        gone |= coded & np.isin(store.sets[image].serving(rows), lost)
     needed = store.oldest_needed(rows) - tail
     return gone | ((needed >= 0) & gone[np.maximum(needed, 0)])
-
-
-def _cut_out(store: FrameStore, gone: Mask) -> None:
-    """Make rows as if they had never been, so that no window needs or bridges them.
-
-    The rows after them that miss a frame of their stack become context for later ones, and a step that misses the
-    step before it becomes the first of an episode.
-    """
-    tail, rows = store.tail, np.arange(store.tail, store.head)
-    flags, older = store.column("flags", rows), store.layout.frame_stack - 1
-    restart = (flags & (Flag.RESTART | Flag.LOST)) == Flag.RESTART
-    step_before = store.previous_steps(rows) - tail
-    follows = (flags & (Flag.FIRST | Flag.RESTART)) != Flag.FIRST
-    oldest = np.flatnonzero(restart) - older
-    follows[oldest[oldest >= 0]] = False  # the oldest frame of a stack that was stored anew follows no other
-    before = np.where(follows, rows - store.column("link", rows) - tail, NO_ROW)
-    broken = gone.copy()  # rows that cannot be steps, as they miss a frame of their stack
-    for _ in range(older):  # after as many frames, a stack is whole again
-        broken |= (before >= 0) & broken[np.maximum(before, 0)]
-    context = (flags & Flag.CONTEXT) != 0
-    orphan = (step_before >= 0) & broken[np.maximum(step_before, 0)] & ~broken & ~context
-    # The oldest frames of stacks that were stored anew follow no step.
-    store.index.put("link", rows[orphan & restart] - older, 0)
-    owned = np.zeros(len(rows), bool)
-    for k in range(1, older + 1):
-        places = np.flatnonzero(restart & ~broken) - k
-        owned[places[places >= 0]] = True
-    flags[context & ~owned] |= Flag.LOST
-    flags[orphan & restart] = Flag.FIRST | Flag.RESTART
-    flags[orphan & ~restart] = Flag.FIRST | Flag.RESTART | Flag.LOST
-    flags[broken] = Flag.CONTEXT | Flag.LOST
-    store.index.put("flags", rows, flags)

@@ -72,14 +72,18 @@ def segment_end(store: FrameStore, first: int, most: int) -> int:
 
 def write_segment(directory: Path, commit: str, store: FrameStore, first: int, end: int) -> FileEntry:
     """Write rows [first, end) of a store to a new file, straight from its memory."""
-    rows, layout = export_rows(store, first, end), store.layout
+    parts = pack_rows(store.layout, export_rows(store, first, end))
+    return write_file(directory, f"rows-{first:012d}-{commit}.bin", parts, first, end)
+
+
+def pack_rows(layout: Layout, rows: StoredRows) -> list[Buffer]:
+    """The bytes of a segment, in parts, some of them views of the rows."""
     ranges, more = _ranges(rows), np.zeros(1, MORE_HEADER)
     more[0] = (len(layout.images), len(ranges))
-    parts: list[Buffer] = [segment_header(layout, first, end), more.tobytes(), ranges.tobytes()]
-    parts += [lengths.astype(LENGTH).tobytes() for lengths in rows.lengths.T]
+    parts: list[Buffer] = [segment_header(layout, rows.first, rows.first + len(rows.lengths)), more.tobytes()]
+    parts += [ranges.tobytes(), *(lengths.astype(LENGTH).tobytes() for lengths in rows.lengths.T)]
     parts += [rows.columns[column.name].tobytes() for column in segment_columns(layout)]
-    parts += rows.coded
-    return write_file(directory, f"rows-{first:012d}-{commit}.bin", parts, first, end)
+    return parts + rows.coded
 
 
 def _ranges(rows: StoredRows) -> NDArray[Any]:
@@ -200,7 +204,11 @@ def check_segment(directory: Path, entry: FileEntry, layout: Layout) -> None:
 
 
 def _expected(directory: Path, entry: FileEntry) -> str:
-    return f"{directory / entry.name}: expected {entry.end - entry.first} rows from row {entry.first} on"
+    return f"{directory / entry.name}: {_rows(entry.first, entry.end)}"
+
+
+def _rows(first: int, end: int) -> str:
+    return f"expected {end - first} rows from row {first} on"
 
 
 def read_segment(directory: Path, entry: FileEntry, layout: Layout) -> StoredRows:
@@ -209,14 +217,32 @@ def read_segment(directory: Path, entry: FileEntry, layout: Layout) -> StoredRow
     Raises:
         CorruptDataError: it is missing, damaged, or not of this layout.
     """
-    count, images = entry.end - entry.first, len(layout.images)
-    data = memoryview(read_file(directory, entry))
+    try:
+        return unpack_rows(layout, read_file(directory, entry), entry.first, entry.end)
+    except ValueError as error:
+        raise CorruptDataError(f"{directory / entry.name}: {error}") from None
+
+
+def unpack_rows(layout: Layout, segment: Buffer, first: int, end: int) -> StoredRows:
+    """The rows that `pack_rows` was given: views of the segment.
+
+    Raises:
+        ValueError: it holds others, or is of another layout.
+    """
+    count, images, expected = end - first, len(layout.images), _rows(first, end)
+    data = memoryview(segment)
     head, place, sets = data[: SEGMENT_HEADER.itemsize], SEGMENT_HEADER.itemsize, None
-    if head != segment_header(layout, entry.first, entry.end, 1):
-        if head != segment_header(layout, entry.first, entry.end):
-            found = np.frombuffer(data, SEGMENT_HEADER, 1)[0].tolist()
-            raise CorruptDataError(f"{_expected(directory, entry)}, got a file that begins with {found}")
-        place, sets = _read_sets(directory, entry, data, images)
+    if head != segment_header(layout, first, end, 1):
+        if head != segment_header(layout, first, end):
+            if len(data) < place:
+                raise ValueError(f"{expected}, got too few bytes")
+            raise ValueError(
+                f"{expected}, got a file that begins with {np.frombuffer(data, SEGMENT_HEADER, 1)[0].tolist()}"
+            )
+        try:
+            place, sets = _read_sets(data, images, count)
+        except ValueError as error:
+            raise ValueError(f"{expected}, got reference sets that make no sense: {error}") from None
 
     def values(dtype: str, shape: tuple[int, ...]) -> NDArray[Any]:
         nonlocal place
@@ -229,25 +255,21 @@ def read_segment(directory: Path, entry: FileEntry, layout: Layout) -> StoredRow
         lengths = values(LENGTH, (images, count)).T
         columns = {column.name: values(column.dtype, (count, *column.shape)) for column in segment_columns(layout)}
     except ValueError as error:
-        raise CorruptDataError(f"{_expected(directory, entry)}, got too few bytes ({error})") from None
+        raise ValueError(f"{expected}, got too few bytes ({error})") from None
     most = [image.frame_bytes for image in layout.images]
     if np.any(lengths > np.array(most)) or int(lengths.sum(dtype=np.int64)) != len(data) - place:
-        raise CorruptDataError(
-            f"{_expected(directory, entry)}, got coded frames of {len(data) - place} bytes that do not add up"
-        )
-    return StoredRows(entry.first, columns, lengths, [data[place:]], sets)
+        raise ValueError(f"{expected}, got coded frames of {len(data) - place} bytes that do not add up")
+    return StoredRows(first, columns, lengths, [data[place:]], sets)
 
 
-def _read_sets(directory: Path, entry: FileEntry, data: memoryview, images: int) -> tuple[int, NDArray[np.int64]]:
-    """Where the columns of a segment of version 2 begin, and the sets of its rows."""
+def _read_sets(data: memoryview, images: int, count: int) -> tuple[int, NDArray[np.int64]]:
+    """Where the columns of a segment of version 2 begin, and the sets of its rows.
+
+    Raises:
+        ValueError: they make no sense.
+    """
     place = SEGMENT_HEADER.itemsize + MORE_HEADER.itemsize
-    try:
-        found, ranges = np.frombuffer(data, MORE_HEADER, 1, SEGMENT_HEADER.itemsize)[0].tolist()
-        if found != images:
-            raise ValueError(f"expected {images} images, got {found}")
-        sets = _sets(np.frombuffer(data, RANGE, ranges, place), images, entry.end - entry.first)
-    except ValueError as error:
-        raise CorruptDataError(
-            f"{_expected(directory, entry)}, got reference sets that make no sense: {error}"
-        ) from None
-    return place + ranges * RANGE.itemsize, sets
+    found, ranges = np.frombuffer(data, MORE_HEADER, 1, SEGMENT_HEADER.itemsize)[0].tolist()
+    if found != images:
+        raise ValueError(f"expected {images} images, got {found}")
+    return place + ranges * RANGE.itemsize, _sets(np.frombuffer(data, RANGE, ranges, place), images, count)

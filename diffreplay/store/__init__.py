@@ -5,13 +5,15 @@ frames; `coding` turns frames into their bytes and back, `against` says what the
 of it together in any process; `writer` in the one that adds, a thread at a time (`turns`), with `rows`, `streams`,
 `budget`, `eviction` and `source`, what a planner of reference sets sees. `observations` and `episodes` say what is
 stored of a step, with `recent` where that is not plain, and `runs` where it is so for many streams at once. `state` is
-a store on its way into another; `recount` and `invariants` say what must hold.
+a store on its way into another; `taking` takes rows of others in as they are coded, or nearly (`recoding`), and
+`cutting` cuts out what is missing. `recount` and `invariants` say what must hold.
 
 Imports `codecs`, and nothing above. What others use stands here.
 """
 
 from diffreplay.store.against import frames_before
 from diffreplay.store.arena import PAGE, Arena, fence, refuse_copy, round_up
+from diffreplay.store.cutting import cut_out
 from diffreplay.store.episodes import EpisodeWriter, Transition
 from diffreplay.store.index import NO_ROW, OverrunError, Rows
 from diffreplay.store.invariants import check_invariants
@@ -34,6 +36,7 @@ from diffreplay.store.layout import (
 from diffreplay.store.lookup import follow
 from diffreplay.store.observations import append
 from diffreplay.store.reader import FrameReader
+from diffreplay.store.recoding import recode
 from diffreplay.store.state import (
     StoredRows,
     StoreState,
@@ -47,6 +50,7 @@ from diffreplay.store.state import (
     reopen_streams,
 )
 from diffreplay.store.streams import Stack, Stream, continues, same, steps
+from diffreplay.store.taking import Origin, StreamEnd, check_origin, close_streams, stream_ends, take_in
 from diffreplay.store.turns import Turns
 from diffreplay.store.writer import FrameStore
 
@@ -71,12 +75,14 @@ __all__ = [
     "FrameStore",
     "Image",
     "Layout",
+    "Origin",
     "OverrunError",
     "Rows",
     "Stack",
     "StoreState",
     "StoredRows",
     "Stream",
+    "StreamEnd",
     "Transition",
     "Turns",
     "adopt_pages",
@@ -85,16 +91,22 @@ __all__ = [
     "append",
     "begin_adopting",
     "check_invariants",
+    "check_origin",
+    "close_streams",
     "continues",
+    "cut_out",
     "export_rows",
     "export_state",
     "fence",
     "finish_adopting",
     "follow",
     "frames_before",
+    "recode",
     "refuse_copy",
     "reopen_streams",
     "round_up",
     "same",
     "steps",
+    "stream_ends",
+    "take_in",
 ]

@@ -115,7 +115,7 @@ class AgainstSet(Coding):
 
     def encode(self, pixels: NDArray[np.uint8], reference: Any = None) -> Buffer:
         """Against the set that is the newest one now."""
-        return self._shorter(self.codec.encode(pixels, self.sets.reference), pixels)
+        return self.shorter(self.codec.encode(pixels, self.sets.reference), pixels)
 
 
 class InPlace(AgainstSet):

@@ -212,8 +212,8 @@ class Coding:
 
     def encode(self, pixels: NDArray[np.uint8], reference: Any = None) -> Buffer:
         """Coded or raw bytes of a frame (H, W, C)."""
-        return self._shorter(self.codec.encode(pixels, reference), pixels)
+        return self.shorter(self.codec.encode(pixels, reference), pixels)
 
-    def _shorter(self, coded: Buffer | None, pixels: NDArray[np.uint8]) -> Buffer:
+    def shorter(self, coded: Buffer | None, pixels: NDArray[np.uint8]) -> Buffer:
         """Coded bytes, or the raw ones where those are no longer: readers tell raw frames by their length."""
         return pixels.reshape(-1).data if coded is None or len(coded) >= pixels.size else coded

@@ -49,18 +49,18 @@ class Eviction:
         while self._rows.tail < self._rows.head and not self._budget.allows(more):
             self.evict()
 
-    def reserve(self, nbytes: int) -> int:
-        """Make room for a row of `nbytes` coded bytes; return where in the log they go.
+    def reserve(self, nbytes: int, count: int = 1) -> int:
+        """Make room for `count` rows of `nbytes` coded bytes in all; return where in the log they go.
 
         Evicts rows until index, log and byte cap allow it, before any memory is taken.
         """
         rows, blocks, log = self._rows, self._rows.blocks, self._rows.log
         start = log.place(rows.log_end(), nbytes)
-        block_end, log_end = rows.next // BLOCK_ROWS + 1, -(-(start + nbytes) // LOG_EXTENT_BYTES)
+        block_end, log_end = (rows.next + count - 1) // BLOCK_ROWS + 1, -(-(start + nbytes) // LOG_EXTENT_BYTES)
         while rows.tail < rows.head:
             more = max(block_end - blocks.end, 0) * blocks.extent_bytes
             more += max(log_end - log.ring.end, 0) * LOG_EXTENT_BYTES
-            fits = rows.next - rows.tail < self._layout.max_rows and not log.reaches_round(start + nbytes)
+            fits = rows.next + count - rows.tail <= self._layout.max_rows and not log.reaches_round(start + nbytes)
             if fits and self._budget.allows(more):
                 break
             self.evict()

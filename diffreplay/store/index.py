@@ -161,10 +161,14 @@ class Index:
 
     def has_range(self, row: int) -> bool:
         """Whether the block of a row that is to be written has room for another range of each image."""
+        return all(self.ranges_left(row, image) > 0 for image in range(len(self._ranges)))
+
+    def ranges_left(self, row: int, image: int) -> int:
+        """For how many more ranges of an image the block of a row that is to be written has room."""
         if not row % BLOCK_ROWS:
-            return True
-        block = row // BLOCK_ROWS % self._blocks
-        return all(int(np.count_nonzero(ranges[block]["place"] < NO_PLACE)) < RANGES for ranges in self._ranges)
+            return RANGES
+        entries = self._ranges[image][row // BLOCK_ROWS % self._blocks]
+        return RANGES - int(np.count_nonzero(entries["place"] < row % BLOCK_ROWS))
 
     def fill(
         self,

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from diffreplay.codecs import Buffer
 from diffreplay.store.arena import Arena, Ring
@@ -91,12 +92,39 @@ class RowWriter:
         self._counters[Counter.PAYLOAD_BYTES] += int(ends[-1, -1]) - begin
         self.next = first + count
 
+    def write_coded(
+        self,
+        start: int,
+        coded: Buffer,
+        lengths: NDArray[np.int64],
+        slots: NDArray[np.int64],
+        columns: dict[str, NDArray[Any]],
+    ) -> None:
+        """Write the next rows, for which there is room in the log from `start` on and in the index.
+
+        Args:
+            start: where their coded frames go, end to end.
+            coded: all of these.
+            lengths: (N, images) bytes of each.
+            slots: (N, images) of the reference sets that they are coded against.
+            columns: values of the index's columns, and of the others.
+        """
+        ends = start + np.cumsum(lengths).reshape(lengths.shape)
+        if not lengths.shape[1]:
+            ends = np.full((len(lengths), 1), start)
+        self.log.write(start, coded)
+        self._in_force = None
+        self.index.fill(self.next, self.log_end(), ends, slots, columns)
+        self._counters[Counter.LOG_HEAD] = start + len(coded)
+        self._counters[Counter.PAYLOAD_BYTES] += len(coded)
+        self.next += len(lengths)
+
     def start_transition(self, row: int) -> None:
         """Note that a transition starts at a row."""
         self.index.add_flag(row, Flag.STARTS)
         self._counters[Counter.TRANSITIONS] += 1
 
-    def start_transitions(self, rows: Sequence[int]) -> None:
+    def start_transitions(self, rows: Sequence[int] | NDArray[np.int64]) -> None:
         """Note that a transition starts at each of several rows."""
         self.index.add_flags(np.array(rows), Flag.STARTS)
         self._counters[Counter.TRANSITIONS] += len(rows)

@@ -1,7 +1,8 @@
 """Reference sets: raw frames in shared memory that many frames are coded against; each image has its own.
 
-They are numbered for ever. Which one a row's frame is coded against stands in the index, as the slot where it lies; the
-rows before set 0 are coded against an empty one, which goes by NO_ROW.
+They are numbered for ever. Which one a row's frame is coded against stands in the index, as the slot where it lies: the
+newest one of the time for frames that were coded here, an older one maybe for those that were taken in coded; the rows
+before set 0 are coded against an empty one, which goes by NO_ROW.
 """
 
 from __future__ import annotations
@@ -117,6 +118,7 @@ class SetWriter(ReferenceSets):
         self.ring = Ring(arena, layout.sets_offsets[image], self._layout.set_slot, SET_SLOTS)
         self.coding_set, self.reference = NO_ROW, codec.open_set(b"", self._layout.frame_shape)
         self.nbytes = 0
+        self._last_rows: dict[int, int] = {}  # of sets that rows name after a newer one has begun to serve
 
     @property
     def page_bytes(self) -> int:
@@ -172,14 +174,25 @@ class SetWriter(ReferenceSets):
     def oldest_serving(self, row: int) -> int:
         """The oldest set that rows from `row` on need; the newest one stays for rows to come."""
         numbers = self.numbers()
-        oldest = numbers.start
-        while oldest + 1 < numbers.stop and row >= self.first_row(oldest + 1):
+        oldest, last_rows = numbers.start, self._last_rows
+        while oldest + 1 < numbers.stop and row >= self.first_row(oldest + 1) and row > last_rows.get(oldest, NO_ROW):
             oldest += 1
         return oldest
+
+    def note_rows(self, sets: NDArray[np.int64], first: int) -> None:
+        """Have the sets that rows from `first` on name, (N,), be kept as long as these are."""
+        if not len(sets):
+            return
+        last = np.flatnonzero(np.append(sets[1:] != sets[:-1], True))  # of each run of one set
+        for number, row in zip(sets[last].tolist(), (first + last).tolist(), strict=True):
+            if number != NO_ROW and number + 1 < self._counters[self._head]:
+                self._last_rows[number] = row
 
     def drop_before(self, number: int) -> None:
         """Have the sets before `number` count no more; their memory stays until `ring.release`."""
         self._counters[self._tail] = number
+        for gone in [each for each in self._last_rows if each < number]:
+            del self._last_rows[gone]
         self.count_bytes()
 
     def count_bytes(self) -> None:

@@ -55,8 +55,8 @@ class StoredRows(NamedTuple):
         columns: values of each column but those of ends.
         lengths: (N, images) uint32, coded bytes of each frame.
         coded: the coded frames, end to end, in one part or several; views of the store that they leave.
-        sets: (N, images) int64, numbers of the reference sets, NO_ROW for none; None where they follow from the first
-            rows of the sets, as in version 1.
+        sets: (N, images) int64, numbers of the reference sets, NO_ROW for none; None where each serves the rows
+            up to the next one's first, as in version 1.
     """
 
     first: int
@@ -158,12 +158,7 @@ def adopt_rows(store: FrameStore, rows: StoredRows) -> None:
     if writer.log.reaches_round(int(ends[-1])):
         room = store.layout.log_bytes - LOG_EXTENT_BYTES
         raise CorruptDataError(f"expected coded frames of at most {room} bytes, which the log has room for, got more")
-    numbers = np.arange(writer.next, writer.next + len(totals))
-    sets = serving_by_first_row(store, numbers)
-    if rows.sets is not None and not np.array_equal(sets, rows.sets[skip:]):
-        raise CorruptDataError(
-            f"expected rows from row {store.head} on to be coded against the newest sets before them"
-        )
+    sets = _named_sets(store, rows, skip)
     writer.log.write_many(log_end, ends, totals, coded)
     slots = np.where(sets == NO_ROW, NO_SET, sets % SET_SLOTS)
     image_ends = (ends - totals)[:, None] + np.cumsum(lengths, axis=1) if lengths.shape[1] else ends[:, None]
@@ -174,7 +169,28 @@ def adopt_rows(store: FrameStore, rows: StoredRows) -> None:
     writer.log.ring.end = max(writer.log.ring.end, -(-int(ends[-1]) // LOG_EXTENT_BYTES))
     counters[Counter.LOG_HEAD] = int(ends[-1])
     counters[Counter.PAYLOAD_BYTES] += len(coded)
+    for its, numbers in zip(store.sets, sets.T, strict=True):
+        its.note_rows(numbers, store.head)
     counters[Counter.HEAD] = writer.next
+
+
+def _named_sets(store: FrameStore, rows: StoredRows, skip: int) -> NDArray[np.int64]:
+    """(N, images) numbers of the sets that the rows after the first `skip` are coded against.
+
+    Raises:
+        CorruptDataError: there are no such sets, or only for later rows.
+    """
+    numbers = np.arange(rows.first + skip, rows.first + len(rows.lengths))
+    if rows.sets is None:
+        return serving_by_first_row(store, numbers)
+    sets = rows.sets[skip:]
+    for its, named in zip(store.sets, sets.T, strict=True):
+        known = its.numbers()
+        there = (named == NO_ROW) | ((named >= known.start) & (named < known.stop))
+        firsts = np.array([its.first_row(number) for number in known] or [0], np.int64)
+        if not there.all() or np.any((named != NO_ROW) & (firsts[np.maximum(named - known.start, 0)] > numbers)):
+            raise CorruptDataError(f"expected rows from row {numbers[0]} on to be coded against sets from before them")
+    return sets
 
 
 def finish_adopting(store: FrameStore, head: int) -> None:

@@ -290,6 +290,10 @@ class FrameStore(FrameReader):
     def go_on_with(self, stream: Any) -> None:
         """Within a change, before a stream is added to: note where it is, and renew reference frames if it is time."""
         self.note(stream)
+        self.renew_sets()
+
+    def renew_sets(self) -> None:
+        """Within a change, renew reference frames if it is time."""
         row = self.rows.next
         for image, planner in enumerate(self.planning.planners):
             if planner.due(row):
