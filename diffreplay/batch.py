@@ -47,6 +47,10 @@ class _Batch:
         """A copy in memory of its own."""
         return self._map(torch.Tensor.clone)
 
+    def part(self, which: slice) -> Self:
+        """Some of its samples: views."""
+        return self._map(lambda tensor: tensor[which])
+
     def pin_memory(self) -> Self:
         """A copy in page-locked memory, from which copies to a GPU need not wait; itself where it lies there."""
         return self._map(torch.Tensor.pin_memory, besides=STAY)

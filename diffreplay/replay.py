@@ -48,6 +48,7 @@ class ReplayBuffer(Adding, Readable, Shared):
 
     Attributes:
         reader: what `len`, `stats`, `can_sample` and `sample` ask; see `ReplayReader`.
+        notes: what a program wants to have saved with it and to find again, as JSON holds it.
 
     Raises:
         InputError: an argument makes no sense.
@@ -114,6 +115,7 @@ class ReplayBuffer(Adding, Readable, Shared):
         self.rng = checks.generator(seed)
         self.reader = ReplayReader(self.store, parts, nstep, self.discount, self.shorter_at_end, self.rng)
         self._episodes = EpisodeWriter(self.store, self.capacity, self._check.blank, nstep)
+        self.notes: dict[str, Any] = {}
         self.commits: dict[Path, str | None] = {}  # snapshots of this buffer, and which commit holds its last state
         self.commit_locks: dict[Path, Lock] = {}  # on the commits that it saved, as long as these are the present ones
 

@@ -9,6 +9,7 @@ from types import ModuleType
 import pytest
 
 import diffreplay
+import diffreplay.distributed
 import diffreplay.sb3
 import diffreplay.sb3.contrib
 import diffreplay.testing
@@ -17,7 +18,14 @@ ROOT = Path(__file__).resolve().parents[1]
 API = (ROOT / "docs/api.md").read_text()
 
 
-MODULES = [diffreplay, diffreplay.codecs, diffreplay.sb3, diffreplay.sb3.contrib, diffreplay.testing]
+MODULES = [
+    diffreplay,
+    diffreplay.codecs,
+    diffreplay.distributed,
+    diffreplay.sb3,
+    diffreplay.sb3.contrib,
+    diffreplay.testing,
+]
 
 
 @pytest.mark.parametrize("module", MODULES)

@@ -15,11 +15,13 @@ from diffreplay.loading.loader import ReplayLoader, make_replay_loader
 from diffreplay.loading.priorities import Priorities
 from diffreplay.loading.priorities_over import keep_priorities, priorities_over
 from diffreplay.loading.readable import Readable
-from diffreplay.loading.sampling import ReplayReader
+from diffreplay.loading.sampling import ReplayReader, spec_of
+from diffreplay.loading.slots import BatchPlace
 from diffreplay.loading.to_device import batches_on
 from diffreplay.loading.windows import WindowFinder
 
 __all__ = [
+    "BatchPlace",
     "Priorities",
     "Readable",
     "ReplayDataset",
@@ -30,4 +32,5 @@ __all__ = [
     "keep_priorities",
     "make_replay_loader",
     "priorities_over",
+    "spec_of",
 ]

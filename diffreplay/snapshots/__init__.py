@@ -13,6 +13,7 @@ from diffreplay.snapshots.files import Lock, make_directory, open_regular, sync_
 from diffreplay.snapshots.loading import load
 from diffreplay.snapshots.manifest import find_manifest
 from diffreplay.snapshots.saving import save
+from diffreplay.snapshots.segments import pack_rows, unpack_rows
 
 __all__ = [
     "Lock",
@@ -20,8 +21,10 @@ __all__ = [
     "load",
     "make_directory",
     "open_regular",
+    "pack_rows",
     "save",
     "sync_directory",
+    "unpack_rows",
     "verify",
     "write_durably",
 ]

@@ -48,6 +48,7 @@ class Buffer(Protocol):
     discount: float
     shorter_at_end: bool
     rng: np.random.Generator
+    notes: dict[str, Any]
     commits: dict[Path, str | None]
     commit_locks: dict[Path, Lock]
 
@@ -76,6 +77,7 @@ def describe(replay: Buffer) -> dict[str, Any]:
         "next_checks": stored.next_checks,
         "ranges": stored.ranges,
         "streams": [list(stream) for stream in stored.streams],
+        "notes": replay.notes,
     }
     try:
         _check_limits(*state["arguments"], **state["options"])
@@ -206,6 +208,9 @@ def resume(replay: Buffer, directory: Path, manifest: Manifest) -> None:
 
 def _resume(replay: Buffer, manifest: Manifest) -> None:
     state, store = manifest.buffer, replay.store
+    replay.notes = state.get("notes", {})
+    if not isinstance(replay.notes, dict):
+        raise TypeError(f"notes: expected an object, got {short(replay.notes)}")
     replay.rng.bit_generator.state = state["random_state"]
     next_checks = state["next_checks"] if "next_checks" in state else [state["next_check"]]  # as of version 1
     for next_check in next_checks:

@@ -24,7 +24,7 @@ from diffreplay.store.state import StoredRows
 from diffreplay.store.streams import Stream
 from diffreplay.store.writer import FrameStore
 
-KEPT_RUNS = 64  # of each origin, into which later rows may link
+KEPT_RUNS = 16  # of each origin, into which later rows may link
 EMPTY = Flag.CONTEXT | Flag.LOST
 StreamEnd = tuple[Any, int, bool]  # name, its newest row, and whether its episode goes on
 
@@ -229,6 +229,7 @@ def _go_on(store: FrameStore, name: Any, row: int, is_open: bool) -> None:
         store.mark_end(state)
     is_step = (store.index.value("flags", row) & Flag.CONTEXT) == 0
     state.row, state.is_open = row if is_step else NO_ROW, is_open
+    state.stack = ()  # which is in its rows, coded
     state.needed = store.needed_rows(row) if is_step else ()
 
 

@@ -1,0 +1,290 @@
+"""Shards as Ray actors, and what reaches them: the only module here that knows of Ray."""
+
+from __future__ import annotations
+
+import time
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zstandard
+
+from diffreplay import checks
+from diffreplay.batch import ReplayBatch, SequenceBatch
+from diffreplay.distributed.coded_windows import CodedWindows, WindowDecoder
+from diffreplay.distributed.mixed import LocalSource, MixedBatches, RemoteSource, Source
+from diffreplay.distributed.shard import Answer, Shard
+from diffreplay.distributed.writer import KEPT_TRANSITIONS, ReplayWriter, ShardGoneError
+from diffreplay.errors import EmptyBufferError, InputError, ReplayError
+from diffreplay.loading import make_replay_loader
+from diffreplay.replay import ReplayBuffer
+
+POLL_SECONDS = 0.05
+LOOK_SECONDS = 2.0  # between two looks at whether a shard began anew
+
+
+def ray_module() -> Any:
+    """The module `ray`.
+
+    Raises:
+        ReplayError: it is not installed.
+    """
+    try:
+        import ray
+    except ImportError as error:
+        raise ReplayError(
+            "diffreplay.distributed: expected the package ray, which is not installed: pip install 'diffreplay[ray]'"
+        ) from error
+    return ray
+
+
+def start(
+    capacity: int,
+    observation_shape: Any,
+    action_shape: tuple[int, ...],
+    *,
+    shards: int = 1,
+    name: str | None = None,
+    directory: str | Path | None = None,
+    save_every: float | None = None,
+    **options: Any,
+) -> Service:
+    """Start shards on the Ray cluster that this process is connected to, the first one on its own machine.
+
+    Args:
+        capacity: transitions kept, by all shards together.
+        observation_shape, action_shape: as of `ReplayBuffer`.
+        shards: how many.
+        name: to find them by, see `connect`; they outlive this process then, until `Service.close`.
+        directory: for snapshots, a folder of each shard in it; on a file system that all machines see, where a shard
+            may begin anew on another one. Shards that find a snapshot there go on from it.
+        save_every: seconds between two snapshots; None to save when `Service.save` is called alone.
+        options: others of `ReplayBuffer`.
+
+    Raises:
+        InputError: an argument makes no sense.
+        ReplayError: Ray is not installed, or not connected to.
+    """
+    ray = ray_module()
+    if not ray.is_initialized():
+        raise ReplayError("distributed.start: expected a connection to a Ray cluster, got none: call ray.init() first")
+    capacity, shards = checks.positive("capacity", capacity), checks.positive("shards", shards)
+    each = -(-capacity // shards)
+    ReplayBuffer(
+        each, observation_shape, action_shape, **options
+    )  # refuses what makes no sense, here rather than there
+    here = ray.get_runtime_context().get_node_id()
+    actors = []
+    for k in range(shards):
+        affinity = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(here, soft=True)
+        remote: dict[str, Any] = {"scheduling_strategy": "SPREAD" if k else affinity, "num_cpus": 0}
+        if name is not None:
+            remote |= {"name": f"{name}/{k}", "namespace": "diffreplay", "lifetime": "detached"}
+        own = None if directory is None else str(Path(directory).absolute() / f"shard-{k}")
+        actor = ray.remote(Shard).options(max_restarts=-1, **remote)
+        placed = {"directory": own, "save_every": save_every, "shards": shards}
+        actors.append(actor.remote(each, observation_shape, action_shape, **placed, **options))
+    ray.get([actor.stats.remote() for actor in actors])
+    return Service(actors, ((observation_shape, action_shape), options))
+
+
+def connect(name: str) -> Service:
+    """The shards that were started with a name, by any process of the cluster.
+
+    Raises:
+        ReplayError: there are none.
+    """
+    ray = ray_module()
+    try:
+        actors = [ray.get_actor(f"{name}/0", namespace="diffreplay")]
+        shards, *arguments = _get(actors[0].described.remote())
+        actors += [ray.get_actor(f"{name}/{k}", namespace="diffreplay") for k in range(1, shards)]
+    except ValueError as error:
+        raise ReplayError(f"name: expected that of shards which are running, got {name!r}: {error}") from error
+    return Service(actors, (arguments[0], arguments[1]))
+
+
+class Service:
+    """Shards, for whoever adds to them or samples. It pickles small, to any process of the cluster."""
+
+    def __init__(self, actors: list[Any], arguments: tuple[tuple[Any, ...], dict[str, Any]]) -> None:
+        self._actors, self._arguments = actors, arguments
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Service, (self._actors, self._arguments)
+
+    def writer(
+        self, name: str, *, chunk_steps: int = 200, unacknowledged: int = 3, patience: float = 120.0
+    ) -> ReplayWriter:
+        """Adds to one of the shards, from any process of the cluster.
+
+        Args:
+            name: which no other writer has; of a process that takes the place of one that died, the name of that.
+            chunk_steps: steps in a chunk: what an actor that dies loses, at most.
+            unacknowledged: chunks that may be under way.
+            patience: seconds to wait for a shard that does not answer.
+        """
+        ray = ray_module()
+        actor = self._actors[_shard_for(name, ray.get([actor.writers.remote() for actor in self._actors]))]
+        return ReplayWriter(
+            name,
+            self._empty(KEPT_TRANSITIONS),
+            lambda data: _Ticket(actor.take.remote(data)),
+            chunk_steps=checks.positive("chunk_steps", chunk_steps),
+            unacknowledged=checks.positive("unacknowledged", unacknowledged),
+            patience=patience,
+        )
+
+    def loader(
+        self, batch_size: int = 256, *, num_workers: int = 0, seed: int = 0, **options: Any
+    ) -> Iterator[ReplayBatch | SequenceBatch]:
+        """Endless batches of the transitions of all shards, each as probable as any other.
+
+        Shards on this machine are mapped: nothing of what is sampled goes through Ray. Of shards elsewhere coded
+        windows come, and are decoded here. A shard that began anew is found again.
+
+        Args:
+            batch_size: transitions in a batch.
+            num_workers: as of `make_replay_loader`; of one shard, on this machine.
+            seed: of the draws.
+            options: others of `make_replay_loader`, such as sequence_length or priorities; likewise.
+
+        Raises:
+            InputError: the options take one shard on this machine, and there are others.
+        """
+        size = checks.positive("batch_size", batch_size)
+        shards = [_Mapped(actor) for actor in self._actors]
+        if num_workers or options:
+            if len(shards) > 1 or not shards[0].is_here:
+                named = ", ".join([*(["num_workers"] if num_workers else []), *options])
+                raise InputError(
+                    f"{named}: expected one shard, on the learner's machine, got {len(shards)}; start "
+                    "with shards=1, or leave these out"
+                )
+            return iter(make_replay_loader(shards[0].replay(), size, num_workers, seed=seed, **options))
+        rng = np.random.default_rng(seed)
+        sources: list[Source] = []
+        for k, shard in enumerate(shards):
+            if shard.is_here:
+                sources.append(LocalSource(shard.replay, k, rng))
+            else:
+                decoder = WindowDecoder(self._empty(1 << 10).reader)
+                sources.append(RemoteSource(shard.ask, shard.reference_set, decoder, k, size))
+        return MixedBatches(sources, size, rng, lambda: time.sleep(POLL_SECONDS))
+
+    def stats(self) -> list[dict[str, Any]]:
+        """Of each shard counts and bytes, see `Shard.stats`."""
+        found: list[dict[str, Any]] = ray_module().get([actor.stats.remote() for actor in self._actors])
+        return found
+
+    def save(self, directory: str | Path | None = None) -> None:
+        """Save a snapshot of each shard, to a folder of its own in `directory`, or in that of `start`."""
+        folder = None if directory is None else Path(directory).absolute()
+        ray_module().get(
+            [
+                actor.save.remote(None if folder is None else str(folder / f"shard-{k}"))
+                for k, actor in enumerate(self._actors)
+            ]
+        )
+
+    def close(self) -> None:
+        """End the shards; what was not saved is gone."""
+        ray = ray_module()
+        for actor in self._actors:
+            ray.kill(actor)
+
+    def _empty(self, capacity: int) -> ReplayBuffer:
+        """An empty buffer like the shards'."""
+        (observation_shape, action_shape), options = self._arguments
+        return ReplayBuffer(capacity, observation_shape, action_shape, **{**options, "max_bytes": None})
+
+
+def _shard_for(writer: str, known: list[list[str]]) -> int:
+    """The shard that knows a writer, else one of those with the fewest: many writers ask at the same time."""
+    for number, names in enumerate(known):
+        if writer in names:
+            return number
+    fewest = min(map(len, known))
+    among = [number for number, names in enumerate(known) if len(names) == fewest]
+    return among[zlib.crc32(writer.encode()) % len(among)]
+
+
+class _Ticket:
+    """A chunk that is under way in Ray."""
+
+    def __init__(self, reference: Any) -> None:
+        self._reference = reference
+
+    def is_done(self) -> bool:
+        """Whether the shard has answered, or will not."""
+        return bool(ray_module().wait([self._reference], timeout=0)[0])
+
+    def answer(self) -> Answer:
+        """What the shard says.
+
+        Raises:
+            ShardGoneError: it does not answer.
+        """
+        answer: Answer = _get(self._reference)
+        return answer
+
+
+def _get(reference: Any) -> Any:
+    """What an actor's method returns.
+
+    Raises:
+        ShardGoneError: it does not, as the actor is not there now.
+    """
+    ray = ray_module()
+    try:
+        return ray.get(reference)
+    except ray.exceptions.RayTaskError as error:
+        raise (error.cause if isinstance(error.cause, ReplayError) else error) from None
+    except (ray.exceptions.RayActorError, ray.exceptions.ObjectLostError, ray.exceptions.WorkerCrashedError) as error:
+        raise ShardGoneError(str(error).splitlines()[0]) from error
+
+
+class _Mapped:
+    """A shard as a learner sees it, again and again when it begins anew."""
+
+    def __init__(self, actor: Any) -> None:
+        self._actor, self._looked, self._look = actor, time.monotonic(), None
+        here = ray_module().get_runtime_context().get_node_id()
+        self._life, node, self._handle = ray_module().get(actor.here.remote())
+        self.is_here = node == here
+
+    def replay(self) -> Any:
+        """The handle; of a shard that began anew, a new one."""
+        if self._look is None and time.monotonic() > self._looked + LOOK_SECONDS:
+            self._look = self._actor.here.remote()
+        if self._look is not None and ray_module().wait([self._look], timeout=0)[0]:
+            try:
+                life, _, handle = _get(self._look)
+                if life != self._life:
+                    self._life, self._handle = life, handle
+            except ShardGoneError:
+                pass  # its memory is mapped still
+            self._look, self._looked = None, time.monotonic()
+        return self._handle
+
+    def ask(self, count: int) -> Any:
+        """Ask for so many windows; what is returned waits for them."""
+        reference = self._actor.windows.remote(count)
+
+        def windows() -> CodedWindows | None:
+            try:
+                found: CodedWindows | None = _get(reference)
+            except (ShardGoneError, EmptyBufferError):
+                return None
+            return found
+
+        return windows
+
+    def reference_set(self, image: int, number: int) -> bytes | None:
+        """The frames of a reference set; None where it has left."""
+        try:
+            return zstandard.decompress(_get(self._actor.reference_set.remote(image, number)).frames)
+        except (ShardGoneError, InputError):
+            return None
