@@ -21,8 +21,7 @@ from benchmarks import recordings
 from benchmarks.common import BATCH, machine, parser, print_table
 from benchmarks.playback import ACTION_DIM, Playback
 from benchmarks.recordings import Recording
-from diffreplay.distributed.shard import Answer, Shard
-from diffreplay.distributed.writer import ReplayWriter
+from diffreplay.distributed import ReplayWriter, Shard
 
 STEPS = 60_000  # of both writers
 ACTORS, FRAMES, SHARDS, STEPS_A_SECOND = 10_000, 10_000_000_000, 100, 60
@@ -31,13 +30,13 @@ ACTORS, FRAMES, SHARDS, STEPS_A_SECOND = 10_000, 10_000_000_000, 100, 60
 class Direct:
     """An answer that is there at once."""
 
-    def __init__(self, answer: Answer) -> None:
+    def __init__(self, answer: Any) -> None:
         self._answer = answer
 
     def is_done(self) -> bool:
         return True
 
-    def answer(self) -> Answer:
+    def answer(self) -> Any:
         return self._answer
 
 

@@ -8,6 +8,7 @@ Needs the extra `diffreplay[ray]`.
 """
 
 from diffreplay.distributed.service import Service, connect, start
+from diffreplay.distributed.shard import Shard
 from diffreplay.distributed.writer import ReplayWriter
 
-__all__ = ["ReplayWriter", "Service", "connect", "start"]
+__all__ = ["ReplayWriter", "Service", "Shard", "connect", "start"]

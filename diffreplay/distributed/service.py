@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import re
 import time
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from diffreplay.batch import ReplayBatch, SequenceBatch
 from diffreplay.distributed.coded_windows import CodedWindows, WindowDecoder
 from diffreplay.distributed.mixed import LocalSource, MixedBatches, RemoteSource, Source
 from diffreplay.distributed.shard import Answer, Shard
+from diffreplay.distributed.wire import digest
 from diffreplay.distributed.writer import KEPT_TRANSITIONS, ReplayWriter, ShardGoneError
 from diffreplay.errors import EmptyBufferError, InputError, ReplayError
 from diffreplay.loading import make_replay_loader
@@ -66,6 +67,12 @@ def start(
     Raises:
         InputError: an argument makes no sense.
         ReplayError: Ray is not installed, or not connected to.
+
+    Example:
+        It needs a cluster; the tests of this room run the like of it on one.
+
+        >>> ray.init()  # doctest: +SKIP
+        >>> service = diffreplay.distributed.start(1000, (9, 84, 84), (6,), shards=2)  # doctest: +SKIP
     """
     ray = ray_module()
     if not ray.is_initialized():
@@ -95,6 +102,11 @@ def connect(name: str) -> Service:
 
     Raises:
         ReplayError: there are none.
+
+    Example:
+        It needs a cluster; the tests of this room run the like of it on one.
+
+        >>> service = diffreplay.distributed.connect("my-replay")  # doctest: +SKIP
     """
     ray = ray_module()
     try:
@@ -107,7 +119,14 @@ def connect(name: str) -> Service:
 
 
 class Service:
-    """Shards, for whoever adds to them or samples. It pickles small, to any process of the cluster."""
+    """Shards, for whoever adds to them or samples: `start` makes it. It pickles small, to any process of the cluster.
+
+    Example:
+        It needs a cluster; the tests of this room run the like of it on one.
+
+        >>> writer = service.writer("actor-3")  # doctest: +SKIP
+        >>> batch = next(service.loader(batch_size=256))  # doctest: +SKIP
+    """
 
     def __init__(self, actors: list[Any], arguments: tuple[tuple[Any, ...], dict[str, Any]]) -> None:
         self._actors, self._arguments = actors, arguments
@@ -208,7 +227,8 @@ def _shard_for(writer: str, known: list[list[str]]) -> int:
             return number
     fewest = min(map(len, known))
     among = [number for number, names in enumerate(known) if len(names) == fewest]
-    return among[zlib.crc32(writer.encode()) % len(among)]
+    numbered = re.search(r"\d+$", writer)  # actor-0, actor-1, ... go to the shards in turns
+    return among[(int(numbered[0]) if numbered else int.from_bytes(digest(writer.encode()))) % len(among)]
 
 
 class _Ticket:

@@ -67,6 +67,11 @@ class Shard:
         save_every: seconds between two snapshots; None to save when told alone.
         shards: how many there are.
         options: others of `ReplayBuffer`.
+
+    Example:
+        >>> shard = diffreplay.distributed.Shard(1000, (9, 84, 84), (6,))
+        >>> shard.stats()["transitions"]
+        0
     """
 
     def __init__(

@@ -56,6 +56,13 @@ class ReplayWriter:
         chunk_steps: steps in a chunk.
         unacknowledged: chunks that may be under way.
         patience: seconds to wait for a shard that does not answer.
+
+    Example:
+        It needs a cluster; the tests of this room run the like of it on one.
+
+        >>> writer = service.writer("actor-3")  # doctest: +SKIP
+        >>> writer.add_transition(obs, action, reward, next_obs, terminated, truncated)  # doctest: +SKIP
+        >>> writer.flush()  # doctest: +SKIP
     """
 
     def __init__(
