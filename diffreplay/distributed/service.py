@@ -68,7 +68,7 @@ def start(
         InputError: an argument makes no sense.
         ReplayError: Ray is not installed, or not connected to.
 
-    Example:
+    Examples:
         It needs a cluster; the tests of this room run the like of it on one.
 
         >>> ray.init()  # doctest: +SKIP
@@ -103,7 +103,7 @@ def connect(name: str) -> Service:
     Raises:
         ReplayError: there are none.
 
-    Example:
+    Examples:
         It needs a cluster; the tests of this room run the like of it on one.
 
         >>> service = diffreplay.distributed.connect("my-replay")  # doctest: +SKIP
@@ -121,7 +121,7 @@ def connect(name: str) -> Service:
 class Service:
     """Shards, for whoever adds to them or samples: `start` makes it. It pickles small, to any process of the cluster.
 
-    Example:
+    Examples:
         It needs a cluster; the tests of this room run the like of it on one.
 
         >>> writer = service.writer("actor-3")  # doctest: +SKIP
@@ -144,15 +144,25 @@ class Service:
             chunk_steps: steps in a chunk: what an actor that dies loses, at most.
             unacknowledged: chunks that may be under way.
             patience: seconds to wait for a shard that does not answer.
+
+        Raises:
+            InputError: an argument makes no sense.
         """
         ray = ray_module()
+        chunk_steps = checks.positive("chunk_steps", chunk_steps)
+        unacknowledged = checks.positive("unacknowledged", unacknowledged)
+        if 2 * chunk_steps * (unacknowledged + 1) > KEPT_TRANSITIONS:
+            raise InputError(
+                f"chunk_steps: expected at most {KEPT_TRANSITIONS // (2 * unacknowledged + 2)} with {unacknowledged} "
+                f"chunks under way, got {chunk_steps}"
+            )
         actor = self._actors[_shard_for(name, ray.get([actor.writers.remote() for actor in self._actors]))]
         return ReplayWriter(
             name,
             self._empty(KEPT_TRANSITIONS),
             lambda data: _Ticket(actor.take.remote(data)),
-            chunk_steps=checks.positive("chunk_steps", chunk_steps),
-            unacknowledged=checks.positive("unacknowledged", unacknowledged),
+            chunk_steps=chunk_steps,
+            unacknowledged=unacknowledged,
             patience=patience,
         )
 

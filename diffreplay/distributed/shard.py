@@ -68,7 +68,7 @@ class Shard:
         shards: how many there are.
         options: others of `ReplayBuffer`.
 
-    Example:
+    Examples:
         >>> shard = diffreplay.distributed.Shard(1000, (9, 84, 84), (6,))
         >>> shard.stats()["transitions"]
         0
@@ -89,10 +89,9 @@ class Shard:
         self._described = shards, (observation_shape, action_shape), options
         self._directory, self._save_every, self._saved = directory, save_every, time.monotonic()
         self._counts = {"chunks": 0, "bytes_in": 0, "bytes_out": 0, "lost_rows": 0, "recoded_rows": 0}
+        self.replay = ReplayBuffer(capacity, observation_shape, action_shape, **options)
         if directory is not None and _has_snapshot(directory):
-            self.replay = ReplayBuffer.load(directory, skip_damaged=True)
-        else:
-            self.replay = ReplayBuffer(capacity, observation_shape, action_shape, **options)
+            self.replay = _loaded(directory, self.replay)
         check_origin(self.replay.store)
         self._writers = {
             name: Known(life, Origin(after, tuple((a, b, c) for a, b, c in runs)))
@@ -255,6 +254,23 @@ class Shard:
     def writers(self) -> list[str]:
         """The names of all that have sent something."""
         return list(self._writers)
+
+
+def _loaded(directory: str, like: ReplayBuffer) -> ReplayBuffer:
+    """The buffer that was saved; what is damaged is left out, with a warning.
+
+    Raises:
+        InputError: it holds other things than a buffer like this one.
+    """
+    replay = ReplayBuffer.load(directory, codec=like.codec, skip_damaged=True)
+    for name in ("capacity", "parts", "action_shape", "action_dtype", "extras", "nstep", "discount", "shorter_at_end"):
+        saved, wanted = getattr(replay, name), getattr(like, name)
+        if saved != wanted:
+            raise InputError(
+                f"{name}: expected {saved!r}, with which {directory} was saved, got {wanted!r}; give another directory "
+                "to begin anew"
+            )
+    return replay
 
 
 def _node() -> str:

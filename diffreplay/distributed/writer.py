@@ -57,7 +57,7 @@ class ReplayWriter:
         unacknowledged: chunks that may be under way.
         patience: seconds to wait for a shard that does not answer.
 
-    Example:
+    Examples:
         It needs a cluster; the tests of this room run the like of it on one.
 
         >>> writer = service.writer("actor-3")  # doctest: +SKIP

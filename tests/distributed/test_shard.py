@@ -230,3 +230,13 @@ def test_windows_of_mappings_with_vectors_and_depth() -> None:
         assert np.array_equal(batch.obs[name].numpy(), expected.obs[name].numpy())
         assert np.array_equal(batch.next_obs[name].numpy(), expected.next_obs[name].numpy())
     assert np.array_equal(batch.reward.numpy(), expected.reward.numpy())
+
+
+def test_a_snapshot_of_another_buffer_is_refused(tmp_path: Any) -> None:
+    shard = make_shard(directory=str(tmp_path))
+    make_actor(0, Network(shard)).run(50)
+    shard.save()
+    with pytest.raises(InputError, match=r"nstep: expected 1, with which .* was saved, got 3"):
+        make_shard(directory=str(tmp_path), nstep=3)
+    with pytest.raises(InputError, match="capacity: expected 20000"):
+        make_shard(capacity=100, directory=str(tmp_path))
