@@ -119,6 +119,24 @@ def test_stable_baselines3_script_changes_two_lines() -> None:
     assert sum("# changed" in line for line in lines) == 2
 
 
+@pytest.mark.parametrize(
+    ("program", "options", "last"),
+    [
+        (
+            "from_drqv2.py",
+            ["--seed-steps=200", "--batch-size=8"],
+            r"ReplayBuffer\(210 of 1000000 .*, delta\)",
+        ),
+        ("from_sb3.py", [], r"\d+\.\dx smaller than stacks"),
+        ("from_cleanrl.py", ["--learning-starts=200"], r"loss [0-9.]+, replay [0-9.]+ MB"),
+    ],
+)
+def test_programs_that_moved_here(program: str, options: list[str], last: str) -> None:
+    """TorchRL is in no environment of this project: docs/moving/torchrl.md says so."""
+    printed = run(f"moving/{program}", "--steps=210", *options)
+    assert re.fullmatch(last, printed.splitlines()[-1]), printed
+
+
 def test_missing_packages_are_named() -> None:
     code = "import sys; sys.modules['stable_baselines3'] = None; import diffreplay.sb3"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=800)

@@ -1,4 +1,4 @@
-"""Loops over Gymnasium's vector environments as docs/own-code.md has them: every sample is a step that was taken."""
+"""Loops over Gymnasium's vector environments as docs/gymnasium.md has them: every sample is a step that was taken."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 
 from diffreplay import ReplayBuffer
 
-PAGE = (Path(__file__).resolve().parents[1] / "docs/own-code.md").read_text()
+PAGE = (Path(__file__).resolve().parents[1] / "docs/gymnasium.md").read_text()
 SHAPE, STEPS, ENVS, NSTEP, GAMMA = (3, 8, 8), 120, 8, 3, 0.5
 WARNING = "episode had just ended"
 
@@ -141,7 +141,8 @@ def run(code, mode, make=SyncVectorEnv, nstep=NSTEP, kind=Frames, **options):
     replay = ReplayBuffer.from_spaces(10_000, *spaces, frame_stack=3, nstep=nstep, discount=GAMMA)
     rng = np.random.default_rng(1)
     env.action_space.seed(0)
-    names = {"np": np, "env": env, "replay": replay, "steps": STEPS, "act": lambda obs: rng.integers(0, 200, ENVS)}
+    names = {"np": np, "AutoresetMode": AutoresetMode, "start": lambda mode: (env, replay), "steps": STEPS}
+    names["act"] = lambda obs: rng.integers(0, 200, ENVS)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         exec(code, names)

@@ -1,4 +1,4 @@
-"""Commits of a snapshot: which manifest counts, who may replace it, and which files go. See docs/snapshots.md."""
+"""Commits of a snapshot: which manifest counts, who may replace it, and which files go. See docs/snapshot-format.md."""
 
 from __future__ import annotations
 

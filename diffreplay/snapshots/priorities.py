@@ -1,4 +1,4 @@
-"""The file of a snapshot that holds the priorities of its steps: see docs/snapshots.md.
+"""The file of a snapshot that holds the priorities of its steps: see docs/snapshot-format.md.
 
 header      HEADER
 priorities  for each row [first, first + rows) a float32, 0 where none was given

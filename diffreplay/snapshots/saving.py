@@ -1,4 +1,4 @@
-"""Incremental, crash-safe snapshots of a replay buffer. docs/snapshots.md describes the format.
+"""Incremental, crash-safe snapshots of a replay buffer. docs/snapshot-format.md describes the format.
 
 A snapshot is a directory of files that never change, and a manifest that names them. Saving writes files for what
 is new, then replaces the manifest in one step: whenever it is interrupted, the manifest that is there names a

@@ -1,4 +1,4 @@
-"""Files of a snapshot: segments of rows, and reference sets. docs/snapshots.md describes them.
+"""Files of a snapshot: segments of rows, and reference sets. docs/snapshot-format.md describes them.
 
 A segment holds rows [first, first + rows) of the store as they lie in memory, coded:
 

@@ -4,7 +4,7 @@ An `Arena` is one anonymous memory file (memfd) that the writer and every reader
 large as its worst case from the start, but a page takes memory only once it is written, and a page that is
 given back with `Ring.release` takes none again.
 
-Nothing here locks. One process writes; readers copy first and check afterwards (see docs/format.md), which
+Nothing here locks. One process writes; readers copy first and check afterwards (see docs/concurrency.md), which
 needs the order of memory accesses that `fence` gives.
 """
 

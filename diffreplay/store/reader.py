@@ -1,7 +1,7 @@
 """Reads stored frames from shared memory, in any process, while the writer goes on.
 
 Reading takes no lock. A reader copies what it needs, then asks whether the writer may have reused any of it
-meanwhile; only after that is anything decoded or believed. docs/format.md argues why no torn or evicted frame gets
+meanwhile; only after that is anything decoded or believed. docs/concurrency.md argues why no torn or evicted frame gets
 through.
 """
 

@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
-import re
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,17 +11,6 @@ from diffreplay import ReplayBuffer, ReplayDataset, ReplayReader, make_replay_lo
 from diffreplay.errors import EmptyBufferError, InputError, ReadOnlyError
 
 METHODS = ["fork", "spawn"]
-ROOT = Path(__file__).resolve().parents[2]
-PAGE = (ROOT / "docs/own-code.md").read_text()
-STEPS = """
-    import numpy as np
-
-    obs = np.zeros((9, 84, 84), np.uint8)
-    for t in range(100):
-        replay.add_transition(obs, np.zeros(6), 0.5, obs, False, False)
-    for process in multiprocessing.active_children():
-        process.join()
-"""
 
 
 def filled(steps=40, **options):
@@ -166,16 +150,3 @@ def test_arguments_are_checked(of):
         of(filled()).sample(0)
     with pytest.raises(EmptyBufferError):
         of(ReplayBuffer(100, (3, 8, 8), (1,))).sample(8)
-
-
-def test_the_page_s_example_runs(tmp_path):
-    """docs/own-code.md, with a hundred steps added where it ends."""
-    (code,) = (text for text in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL) if "def watch" in text)
-    script = tmp_path / "example.py"
-    script.write_text(f"import diffreplay\n{code}{STEPS}")
-    command = [sys.executable, script]
-    result = subprocess.run(
-        command, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=800
-    )
-    assert result.returncode == 0, result.stderr
-    assert re.fullmatch(r"(0\.500 of \d+ transitions\n){3}", result.stdout), result.stdout

@@ -1,0 +1,75 @@
+"""DQN on Pong with TorchRL's environment and loss, from a compressed replay buffer; the marked lines are what changed.
+
+    python examples/moving/from_torchrl.py --steps 1000
+
+Needs the extra `atari` and TorchRL (`pip install torchrl`), which is no extra of this library: docs/moving/torchrl.md.
+"""
+
+import argparse
+import random
+
+import ale_py
+import gymnasium
+import torch
+from gymnasium.wrappers import AtariPreprocessing, FrameStackObservation
+from tensordict import TensorDict
+from torch import nn
+from torchrl.envs import GymWrapper, step_mdp
+from torchrl.modules import QValueActor
+from torchrl.objectives import DQNLoss, SoftUpdate
+
+import diffreplay  # changed
+
+
+class Network(nn.Sequential):
+    """The network of DQN (Mnih et al., 2015), of uint8 images."""
+
+    def __init__(self, actions: int) -> None:
+        convolutions = [nn.Conv2d(4, 32, 8, 4), nn.ReLU(), nn.Conv2d(32, 64, 4, 2), nn.ReLU(), nn.Conv2d(64, 64, 3)]
+        head = [nn.ReLU(), nn.Flatten(), nn.Linear(3136, 512), nn.ReLU(), nn.Linear(512, actions)]
+        super().__init__(*convolutions, *head)
+
+    def forward(self, observation: torch.Tensor) -> torch.Tensor:
+        batch = observation.reshape(-1, 4, 84, 84)
+        return super().forward(batch / 255).reshape(*observation.shape[:-3], -1)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=1_000_000)
+    parser.add_argument("--warmup", type=int, default=500)
+    args = parser.parse_args()
+
+    gymnasium.register_envs(ale_py)
+    game = FrameStackObservation(AtariPreprocessing(gymnasium.make("ALE/Pong-v5", frameskip=1)), 4)
+    env = GymWrapper(game, categorical_action_encoding=True)
+    policy = QValueActor(Network(6), in_keys=["observation"], spec=env.action_spec)
+    loss_module = DQNLoss(policy, action_space=env.action_spec, delay_value=True)
+    loss_module.make_value_estimator(gamma=0.99)
+    optimizer, target = torch.optim.Adam(loss_module.parameters(), lr=1e-4), SoftUpdate(loss_module, tau=0.005)
+    buffer = diffreplay.ReplayBuffer(100_000, (4, 84, 84), (), action_dtype="int64", frame_stack=4)  # changed
+    batches = iter(diffreplay.make_replay_loader(buffer, batch_size=32, num_workers=2))  # changed
+
+    td = env.reset()
+    for step in range(1, args.steps + 1):
+        td = env.rand_step(td) if random.random() < max(0.05, 1 - step / 50_000) else env.step(policy(td))
+        new = td["next"]  # changed
+        ends = new["terminated"], new["truncated"]  # changed
+        buffer.add_transition(td["observation"], td["action"], new["reward"], new["observation"], *ends)  # changed
+        td = env.reset() if td["next", "done"].any() else step_mdp(td)
+        if step < args.warmup or step % 4:
+            continue
+        obs, action, reward, discount, next_obs = next(batches)  # changed
+        ended = discount == 0  # changed
+        after = {"observation": next_obs, "reward": reward, "done": ended, "terminated": ended}  # changed
+        batch = TensorDict({"observation": obs, "action": action, "next": after}, [len(obs)])  # changed
+        loss = loss_module(batch)["loss"]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        target.step()
+    print(f"loss {loss:.4f}, {buffer}")
+
+
+if __name__ == "__main__":
+    main()
