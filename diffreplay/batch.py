@@ -92,6 +92,11 @@ class ReplayBatch(_Batch):
         weight: (B,) float32, of importance sampling, relative to the largest that the batch has from the same buffer; 1
             without priorities.
         source: (B,) int64, on the CPU: which of several buffers each is from, 0 for the first one.
+
+    Examples:
+        >>> obs, action, reward, discount, next_obs = replay.sample(32)
+        >>> obs.shape, reward.shape
+        (torch.Size([32, 3, 16, 16]), torch.Size([32, 1]))
     """
 
     @property
@@ -153,6 +158,11 @@ class SequenceBatch(_Batch):
         weight: (B,) float32, of importance sampling, relative to the largest that the batch has from the same buffer; 1
             without priorities.
         source: (B,) int64, on the CPU: which of several buffers each is from, 0 for the first one.
+
+    Examples:
+        >>> batch = replay.sample(4, sequence_length=8)
+        >>> batch.obs.shape, batch.mask.shape
+        (torch.Size([4, 8, 3, 16, 16]), torch.Size([4, 8]))
     """
 
     terminated: torch.Tensor = field(kw_only=True)

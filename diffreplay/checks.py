@@ -26,7 +26,12 @@ STEP_FIELDS = "observation, action, reward, discount, first() and last()"
 
 
 class TimeStep(Protocol):
-    """A dm_env style step that carries the action that led to it."""
+    """A dm_env style step that carries the action that led to it.
+
+    Examples:
+        >>> step: diffreplay.checks.TimeStep = diffreplay.testing.TimeStep(frame, is_first=True)
+        >>> replay.add(step)
+    """
 
     @property
     def observation(self) -> Any:

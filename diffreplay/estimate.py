@@ -52,6 +52,12 @@ def estimate(
 
     Raises:
         InputError: `frames` has another dtype or shape, or is too few; or another argument makes no sense.
+
+    Examples:
+        >>> noise = np.random.default_rng(0).integers(0, 255, (40, 3, 16, 16), "uint8")
+        >>> stats = diffreplay.estimate(noise, 1_000_000, frame_stack=3)
+        >>> f"{stats.compression_ratio:.1f}x, as each frame is stored once"
+        '3.0x, as each frame is stored once'
     """
     capacity, frame_stack = checks.positive("capacity", capacity), checks.positive("frame_stack", frame_stack)
     episode_length = checks.at_least(2, "episode_length", episode_length)

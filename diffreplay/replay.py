@@ -54,6 +54,11 @@ class ReplayBuffer(Adding, Readable, Shared):
         InputError: an argument makes no sense.
         UnknownCodecError: no such codec.
         SharedMemoryError: the system gives no such memory.
+
+    Examples:
+        >>> buffer = diffreplay.ReplayBuffer(1000, (9, 84, 84), (6,), frame_stack=3, nstep=3)
+        >>> buffer
+        ReplayBuffer(0 of 1000 transitions, ... MB, 0.0x smaller than stacks, delta)
     """
 
     def __init__(

@@ -21,6 +21,11 @@ class ReplayStats:
         stacked_bytes: the same transitions as plain stacks: transitions times bytes of an observation.
         observation_bytes: coded frames, index, reference frames and columns together.
         compression_ratio: stacked_bytes / observation_bytes; 0 while the buffer is empty.
+
+    Examples:
+        >>> stats = replay.stats()
+        >>> stats.transitions, stats.stacked_bytes
+        (100, 76800)
     """
 
     transitions: int

@@ -2,7 +2,8 @@
 
     python examples/sb3_dqn_pong.py --steps 1000000
 
-Needs the extra `atari`. For PPO or A2C: `CompressedRolloutBuffer` and `rollout_buffer_class`; docs/moving/sb3.md lists more.
+Needs the extra `atari`. For PPO or A2C: `CompressedRolloutBuffer` and
+`rollout_buffer_class`; docs/moving/sb3.md lists more.
 """
 
 import argparse

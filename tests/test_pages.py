@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import doctest
+import importlib
+import inspect
 import json
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import page_blocks
 import pytest
@@ -80,6 +84,43 @@ def test_a_file_that_a_page_shows_is_tested(page: Path) -> None:
         if block.included:
             assert (ROOT / block.included).exists()
             assert Path(block.included).name in TESTED_EXAMPLES
+
+
+@pytest.fixture(scope="module")
+def made_for_examples() -> dict[str, Any]:
+    """What the API page makes before its examples."""
+    made: dict[str, Any] = {}
+    for block in blocks(ROOT / "docs/api.md"):
+        exec(block.code, made)
+    return made
+
+
+def on_the_api_page() -> list[str]:
+    """The names of classes and functions on the API page, those of a module in its place."""
+    names = []
+    for name in re.findall(r"^::: (\S+)", (ROOT / "docs/api.md").read_text(), re.MULTILINE):
+        found = named(name)
+        inside = inspect.getmembers(found, inspect.isclass) if inspect.ismodule(found) else []
+        names += [f"{name}.{key}" for key, _ in inside] or [name]
+    return [name for name in names if inspect.isclass(named(name)) or inspect.isfunction(named(name))]
+
+
+def named(name: str) -> Any:
+    module, _, rest = name.rpartition(".")
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        return getattr(named(module), rest)
+
+
+@pytest.mark.parametrize("name", on_the_api_page())
+def test_docstring_has_examples_that_run(name: str, made_for_examples: dict[str, Any]) -> None:
+    docstring = inspect.getdoc(named(name)) or ""
+    test = doctest.DocTestParser().get_doctest(docstring, dict(made_for_examples), name, None, None)
+    assert test.examples
+    told: list[str] = []
+    result = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(test, out=told.append)
+    assert result.failed == 0, "".join(told)
 
 
 DIFF = re.compile(r"<!-- program: (\S+) -->\n```diff\n(.*?)```", re.DOTALL)

@@ -30,6 +30,10 @@ def get(codec: str | Codec) -> Codec:
 
     Raises:
         UnknownCodecError: no such name, or what a package registers by it cannot be used.
+
+    Examples:
+        >>> diffreplay.codecs.get("zstd").name
+        'zstd'
     """
     if isinstance(codec, Codec):
         return codec
@@ -47,6 +51,10 @@ def find(name: str) -> type[Codec]:
 
     Raises:
         UnknownCodecError: no such name, or what a package registers by it cannot be used.
+
+    Examples:
+        >>> diffreplay.codecs.find("raw").__name__
+        'RawCodec'
     """
     if isinstance(name, str):
         found = REGISTRY.get(name) or find_installed(name, REGISTRY)

@@ -24,6 +24,19 @@ class Codec(ABC):
 
     A codec holds options, never data, so that one instance may serve many buffers, processes and threads. Threads may
     decode at the same time, even against one open set.
+
+    Examples:
+        >>> class Flat(diffreplay.codecs.Codec):  # a byte for a frame that is of one value
+        ...     name = "flat"
+        ...
+        ...     def encode(self, frame, reference=None):
+        ...         return bytes(frame.flat[:1]) if frame.size > 1 and (frame == frame.flat[0]).all() else None
+        ...
+        ...     def decode(self, data, lengths, reference, out):
+        ...         if len(data) != len(lengths) or (lengths != 1).any():
+        ...             raise diffreplay.errors.CorruptDataError("expected a byte for each frame")
+        ...         out[:] = np.frombuffer(data, np.uint8)[:, None, None, None]
+        >>> buffer = diffreplay.ReplayBuffer(1000, (3, 16, 16), (2,), codec=Flat())
     """
 
     name: ClassVar[str]
@@ -133,6 +146,10 @@ class SetPlanner:
 
     Attributes:
         next_check: rows written when `choose` is asked next; a snapshot keeps it.
+
+    Examples:
+        >>> diffreplay.codecs.SetPlanner().due(head=1000)
+        False
     """
 
     next_check: int = 1

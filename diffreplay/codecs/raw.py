@@ -12,7 +12,11 @@ from diffreplay.errors import CorruptDataError
 
 
 class RawCodec(Codec):
-    """Stores every frame raw."""
+    """Stores every frame raw.
+
+    Examples:
+        >>> buffer = diffreplay.ReplayBuffer(1000, (3, 16, 16), (2,), codec=diffreplay.codecs.RawCodec())
+    """
 
     name = "raw"
 

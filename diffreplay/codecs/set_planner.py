@@ -52,6 +52,11 @@ def select_references(
 
     Returns:
         Indices of frames, the most valuable last: nearest to what is coded, its matches are the cheapest.
+
+    Examples:
+        >>> frames = np.zeros((10, 16, 16, 3), np.uint8)
+        >>> diffreplay.codecs.select_references([frames], count=1).shape
+        (1,)
     """
     worth = np.zeros(1 << buckets_log2, np.float32)
     buckets: list[NDArray[np.int32]] = []

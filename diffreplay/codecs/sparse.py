@@ -32,7 +32,11 @@ def pixel_dtype(height: int, columns: int) -> np.dtype[Any]:
 
 
 class SparseCodec(Codec):
-    """Row, column and difference of each pixel that is not as in the reference frame."""
+    """Row, column and difference of each pixel that is not as in the reference frame.
+
+    Examples:
+        >>> buffer = diffreplay.ReplayBuffer(1000, (3, 16, 16), (2,), codec="sparse")
+    """
 
     name = "sparse"
     reference = "frame"

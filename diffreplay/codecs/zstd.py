@@ -85,6 +85,10 @@ class ZstdCodec(PlannedCodec):
         level: compression level, 1 to 22; 7 by default.
         set_frames: frames in a reference set, at most.
         refresh_interval: frames after which a new set is considered, at most.
+
+    Examples:
+        >>> codec = diffreplay.codecs.ZstdCodec(level=3)
+        >>> buffer = diffreplay.ReplayBuffer(1000, (3, 16, 16), (2,), codec=codec)
     """
 
     name = "zstd"

@@ -36,6 +36,11 @@ class ReplayDataset(IterableDataset[Any]):
         fractions: of several buffers, the share of each in a batch; equal ones by default.
         rank: of this process among those that share the batches: it gets batches rank, rank + world_size, ...
         world_size: how many processes these are.
+
+    Examples:
+        >>> batches = iter(diffreplay.ReplayDataset(replay, batch_size=32))
+        >>> next(batches).obs.shape
+        torch.Size([32, 3, 16, 16])
     """
 
     def __init__(

@@ -35,6 +35,11 @@ class ReplayLoader(DataLoader[Any]):
 
     It never ends. Iterating again goes on with the batch after the last one that was delivered; so does `next` after an
     exception. A `WorkerError` says where workers cannot start or keep dying.
+
+    Examples:
+        >>> loader = diffreplay.make_replay_loader(replay, batch_size=32, num_workers=0)
+        >>> isinstance(loader, torch.utils.data.DataLoader)
+        True
     """
 
     dataset: ReplayDataset
@@ -244,6 +249,12 @@ def make_replay_loader(
 
     Raises:
         InputError: an argument makes no sense.
+
+    Examples:
+        >>> loader = diffreplay.make_replay_loader(replay, batch_size=32, num_workers=0)
+        >>> obs, action, reward, discount, next_obs = next(iter(loader))
+        >>> obs.shape
+        torch.Size([32, 3, 16, 16])
     """
     num_workers = checks.at_least(0, "num_workers", num_workers)
     if num_workers:

@@ -51,6 +51,12 @@ class Priorities:
 
     Raises:
         InputError: an argument makes no sense, or `alpha` is not that of the saved priorities.
+
+    Examples:
+        >>> priorities = diffreplay.Priorities(replay, alpha=0.6, beta=0.4)
+        >>> loader = diffreplay.make_replay_loader(replay, 32, num_workers=0, priorities=priorities)
+        >>> batch = next(iter(loader))
+        >>> priorities.update(batch.index, torch.ones(32))
     """
 
     def __init__(

@@ -40,6 +40,10 @@ class ReplayReader:
         discount: gamma, for n-step returns.
         shorter_at_end: as of `ReplayBuffer`.
         rng: of `sample` in this process; without one, a generator that the system seeds.
+
+    Examples:
+        >>> replay.reader.sample(32).obs.shape
+        torch.Size([32, 3, 16, 16])
     """
 
     def __init__(

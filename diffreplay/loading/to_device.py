@@ -24,6 +24,10 @@ def batches_on(batches: Iterable[Batch], device: torch.device | str) -> Iterator
     Args:
         batches: of a loader, in the CPU's memory, pinned or not.
         device: where they are wanted.
+
+    Examples:
+        >>> loader = diffreplay.make_replay_loader(replay, 32, num_workers=0)
+        >>> batch = next(diffreplay.batches_on(loader, "cpu"))
     """
     device = torch.device(device)
     found = iter(batches)

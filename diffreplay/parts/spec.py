@@ -45,6 +45,10 @@ class ArraySpec:
 
     Raises:
         InputError: an argument makes no sense, or does not go with another.
+
+    Examples:
+        >>> diffreplay.ArraySpec((64, 64, 3), layout="HWC")
+        ArraySpec(shape=(64, 64, 3), dtype='|u1', layout='HWC')
     """
 
     shape: tuple[int, ...]

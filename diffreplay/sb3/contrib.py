@@ -28,19 +28,39 @@ __all__ = [
 
 
 class CompressedMaskableRolloutBuffer(CompressedRollouts, MaskableRolloutBuffer):
-    """sb3-contrib's `MaskableRolloutBuffer` with coded observations."""
+    """sb3-contrib's `MaskableRolloutBuffer` with coded observations.
+
+    Examples:
+        >>> from diffreplay.sb3.contrib import CompressedMaskableRolloutBuffer
+        >>> buffer = CompressedMaskableRolloutBuffer(8, images, actions)
+    """
 
 
 class CompressedMaskableDictRolloutBuffer(CompressedRollouts, MaskableDictRolloutBuffer):
-    """sb3-contrib's `MaskableDictRolloutBuffer` with coded images; other entries stay plain arrays."""
+    """sb3-contrib's `MaskableDictRolloutBuffer` with coded images; other entries stay plain arrays.
+
+    Examples:
+        >>> from diffreplay.sb3.contrib import CompressedMaskableDictRolloutBuffer
+        >>> buffer = CompressedMaskableDictRolloutBuffer(8, dicts.observation_space, actions)
+    """
 
 
 class CompressedRecurrentRolloutBuffer(CompressedRollouts, RecurrentRolloutBuffer):
     """sb3-contrib's `RecurrentRolloutBuffer` with coded observations.
 
     `RecurrentPPO` takes no buffer class: assign one to `model.rollout_buffer` once the model is made or loaded.
+
+    Examples:
+        >>> from diffreplay.sb3.contrib import CompressedRecurrentRolloutBuffer
+        >>> buffer = CompressedRecurrentRolloutBuffer(8, images, actions, hidden_state_shape=(8, 1, 1, 16))
     """
 
 
 class CompressedRecurrentDictRolloutBuffer(CompressedRollouts, RecurrentDictRolloutBuffer):
-    """sb3-contrib's `RecurrentDictRolloutBuffer` with coded images; other entries stay plain arrays."""
+    """sb3-contrib's `RecurrentDictRolloutBuffer` with coded images; other entries stay plain arrays.
+
+    Examples:
+        >>> from diffreplay.sb3.contrib import CompressedRecurrentDictRolloutBuffer
+        >>> state = (8, 1, 1, 16)
+        >>> buffer = CompressedRecurrentDictRolloutBuffer(8, dicts.observation_space, actions, state)
+    """

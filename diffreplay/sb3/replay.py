@@ -173,6 +173,14 @@ class CompressedReplayBuffer(CompressedReplays, ReplayBuffer):
         InputError: the space is a Dict, or an argument makes no sense.
         UnknownCodecError: no such codec.
         ValueError: optimize_memory_usage with handle_timeout_termination, as in Stable-Baselines3.
+
+    Examples:
+        >>> from diffreplay.sb3 import CompressedReplayBuffer
+        >>> buffer = CompressedReplayBuffer(1000, images, actions)
+        >>> pair = np.zeros((2, 1, 4, 84, 84), np.uint8)
+        >>> buffer.add(pair[0], pair[1], np.zeros(1), np.zeros(1), np.zeros(1), [{}])
+        >>> buffer.sample(8).observations.shape
+        torch.Size([8, 4, 84, 84])
     """
 
     def __init__(
@@ -224,6 +232,11 @@ class CompressedDictReplayBuffer(CompressedReplays, DictReplayBuffer):
     Raises:
         InputError: the space is no Dict, or an argument makes no sense.
         UnknownCodecError: no such codec.
+
+    Examples:
+        >>> from stable_baselines3 import DQN
+        >>> from diffreplay.sb3 import CompressedDictReplayBuffer
+        >>> model = DQN("MultiInputPolicy", dicts, buffer_size=1000, replay_buffer_class=CompressedDictReplayBuffer)
     """
 
 
@@ -236,6 +249,11 @@ class CompressedHerReplayBuffer(CompressedReplays, HerReplayBuffer):
     Raises:
         InputError: the space is no Dict, or an argument makes no sense.
         UnknownCodecError: no such codec.
+
+    Examples:
+        >>> from stable_baselines3 import DQN
+        >>> from diffreplay.sb3 import CompressedHerReplayBuffer
+        >>> model = DQN("MultiInputPolicy", goals, buffer_size=1000, replay_buffer_class=CompressedHerReplayBuffer)
     """
 
     def _sample_held(self, batch_size: int, env: VecNormalize | None) -> Any:

@@ -139,6 +139,11 @@ class CompressedRolloutBuffer(CompressedRollouts, RolloutBuffer):
     Raises:
         InputError: the space is a Dict, or an argument makes no sense.
         UnknownCodecError: no such codec.
+
+    Examples:
+        >>> from stable_baselines3 import PPO
+        >>> from diffreplay.sb3 import CompressedRolloutBuffer
+        >>> model = PPO("CnnPolicy", games, n_steps=8, batch_size=8, rollout_buffer_class=CompressedRolloutBuffer)
     """
 
 
@@ -151,4 +156,10 @@ class CompressedDictRolloutBuffer(CompressedRollouts, DictRolloutBuffer):
     Raises:
         InputError: the space is no Dict, or an argument makes no sense.
         UnknownCodecError: no such codec.
+
+    Examples:
+        >>> from stable_baselines3 import PPO
+        >>> from diffreplay.sb3 import CompressedDictRolloutBuffer
+        >>> buffer = CompressedDictRolloutBuffer
+        >>> model = PPO("MultiInputPolicy", dicts, n_steps=8, batch_size=8, rollout_buffer_class=buffer)
     """

@@ -27,6 +27,11 @@ class ReplayHandle(Readable):
         address: where the memory is given away.
         pickled: a `ReplayReader` without the memory.
         reader: the same one, where it is at hand.
+
+    Examples:
+        >>> handle = replay.handle()
+        >>> len(handle), handle.sample(32).reward.shape
+        (100, torch.Size([32, 1]))
     """
 
     def __init__(self, address: Address, pickled: bytes, reader: ReplayReader | None = None) -> None:

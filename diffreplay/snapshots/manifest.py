@@ -1,4 +1,6 @@
-"""The manifest of a snapshot: it names every file of one state, with size and checksum. docs/snapshot-format.md describes it.
+"""The manifest of a snapshot: it names every file of one state, with size and checksum.
+
+docs/snapshot-format.md describes it.
 
 Nothing in it is believed before its own checksum is found to be right, and
 nothing is done with what it says before that is found to make sense.

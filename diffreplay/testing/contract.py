@@ -46,6 +46,9 @@ def check_codec(codec: Codec, seed: int = 0) -> None:
 
     Raises:
         CodecError: the first rule that is broken, what was expected and what came.
+
+    Examples:
+        >>> diffreplay.testing.check_codec(diffreplay.codecs.RawCodec())
     """
     if not isinstance(codec, Codec):
         raise CodecError(f"codec: expected an instance of a subclass of Codec, got {codec!r:.100}")

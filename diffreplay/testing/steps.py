@@ -11,13 +11,6 @@ from numpy.typing import NDArray
 class TimeStep(NamedTuple):
     """A dm_env style step with the action that led to it, as `ReplayBuffer.add` takes it.
 
-    ```python
-    replay = diffreplay.ReplayBuffer(1000, (3, 84, 84), (1,))
-    for t in range(50):
-        stack = np.full((3, 84, 84), t, np.uint8)
-        replay.add(TimeStep(stack, np.array([0.5]), reward=1.0, is_first=t == 0, is_last=t == 49))
-    ```
-
     Attributes:
         observation: (frame_stack * C, H, W) uint8, oldest frame first.
         action: what led here; the first step of an episode needs none.
@@ -25,6 +18,12 @@ class TimeStep(NamedTuple):
         discount: 0 where the episode ended for good.
         is_first: whether it begins an episode.
         is_last: whether it ends an episode.
+
+    Examples:
+        >>> buffer = diffreplay.ReplayBuffer(1000, (3, 84, 84), (1,))
+        >>> for t in range(50):
+        ...     stack = np.full((3, 84, 84), t, np.uint8)
+        ...     buffer.add(diffreplay.testing.TimeStep(stack, [0.5], reward=1.0, is_first=t == 0, is_last=t == 49))
     """
 
     observation: NDArray[np.uint8]

@@ -64,6 +64,10 @@ class DeltaCodec(PlannedCodec):
 
     Raises:
         InputError: an argument is out of its range.
+
+    Examples:
+        >>> codec = diffreplay.codecs.DeltaCodec(level=1)
+        >>> buffer = diffreplay.ReplayBuffer(1000, (3, 16, 16), (2,), codec=codec)
     """
 
     name = "delta"
