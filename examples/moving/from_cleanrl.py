@@ -20,8 +20,8 @@ from diffreplay.sb3 import CompressedReplayBuffer as ReplayBuffer  # changed
 
 
 def make_env() -> gym.Env:
-    env = NoopResetEnv(gym.make("ALE/Breakout-v5", frameskip=1, repeat_action_probability=0), noop_max=30)
-    env = gym.wrappers.AtariPreprocessing(env, noop_max=0)
+    game = gym.make("ALE/Breakout-v5", frameskip=1, repeat_action_probability=0)
+    env = gym.wrappers.AtariPreprocessing(NoopResetEnv(game, noop_max=30), noop_max=0)
     return gym.wrappers.FrameStackObservation(ClipRewardEnv(EpisodicLifeEnv(env)), 4)
 
 
