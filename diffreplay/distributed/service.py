@@ -56,7 +56,8 @@ def start(
 
     Args:
         capacity: transitions kept, by all shards together.
-        observation_shape, action_shape: as of `ReplayBuffer`.
+        observation_shape: as of `ReplayBuffer`.
+        action_shape: likewise.
         shards: how many.
         name: to find them by, see `connect`; they outlive this process then, until `Service.close`.
         directory: for snapshots, a folder of each shard in it; on a file system that all machines see, where a shard
