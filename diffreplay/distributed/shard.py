@@ -62,7 +62,9 @@ class Shard:
     """A buffer, and how far each of its writers is.
 
     Args:
-        capacity, observation_shape, action_shape: as of `ReplayBuffer`.
+        capacity: as of `ReplayBuffer`.
+        observation_shape: likewise.
+        action_shape: likewise.
         directory: of its snapshots; where there is one, it begins with that.
         save_every: seconds between two snapshots; None to save when told alone.
         shards: how many there are.
