@@ -24,9 +24,10 @@ import torch
 from tqdm import tqdm
 
 from benchmarks import loader, recordings
-from benchmarks.charts import compare_chart, load_pyplot, save
+from benchmarks.compare_charts import compare_chart
 from benchmarks.compare_modes import IMAGES, MILLION, MODES, checked, fill, memory, rates, stages
 from benchmarks.compare_train import train
+from benchmarks.plots import load_pyplot, save
 from benchmarks.processes import in_new_process
 from benchmarks.recordings import Recording
 from benchmarks.runner import BATCH, ROOT, Report, parser

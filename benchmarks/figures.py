@@ -29,8 +29,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import learning_curves, recordings
-from benchmarks.charts import IMAGES, load_pyplot, save
+from benchmarks.charts import IMAGES
 from benchmarks.playback import Playback
+from benchmarks.plots import load_pyplot, save
 from benchmarks.recordings import Frames, Recording
 from benchmarks.runner import BATCH, Report
 

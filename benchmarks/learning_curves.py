@@ -255,7 +255,9 @@ def plot(shown: Sequence[Curve], kind: Kind, pyplot: Any) -> Any:
         scales = {curve.mode.partition("; ")[2] for curve in panel}
         for curve in panel:
             name, _, scale = curve.mode.partition("; ")
-            label = "; ".join([name, *([scale] if scale and len(scales) > 1 else []), f"{curve.runs} seed{'s' * (curve.runs > 1)}"])
+            label = "; ".join(
+                [name, *([scale] if scale and len(scales) > 1 else []), f"{curve.runs} seed" + "s" * (curve.runs > 1)]
+            )
             color = COLORS[modes.index(curve.mode) % len(COLORS)]
             axes.plot(curve.x, curve.median, color=color, label=label, marker="o", markersize=3)
             axes.fill_between(curve.x, curve.lowest, curve.highest, color=color, alpha=0.2, linewidth=0)

@@ -48,7 +48,13 @@ def test_a_table_for_each_kind_of_images_and_the_papers_beside_it(compared: Resu
     assert table[f"{TASK}, RGB, the task untouched"] == [
         *("disk baseline", "array of stacks", "Half, raw", "Full, delta", "paper: baseline")
     ]
-    assert beside[f"{TASK}, gray, black floor"] == ["array of stacks", "Half, raw", "Full, delta", "paper: Half", "paper: Full"]
+    assert beside[f"{TASK}, gray, black floor"] == [
+        "array of stacks",
+        "Half, raw",
+        "Full, delta",
+        "paper: Half",
+        "paper: Full",
+    ]
     assert table["GB at 10^6 transitions, extrapolated"][4:] == ["63.5"]
     assert beside["GB at 10^6 transitions, extrapolated"][3:] == ["7.10", "3.80"]
     assert beside["smaller than RGB stacks, times"][3:] == ["8.90", "16.7"]
@@ -94,7 +100,7 @@ def test_memory_is_at_least_what_is_held(folder: Path, tmp_path: Path) -> None:
 def test_the_chart_is_a_picture_with_the_modes_colors_on_white(compared: Result) -> None:
     from matplotlib import colors, image
 
-    from benchmarks.charts import COLORS
+    from benchmarks.plots import COLORS
 
     pixels = image.imread(compared.chart)
     height, width, channels = pixels.shape

@@ -16,7 +16,7 @@ from benchmark_tools import rows
 from matplotlib.image import imread
 from training_options import TINY
 
-from benchmarks import charts, figures, learning_curves, recordings
+from benchmarks import figures, learning_curves, plots, recordings
 from benchmarks.recordings import Recording
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -178,7 +178,7 @@ def test_learning_curves_of_drqv2(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 
 def test_published_medians_stand_beside_the_task_alone(tmp_path: Path) -> None:
-    pyplot = charts.load_pyplot()
+    pyplot = plots.load_pyplot()
     path = tmp_path / "curves.csv"
     path.write_text(
         "task,mode,seed,frame,return\n"
@@ -196,7 +196,7 @@ def test_published_medians_stand_beside_the_task_alone(tmp_path: Path) -> None:
     assert dict(zip(published.get_xdata(), published.get_ydata(), strict=True)) == {
         **{100_000: 143, 200_000: 467, 300_000: 764, 400_000: 888, 500_000: 929}
     }
-    charts.save(figure, tmp_path / "figure.png", pyplot)
+    plots.save(figure, tmp_path / "figure.png", pyplot)
     assert_a_picture(tmp_path / "figure.png")
 
 
