@@ -266,9 +266,10 @@ def plot(shown: Sequence[Curve], kind: Kind, pyplot: Any) -> Any:
             x, y = list(published.medians), list(published.medians.values())
             axes.plot(x, y, color="#222222", linestyle="--", marker="D", markersize=4, label=published.who)
         axes.set_title("; ".join([task, *(scales if len(scales) == 1 else [])]).rstrip("; "), fontsize=11)
-        axes.set_xlabel(kind.axis)
-        axes.set_ylabel("return: median, lowest to highest seed")
-        axes.legend(frameon=False, fontsize=9)
+        axes.set_xlabel(f"thousands of {kind.axis}")
+        axes.xaxis.set_major_formatter(lambda x, _: f"{x / 1000:g}")
+        axes.set_ylabel("return: median, lowest to highest seed", fontsize=10)
+        axes.legend(frameon=False, fontsize=9, loc="upper center", bbox_to_anchor=(0.5, -0.16))
         axes.spines[["top", "right"]].set_visible(False)
     for axes in grid.flat[len(tasks) :]:
         axes.remove()
