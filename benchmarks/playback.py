@@ -74,9 +74,9 @@ class Playback:
             pass
         gc.collect()
 
-    def steps(self) -> Iterator[TimeStep]:
-        """Endless steps."""
-        number = 0
+    def steps(self, first_episode: int = 0) -> Iterator[TimeStep]:
+        """Endless steps, from the start of an episode on."""
+        number = first_episode
         while True:
             turn, k = divmod(number, len(self.recording.episodes))
             yield from self._episode(
