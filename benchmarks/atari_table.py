@@ -13,20 +13,20 @@ Run as `python -m benchmarks.atari_table Pong Breakout --alg qrdqn`.
 
 from __future__ import annotations
 
-import argparse
 import os
 import time
 from collections.abc import Iterator
 from dataclasses import fields
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 from stable_baselines3.common.base_class import BaseAlgorithm
 
-from benchmarks.common import machine, print_table
+from benchmarks.runner import Report, parser
+from benchmarks.timing import Times, in_turns, quartiles
 from diffreplay.sb3 import CompressedReplayBuffer, CompressedRolloutBuffer
 from diffreplay.stats import ReplayStats
 from sb3_atari.config import ALGORITHMS, GAMES, AtariConfig, parse_config
@@ -59,33 +59,29 @@ def configure(game: str, algorithm: str, variant: str, steps: int, device: str) 
 
 def train_in_turns(
     game: str, algorithm: str, slices: int, steps: int, variants: list[str], device: str
-) -> tuple[dict[str, NDArray[np.float64]], dict[str, BaseAlgorithm]]:
-    """Seconds passed and processor seconds of each slice of `steps` steps, (2, slices), by variant; and the models.
-
-    The first slice is left out.
-    """
+) -> tuple[Times, dict[str, BaseAlgorithm]]:
+    """Processor seconds and seconds passed of each slice of `steps` steps, (2, variants, slices); and the models."""
     models: dict[str, BaseAlgorithm] = {}
     for variant in variants:
         config = configure(game, algorithm, variant, steps, device)
         models[variant] = make_model(config, make_game(game, config.environments, config.seed))
-    seconds: dict[str, list[tuple[float, float]]] = {variant: [] for variant in variants}
     states: dict[str, RandomStates] = {}
-    for number in range(slices + 1):
-        for variant, model in models.items():
-            if variant in states:
-                states[variant].restore()
-            else:
-                model.set_random_seed(1)
-            start, processor = time.perf_counter(), time.process_time()
-            model.learn(steps, reset_num_timesteps=False, log_interval=1 << 30)
-            if device == "cuda":
-                torch.cuda.synchronize()
-            if number:
-                seconds[variant].append((time.perf_counter() - start, time.process_time() - processor))
-            states[variant] = RandomStates()
+
+    def learn(variant: str) -> None:
+        if variant in states:
+            states[variant].restore()
+        else:
+            models[variant].set_random_seed(1)
+        models[variant].learn(steps, reset_num_timesteps=False, log_interval=1 << 30)
+        if device == "cuda":
+            torch.cuda.synchronize()
+        states[variant] = RandomStates()
+
+    calls = [partial(learn, variant) for variant in variants]
+    seconds = in_turns(calls, slices, (time.process_time, time.perf_counter))
     for model in models.values():
         model.get_env().close()  # type: ignore[union-attr]
-    return {variant: np.array(times).T for variant, times in seconds.items()}, models
+    return seconds, models
 
 
 class RandomStates:
@@ -187,34 +183,32 @@ def speed_row(game: str, algorithm: str, slices: int, steps: int, variants: list
 
     The slow-down is in processor time, then, on a GPU, in time passed.
     """
-    seconds, models = train_in_turns(game, algorithm, slices, steps, variants, device)
+    (processor, passed), models = train_in_turns(game, algorithm, slices, steps, variants, device)
     check_weights(models)
-    first, *others = variants
-    clocks = (1, 0) if device == "cuda" else (1,)
-    slower = [100 * float(np.median(seconds[v][k] / seconds[first][k] - 1)) for k in clocks for v in others]
-    return [*(steps / float(np.median(seconds[v][1])) for v in variants), *slower]
+    clocks = (processor, passed) if device == "cuda" else (processor,)
+    slower = [quartiles(100 * (times[k] / times[0] - 1)) for times in clocks for k in range(1, len(variants))]
+    return [*(steps / float(np.median(times)) for times in processor), *slower]
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("games", nargs="*", default=GAMES, help=", ".join(GAMES))
-    parser.add_argument("--alg", choices=ALGORITHMS, nargs="*", default=ALGORITHMS)
-    parser.add_argument("--buffers", choices=VARIANTS, nargs="+", default=list(VARIANTS), help="to train with")
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="to train on (%(default)s)")
-    parser.add_argument(
+    options = parser(__doc__)
+    options.add_argument("games", nargs="*", default=GAMES, help=", ".join(GAMES))
+    options.add_argument("--alg", choices=ALGORITHMS, nargs="*", default=ALGORITHMS)
+    options.add_argument("--buffers", choices=VARIANTS, nargs="+", default=list(VARIANTS), help="to train with")
+    options.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="to train on (%(default)s)")
+    options.add_argument(
         "--capacity", type=int, default=100_000, help="steps of the replay buffer, 0 for speed alone (%(default)s)"
     )
-    parser.add_argument("--rollouts", type=int, default=20, help="of PPO, to average sizes over (%(default)s)")
-    parser.add_argument("--slices", type=int, default=5, help="of training, 0 for sizes alone (%(default)s)")
-    parser.add_argument("--steps", type=int, default=1024, help="of a slice (%(default)s)")
-    parser.add_argument("--threads", type=int, default=1, help="compute threads of PyTorch (%(default)s)")
-    args = parser.parse_args()
+    options.add_argument("--rollouts", type=int, default=20, help="of PPO, to average sizes over (%(default)s)")
+    options.add_argument("--slices", type=int, default=5, help="of training, 0 for sizes alone (%(default)s)")
+    options.add_argument("--steps", type=int, default=1024, help="of a slice (%(default)s)")
+    options.add_argument("--threads", type=int, default=1, help="compute threads of PyTorch (%(default)s)")
+    args = options.parse_args(argv)
     torch.set_num_threads(args.threads)
     if args.device == "cuda":  # so that weights end identical
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=True)
-    print(machine() + f"; {args.threads} compute threads\n")
     header = ["game", "alg"]
     if args.capacity:
         header += ["MB SB3", "MB delta", "MB sparse", "x delta", "x sparse"]
@@ -240,7 +234,9 @@ def main() -> None:
                 paper = [f"{mean:.0f} ({least:.0f})", f"paper: {PAPER[algorithm]}"]
                 yield ["mean (lowest)", algorithm, "", "", "", *paper, *[""] * (len(header) - 7)]
 
-    print_table(header, rows())
+    with Report("benchmarks.atari_table", args, argv) as report:
+        report.describe(f"{args.threads} compute threads")
+        report.table(header, rows())
 
 
 if __name__ == "__main__":

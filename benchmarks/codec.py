@@ -8,7 +8,6 @@ number of stacks, obs and next_obs, from one NumPy array of raw frames.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import Any
@@ -16,9 +15,10 @@ from typing import Any
 import numpy as np
 
 import diffreplay
-from benchmarks.common import BATCH, chosen, machine, parser, print_table, process_ms
 from benchmarks.playback import Playback
 from benchmarks.recordings import Frames, Recording
+from benchmarks.runner import BATCH, Report, chosen, parser
+from benchmarks.timing import in_turns, quartiles, timed_adds
 
 NAMES = (
     "walker_walk_gray",
@@ -32,26 +32,24 @@ HEADER = ("ratio", "bytes a frame", "add us", "add p99 us", "batch ms", "gather 
 GATHERED_BYTES = 400_000_000  # raw frames to gather from: more than caches hold
 
 
-def measure(recording: Recording, codec: str | diffreplay.codecs.Codec) -> tuple[float, ...]:
+def measure(recording: Recording, codec: str | diffreplay.codecs.Codec, repeats: int) -> tuple[Any, ...]:
     """The values of HEADER."""
     playback = Playback(recording)
     replay = playback.buffer(recording.frames, codec)
     steps = islice(playback.steps(), recording.frames)
-    for step in islice(steps, recording.frames // 2):
-        replay.add(step)
+    timed_adds(replay, islice(steps, recording.frames // 2))
     before = replay.stats()
-    costs = []
-    for step in steps:
-        start = time.process_time()
-        replay.add(step)
-        costs.append(time.process_time() - start)
+    costs = 1e6 * timed_adds(replay, steps)
     after = replay.stats()
     for _ in range(4):
         playback.check(replay.sample(BATCH))
     frame_bytes = (after.observation_bytes - before.observation_bytes) / (after.frames - before.frames)
-    batch, gather = process_ms([lambda: replay.sample(BATCH), raw_gather(recording)])
-    mean, tail = 1e6 * float(np.mean(costs)), 1e6 * float(np.percentile(costs, 99))
-    return recording.stacked_bytes / frame_bytes, frame_bytes, mean, tail, batch, gather, batch / gather
+    ((batch, gather),) = in_turns([lambda: replay.sample(BATCH), raw_gather(recording)], repeats)
+    return (
+        *(recording.stacked_bytes / frame_bytes, frame_bytes),
+        *(float(np.mean(costs)), float(np.percentile(costs, 99))),
+        *(quartiles(1e3 * batch), quartiles(1e3 * gather), quartiles(batch / gather)),
+    )
 
 
 def raw_gather(recording: Recording) -> Callable[[], tuple[Frames, Frames]]:
@@ -72,37 +70,36 @@ def raw_frames(recording: Recording) -> Frames:
     return np.tile(frames, (max(1, GATHERED_BYTES // frames.nbytes), 1))
 
 
-def print_codec_table(
+def codec_table(
+    name: str,
     description: str | None,
     names: Sequence[str],
     header: Sequence[str],
-    measure: Callable[[Recording, str], tuple[float, ...]],
+    measure: Callable[[Recording, str, int], tuple[Any, ...]],
     argv: list[str] | None,
 ) -> None:
     """What a benchmark of a codec does from the command line: a row a recording.
 
     Args:
+        name: of the module.
         description: of the benchmark.
         names: recordings, unless others are asked for.
         header: of the values.
-        measure: gives them, for a recording and the name of a codec.
+        measure: gives them, for a recording, the name of a codec and a number of turns.
         argv: options; those of the command line by default.
     """
-    options = parser(description, *names)
+    options = parser(description, *names, repeats=40)
     options.add_argument("--codec", default=diffreplay.codecs.DEFAULT, choices=sorted(diffreplay.codecs.REGISTRY))
     args = options.parse_args(argv)
-    print(f"{machine()}\ncodec {args.codec}\n")
-
-    def rows() -> Any:
-        for recording in chosen(args):
-            yield f"{recording.name} ({recording.frames})", *measure(recording, args.codec)
-
-    print_table(("recording (frames)", *header), rows())
+    with Report(name, args, argv) as report:
+        report.describe(f"codec {args.codec}")
+        rows = ((f"{r.name} ({r.frames})", *measure(r, args.codec, args.repeats)) for r in chosen(args))
+        report.table(("recording (frames)", *header), rows)
 
 
 def main(argv: list[str] | None = None) -> None:
     """Run from the command line."""
-    print_codec_table(__doc__, NAMES, HEADER, measure, argv)
+    codec_table("benchmarks.codec", __doc__, NAMES, HEADER, measure, argv)
 
 
 if __name__ == "__main__":

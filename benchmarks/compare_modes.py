@@ -1,13 +1,11 @@
 """What `benchmarks.compare` measures of each replay mode: size, time to add, batches a second, memory of all processes.
 
-Every mode gets the same episodes, in the images that it trains on: RGB for the baseline on disk, gray for Half, gray
-with a black floor for Full.
+A mode is a way to keep observations, over one kind of images; those over the same images get the same episodes.
 """
 
 from __future__ import annotations
 
 import gc
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,58 +17,120 @@ import numpy as np
 import torch
 
 from benchmarks import loader
-from benchmarks.common import family_pss
-from benchmarks.memory import warm
-from benchmarks.playback import Playback
+from benchmarks.playback import ACTION_DIM, Playback
+from benchmarks.processes import family_pss
 from benchmarks.recordings import Recording
+from benchmarks.runner import BATCH
+from benchmarks.timing import Quartiles, quartiles, timed_adds
 from diffreplay.testing import TimeStep
-from drqv2.appearance import to_grayscale
 from drqv2.disk_replay import DiskReplay
 
 MILLION = 10**6
+IMAGES = {"rgb": "RGB, the task untouched", "gray": "gray, black floor"}
+APPEARANCE = {"rgb": ("grayscale=false", "black_floor=false"), "gray": ("grayscale=true", "black_floor=true")}
 
 
 @dataclass(frozen=True)
 class Mode:
-    """A replay mode; `codec` is None for episodes on disk, `options` are train.py's."""
+    """A way to keep observations of one kind of images.
 
-    name: str
-    title: str
+    Attributes:
+        kind: "disk" for episodes on disk, "array" for stacks in a NumPy array, else one of ours.
+        images: a key of IMAGES.
+        title: of the kind.
+        codec: of ours.
+        options: train.py's, None where it has no such mode.
+    """
+
+    kind: str
     images: str
+    title: str
     codec: str | None
-    options: tuple[str, ...]
+    options: tuple[str, ...] | None
+
+    @property
+    def name(self) -> str:
+        """Tells it from all others."""
+        return f"{self.images}_{self.kind}"
 
 
-MODES = (
-    Mode("disk", "disk baseline", "RGB", None, ()),
-    Mode("half", "Half, raw", "gray", "raw", ("half_compress=true",)),
-    Mode("sparse", "Full, sparse", "gray, black floor", "sparse", ("full_compress=true", "codec=sparse")),
-    Mode("zstd", "Full, zstd", "gray, black floor", "zstd", ("full_compress=true", "codec=zstd")),
-    Mode("delta", "Full, delta", "gray, black floor", "delta", ("full_compress=true", "codec=delta")),
-)
+def _mode(images: str, kind: str) -> Mode:
+    title, codec, options = {
+        "disk": ("disk baseline", None, ()),
+        "array": ("array of stacks", None, None),
+        "half": ("Half, raw", "raw", ("half_compress=true",)),
+        "sparse": ("Full, sparse", "sparse", ("full_compress=true", "codec=sparse")),
+        "zstd": ("Full, zstd", "zstd", ("full_compress=true", "codec=zstd")),
+        "delta": ("Full, delta", "delta", ("full_compress=true", "codec=delta")),
+    }[kind]
+    return Mode(kind, images, title, codec, None if options is None else (*options, *APPEARANCE[images]))
 
 
-def renderings(rgb: Recording, black_floor: Recording) -> dict[str, Recording]:
-    """The episodes of each mode by its name, without those too short for a transition.
+MODES = {
+    mode.name: mode
+    for images, kinds in {
+        "rgb": ("disk", "array", "half", "delta"),
+        "gray": ("disk", "array", "half", "sparse", "zstd", "delta"),
+    }.items()
+    for mode in (_mode(images, kind) for kind in kinds)
+}
+
+
+def checked(rgb: Recording, gray: Recording) -> dict[str, Recording]:
+    """The episodes by the kind of images, without those too short for a transition.
 
     Raises:
         SystemExit: the two recordings do not show the same episodes.
     """
-    lengths = [[len(episode) for episode in recording.episodes] for recording in (rgb, black_floor)]
+    lengths = [[len(episode) for episode in recording.episodes] for recording in (rgb, gray)]
     if lengths[0] != lengths[1]:
         raise SystemExit(
-            f"expected {rgb.name} and {black_floor.name} to show the same episodes, but those of the one have "
+            f"expected {rgb.name} and {gray.name} to show the same episodes, but those of the one have "
             f"{lengths[0]} frames and those of the other {lengths[1]}: record both anew"
         )
-    rgb, black_floor = (Recording(r.name, [e for e in r.episodes if len(e) > 1]) for r in (rgb, black_floor))
-    gray = [to_grayscale(np.moveaxis(episode, 1, -1))[:, None] for episode in rgb.episodes]
-    floor = Recording(f"{black_floor.name}_floor", gray)
-    return {"disk": rgb, "half": floor} | {mode.name: black_floor for mode in MODES[2:]}
+    played = {"rgb": rgb, "gray": gray}
+    return {images: Recording(r.name, [e for e in r.episodes if len(e) > 1]) for images, r in played.items()}
 
 
 def passes(recording: Recording, transitions: int, workers: int) -> int:
     """How often a recording is played, so that there are so many frames, and an episode for each worker."""
     return max(1, -(-transitions // recording.frames), -(-workers // len(recording.episodes)))
+
+
+class StackArray:
+    """Plain stacks, one for each step, in one array, and batches by NumPy's indexing: RAM without this library.
+
+    Args:
+        capacity: steps.
+        shape: of an observation.
+    """
+
+    def __init__(self, capacity: int, shape: tuple[int, ...]) -> None:
+        self._obs = np.empty((capacity, *shape), np.uint8)
+        self._actions = np.empty((capacity, ACTION_DIM), np.float32)
+        self._rewards, self._discounts = np.empty((2, capacity, 1), np.float32)
+        self._ends = np.empty(capacity, np.int64)  # rows that end a transition
+        self._rows, self._transitions = 0, 0
+        self._rng = np.random.default_rng(0)
+
+    def __len__(self) -> int:
+        return self._transitions
+
+    def add(self, step: TimeStep) -> None:
+        """Append one time step."""
+        row = self._rows
+        self._obs[row], self._actions[row] = step.observation, step.action
+        self._rewards[row], self._discounts[row] = step.reward, step.discount
+        if not step.first():
+            self._ends[self._transitions] = row
+            self._transitions += 1
+        self._rows += 1
+
+    def sample(self) -> list[torch.Tensor]:
+        """A batch like the loaders': obs, action, reward, discount, next_obs."""
+        rows = self._ends[self._rng.integers(self._transitions, size=BATCH)]
+        found = (self._obs[rows - 1], self._actions[rows], self._rewards[rows], self._discounts[rows], self._obs[rows])
+        return [torch.from_numpy(values) for values in found]
 
 
 @dataclass
@@ -89,15 +149,17 @@ class Filled:
 
     def open(self, workers: int) -> loader.Batches:
         """An endless iterator of batches."""
-        if self.mode.codec is None:
+        if isinstance(self.replay, DiskReplay):
             return loader.open_disk(self.playback, self.folder, workers).batches(torch.device("cpu"))
+        if isinstance(self.replay, StackArray):
+            return iter(self.replay.sample, None)
         return loader.open_ours(self.replay, "forkserver", workers)
 
     def held(self) -> tuple[int, int]:
         """Transitions, and bytes of all that is held for their observations, index and references included."""
-        if isinstance(self.replay, DiskReplay):
-            # DrQ-v2's cost is counted as the paper does, a stack a transition; an episode's last one comes on top.
-            return len(self.replay), len(self.replay) * self.playback.recording.stacked_bytes
+        if self.mode.codec is None:
+            # The cost without this library is counted as the paper does, a stack a transition.
+            return len(self.replay), len(self.replay) * int(np.prod(self.playback.observation_shape))
         stats = self.replay.stats()
         return stats.transitions, stats.observation_bytes
 
@@ -105,69 +167,70 @@ class Filled:
 def fill(mode: Mode, recording: Recording, folder: Path, transitions: int, workers: int) -> Filled:
     """Play the recording into a new replay and measure the first pass; then more, as `passes` says."""
     playback = Playback(recording)
-    times = passes(recording, transitions, workers)
+    steps, times = playback.steps(), passes(recording, transitions, workers)
     replay: Any
-    if mode.codec is None:
+    if mode.kind == "disk":
         replay = loader.open_disk(playback, folder, 0)
+    elif mode.kind == "array":
+        replay = StackArray(times * recording.frames, playback.observation_shape)
     else:
-        replay = playback.buffer(times * recording.frames, mode.codec)
+        replay = playback.buffer(times * recording.frames, mode.codec or "")
     filled = Filled(mode, playback, folder, replay)
-    steps = playback.steps()
     half = recording.frames // 2
-    early = _add(replay, islice(steps, half))
+    early = timed_adds(replay, islice(steps, half))
     before = filled.held()
-    costs = _add(replay, islice(steps, recording.frames - half))
+    costs = timed_adds(replay, islice(steps, recording.frames - half))
     after = filled.held()
-    if mode.codec is None:
+    # The first reference frames cost more than later transitions add to them.
+    marginal = (after[1] - before[1]) / (after[0] - before[0])
+    filled.size["bytes_a_transition"] = (after[1] + (MILLION - after[0]) * marginal) / MILLION
+    if mode.kind == "disk":
         filled.size["file_bytes_a_transition"] = sum(p.stat().st_size for p in folder.glob("*.npz")) / after[0]
-        million = after[1] / after[0]
-    else:
-        # The first reference frames cost more than later transitions add to them.
-        marginal = (after[1] - before[1]) / (after[0] - before[0])
-        million = (after[1] + (MILLION - after[0]) * marginal) / MILLION
-    filled.size["bytes_a_transition"] = million
     filled.size["add_us"] = {
         "mean": 1e6 * float(np.mean(costs)),
+        **quartiles(1e6 * costs)._asdict(),
         "p99": 1e6 * float(np.percentile(costs, 99)),
-        "largest": 1e6 * max(early + costs),
+        "largest": 1e6 * float(max(early.max(), costs.max())),
     }
     for step in islice(steps, (times - 1) * recording.frames):
         replay.add(step)
     return filled
 
 
-def _add(replay: Any, steps: Iterable[TimeStep]) -> list[float]:
-    """Processor seconds of each `add`."""
-    costs = []
-    for step in steps:
-        start = time.process_time()
-        replay.add(step)
-        costs.append(time.process_time() - start)
-    return costs
-
-
 def rates(
     filled: Iterable[Filled], workers: list[int], count: int, turns: int, advance: Callable[[str], None]
-) -> dict[str, dict[str, dict[str, float]]]:
-    """Batches a second by mode and workers: median, lowest and highest of the turns; every loader is checked first."""
-    sources = {f"{f.mode.name} {w}": (f, w) for f in filled for w in workers}
+) -> dict[str, dict[str, dict[str, Quartiles | None]]]:
+    """Batches a second by mode and workers, and how many times the disk baseline's with as many that is.
+
+    All loaders are open at once and measured in turns; every one is checked first. An array has no workers.
+    """
+    sources = {
+        f"{f.mode.name} {number}": (f, number)
+        for f in filled
+        for number in ([0] if f.mode.kind == "array" else workers)
+    }
 
     def opening(kind: str) -> loader.Batches:
         source, number = sources[kind]
         advance(f"{source.mode.title}: {number} workers")
         return source.open(number)
 
-    measured = loader.measure(
+    _, passed = loader.measure(
         {kind: partial(opening, kind) for kind in sources},
         lambda kind, batch: sources[kind][0].playback.check(batch),
         count,
         turns,
         lambda: advance("batches a second"),
     )
-    found: dict[str, dict[str, dict[str, float]]] = {}
-    for k, (source, number) in enumerate(sources.values()):
-        median, lowest, highest = (float(value) for value in np.percentile(1 / measured[0, :, k], (50, 0, 100)))
-        found.setdefault(source.mode.name, {})[str(number)] = {"median": median, "lowest": lowest, "highest": highest}
+    seconds = dict(zip(sources, passed, strict=True))
+    most, found = max(workers), {}
+    for kind, (source, number) in sources.items():
+        of_disk = most if source.mode.kind == "array" else number
+        disk = seconds.get(f"{source.mode.images}_disk {of_disk}")
+        found.setdefault(source.mode.name, {})[str(number)] = {
+            "a_second": quartiles(1 / seconds[kind]),
+            "times_disk": None if disk is None else quartiles(disk / seconds[kind]),
+        }
     return found
 
 
@@ -179,7 +242,7 @@ def memory(mode: Mode, recording: Recording, folder: Path, transitions: int, wor
     """
     loader.prepare()
     playback = Playback(recording)
-    warm(playback, 2 * recording.frames)
+    playback.warm()
     before = family_pss()
     filled = fill(mode, recording, folder, transitions, workers)
     batches = filled.open(workers)
@@ -192,19 +255,27 @@ def memory(mode: Mode, recording: Recording, folder: Path, transitions: int, wor
     return {"workers": workers, "transitions": len(filled.replay), "pss_growth_mb": (family_pss() - before) / 1e6}
 
 
-def stages(sizes: dict[str, float], stacked: int, stacked_gray: int) -> dict[str, dict[str, float]]:
-    """Total compression and its factors by mode, from the bytes a transition of each; the baseline's are `stacked`.
+def stages(sizes: dict[str, float], stacked: dict[str, int]) -> dict[str, dict[str, float | None]]:
+    """Total compression against stacks in RGB, and its factors, by mode.
 
-    Indexing is what Half, which stores each frame once and raw, saves over gray stacks, and the codec what Full saves
-    over Half; the product of the factors is the total.
+    Indexing is what Half, which stores each frame once and raw, saves over stacks of the same images, and the codec
+    what Full saves over Half; the product of the factors is the total. Without Half they are not known.
+
+    Args:
+        sizes: bytes a transition, by mode.
+        stacked: bytes of a stack, by the kind of images.
     """
-    indexing = stacked_gray / sizes["half"]
-    found = {"disk": {"total": stacked / sizes["disk"], "grayscale": 1.0, "indexing": 1.0, "codec": 1.0}}
-    for name in (mode.name for mode in MODES[1:]):
+    found: dict[str, dict[str, float | None]] = {}
+    for name, size in sizes.items():
+        mode, half = MODES[name], sizes.get(f"{MODES[name].images}_half")
+        factors = (1.0, 1.0) if mode.codec is None else (None, None)
+        if mode.codec is not None and half is not None:
+            factors = (stacked[mode.images] / half, half / size)
         found[name] = {
-            "total": stacked / sizes[name],
-            "grayscale": stacked / stacked_gray,
-            "indexing": indexing,
-            "codec": sizes["half"] / sizes[name],
+            "total": stacked["rgb"] / size,
+            "same_images": stacked[mode.images] / size,
+            "grayscale": stacked["rgb"] / stacked[mode.images],
+            "indexing": factors[0],
+            "codec": factors[1],
         }
     return found

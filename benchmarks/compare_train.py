@@ -9,8 +9,8 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.compare_modes import Mode
+from benchmarks.runner import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 EPISODE = 1000  # frames in an episode of dm_control's suite
 OPTIONS = ("eval_every_frames=0", "save_video=false", "use_tb=false", "save_snapshot=false")
 
@@ -30,7 +30,7 @@ def train(mode: Mode, task: str, frames: int, workers: int, extra: list[str]) ->
         options = (
             *(f"task={task}", f"hydra.run.dir={folder}", f"num_train_frames={begin + frames}"),
             *(f"num_seed_frames={seed_frames}", f"replay_buffer_num_workers={workers}"),
-            *(*OPTIONS, *mode.options, *extra),
+            *(*OPTIONS, *(mode.options or ()), *extra),
         )
         command = [sys.executable, str(ROOT / "train.py"), *options]
         result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

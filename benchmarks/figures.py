@@ -2,7 +2,8 @@
 
 - `python -m benchmarks.figures 1`: two consecutive frames and their difference, for DeepMind Control and for Atari.
 - `python -m benchmarks.figures 2`: what the paper's scheme can save in theory, with measured recordings in it.
-- `python -m benchmarks.figures 3 --runs exp_local`: learning curves of DrQ-v2; `4`: of QR-DQN and PPO on Atari.
+- `python -m benchmarks.figures 3 --runs exp_local`: learning curves of DrQ-v2; `4`: of QR-DQN and PPO on Atari. With
+  `--csv` their points are written, too; `benchmarks.charts` draws the figures from the files that are committed.
 
 Each writes docs/images/figure<number>.png, or another file with --out. The tables have commands of their own: Table I
 `benchmarks.compare`, Table II `benchmarks.atari_table`.
@@ -20,7 +21,7 @@ which goes from about f^2 where nothing changes to about f where a quarter of th
 from __future__ import annotations
 
 import argparse
-from itertools import cycle, islice
+from itertools import cycle
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,11 +29,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import learning_curves, recordings
-from benchmarks.common import BATCH, load_pyplot, machine, print_table
+from benchmarks.charts import IMAGES
 from benchmarks.playback import Playback
+from benchmarks.plots import load_pyplot, save
 from benchmarks.recordings import Frames, Recording
+from benchmarks.runner import BATCH, Report
 
-IMAGES = Path(__file__).resolve().parent.parent / "docs" / "images"
 SHOWN = ("walker_walk_gray", "atari_BeamRider")
 PLACED = ("walker_walk_gray", "quadruped_walk_gray", "atari_Pong", "atari_BeamRider", "atari_MsPacman")
 STACKS, MARKS = (2, 3, 4, 6, 8), "osD^vPX*"
@@ -53,11 +55,11 @@ def frame_pair(recording: Recording) -> tuple[Frames, Frames, float]:
     return first, second, float(flat[place])
 
 
-def figure_1(chosen: list[Recording], pyplot: Any) -> Any:
+def figure_1(chosen: list[Recording], report: Report, pyplot: Any) -> Any:
     """A row for each recording: frame, next frame, difference."""
     from matplotlib.colors import SymLogNorm
 
-    print_table(("recording", "pixels that differ, %"), ((r.name, 100 * frame_pair(r)[2]) for r in chosen))
+    report.table(("recording", "pixels that differ, %"), ((r.name, 100 * frame_pair(r)[2]) for r in chosen))
     size = (5.8, 2.15 * len(chosen) + 0.6)
     figure, grid = pyplot.subplots(len(chosen), 3, figsize=size, squeeze=False, layout="constrained")
     for row, recording in zip(grid, chosen, strict=True):
@@ -107,20 +109,18 @@ def place(recording: Recording) -> Placed:
         differ = np.mean(episode != episode[times - times % f], axis=(1, 2, 3))
         shares.append(differ[times % f != 0])
     playback = Playback(recording)
-    replay = playback.buffer(recording.frames, "sparse")
-    for step in islice(playback.steps(), recording.frames):
-        replay.add(step)
+    replay = playback.filled(recording.frames, "sparse")
     playback.check(replay.sample(BATCH))
     stats = replay.stats()
     stacked = stats.frames * f * recording.episodes[0][0].nbytes
     return Placed(recording.name, f, float(np.mean(np.concatenate(shares))), stacked / stats.observation_bytes)
 
 
-def figure_2(chosen: list[Recording], pyplot: Any) -> Any:
+def figure_2(chosen: list[Recording], report: Report, pyplot: Any) -> Any:
     """Curves of the formula for several stack lengths, and a mark for each recording."""
     places = [place(recording) for recording in chosen]
     header = ("recording", "stack", "pixels that differ, %", "compression", "in theory")
-    print_table(
+    report.table(
         header, ((p.name, p.stack, 100 * p.share, p.ratio, float(theoretical_compression(*p[1:3]))) for p in places)
     )
     figure, axes = pyplot.subplots(figsize=(5.8, 4.6), layout="constrained")
@@ -147,16 +147,28 @@ def title(recording: Recording) -> str:
     return recording.name.removeprefix("atari_").removesuffix("_gray").removesuffix("_rgb")
 
 
-def learning_figure(number: int, patterns: list[str], pyplot: Any) -> Any:
+def learning_figure(number: int, args: argparse.Namespace, report: Report, pyplot: Any) -> Any:
     """Learning curves from run folders."""
-    runs = learning_curves.load_runs(patterns, KINDS[number])
+    runs = learning_curves.load_runs(args.runs, KINDS[number])
     curves = learning_curves.curves(runs)
     if not curves:
         raise SystemExit("expected evaluations at the same frames in all runs of a mode, got none; compare fewer runs")
-    rows = ((f"{c.task}: {c.mode}", c.runs, len(c.x), c.x[-1], c.mean[-1], c.deviation[-1]) for c in curves)
-    print_table(("task: mode", "runs", "evaluations", "the last at", "mean return", "standard deviation"), rows)
+    rows = (
+        (
+            f"{c.task}: {c.mode}",
+            c.runs,
+            len(c.x),
+            int(c.x[-1]),
+            *map(float, (c.median[-1], c.lowest[-1], c.highest[-1])),
+        )
+        for c in curves
+    )
+    report.table(("task: mode", "seeds", "evaluations", "the last at", "median return", "lowest", "highest"), rows)
     for sentence in learning_curves.differences(runs):
         print(f"Note: {sentence}")
+    if args.csv is not None:
+        learning_curves.write_csv(runs, args.csv)
+        print(f"\nwrote {args.csv}")
     return learning_curves.plot(curves, KINDS[number], pyplot)
 
 
@@ -174,8 +186,10 @@ def command_line() -> argparse.ArgumentParser:
         command.add_argument(
             "--runs", nargs="+", default=["exp_local"], help="folders or patterns; runs below them count (exp_local)"
         )
+        command.add_argument("--csv", type=Path, metavar="FILE", help="also write task, mode, seed, frame and return")
     for command in commands.choices.values():
         command.add_argument("--out", type=Path, help="file to write (docs/images/figure<number>.png)")
+        command.add_argument("--json", type=Path, metavar="FILE", help="also write machine, date and all values")
     return options
 
 
@@ -184,21 +198,15 @@ def main(argv: list[str] | None = None) -> None:
     args = command_line().parse_args(argv)
     number = int(args.figure)
     pyplot = load_pyplot()
-    # Readable on light and dark pages.
-    pyplot.rcParams.update({"font.size": 11, "figure.facecolor": "white", "axes.facecolor": "white"})
-    print(f"{machine()}\n")
-    if number in KINDS:
-        figure = learning_figure(number, args.runs, pyplot)
-    else:
-        chosen = [recordings.load(name, args.folder, args.frames) for name in args.names]
-        figure = (figure_1 if number == 1 else figure_2)(chosen, pyplot)
+    with Report("benchmarks.figures", args, argv) as report:
+        report.describe()
+        if number in KINDS:
+            figure = learning_figure(number, args, report, pyplot)
+        else:
+            chosen = [recordings.load(name, args.folder, args.frames) for name in args.names]
+            figure = (figure_1 if number == 1 else figure_2)(chosen, report, pyplot)
     out = args.out or IMAGES / f"figure{number}.png"
-    out.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        figure.savefig(out, dpi=180)
-    except (OSError, ValueError) as error:
-        raise SystemExit(f"--out {out}: expected a file that can be written, such as figure.png, got {error}") from None
-    pyplot.close(figure)
+    save(figure, out, pyplot)
     print(f"\nwrote {out}")
 
 

@@ -1,4 +1,8 @@
-"""Learning curves from run folders of `train.py`: mean and standard deviation over seeds, a panel for each task."""
+"""Learning curves: the median over seeds, and from the lowest to the highest, a panel for each task.
+
+They come from run folders of `train.py`, or from a CSV file with a row for each evaluation of each of them, which
+`write_csv` makes: task, mode, seed, frame, return.
+"""
 
 from __future__ import annotations
 
@@ -11,17 +15,37 @@ from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
 
+import hydra
 import numpy as np
 import yaml  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 
+from benchmarks.runner import ROOT
 from drqv2.config import parse_config as parse_drqv2
 from runs.errors import OptionError
 from sb3_atari.config import parse_config as parse_atari
 
 COLORS = ("#3a7ebf", "#e08a1e", "#1d8a5a", "#b0413e", "#7a5195", "#7a7a7a")
 NOT_COMPARED = ("seed", "experiment")  # options in which runs of one curve may differ without a word
+COLUMNS = ("task", "mode", "seed", "frame", "return")
+SCALE = {"batch_size": "batch", "hidden_dim": "hidden", "feature_dim": "features", "nstep": "n ="}
+
+
+@dataclass(frozen=True)
+class Published:
+    """Medians that others have published, by frame, and how these were trained."""
+
+    who: str
+    medians: dict[int, float]
+
+
+PUBLISHED = {
+    "walker_walk": Published(
+        "DrQ-v2 as published: RGB, on disk, batch 512, hidden 1024",
+        {100_000: 143, 200_000: 467, 300_000: 764, 400_000: 888, 500_000: 929},
+    )
+}
 
 
 @dataclass(frozen=True)
@@ -51,28 +75,30 @@ class Run:
 
     Attributes:
         task: title of its panel.
-        mode: name of its curve: the buffer, and for DeepMind Control what the agent sees.
+        mode: name of its curve: the buffer, for DeepMind Control what the agent sees, and after a semicolon in what its
+            scale differs from the task's own.
         points: mean return by frame or step.
-        options: all that it was trained with.
+        options: all that it was trained with; none from a CSV file.
     """
 
-    folder: Path
     task: str
     mode: str
+    seed: int
     points: dict[int, float]
     options: dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Curve:
-    """Mean and standard deviation over runs that differ in their seed, at the places that all of them reached."""
+    """Median, lowest and highest of runs that differ in their seed, at the places that all of them reached."""
 
     task: str
     mode: str
     runs: int
     x: NDArray[np.int64]
-    mean: NDArray[np.float64]
-    deviation: NDArray[np.float64]
+    median: NDArray[np.float64]
+    lowest: NDArray[np.float64]
+    highest: NDArray[np.float64]
 
 
 def load_runs(patterns: Iterable[str], kind: Kind) -> list[Run]:
@@ -114,7 +140,7 @@ def _load(folder: Path, kind: Kind) -> Run | None:
         points = (_read_csv(path) if kind is DRQV2 else _read_npz(path)) if path.exists() else {}
     except (ValueError, KeyError, OSError, EOFError, BadZipFile) as error:
         raise SystemExit(f"{path}: expected the evaluations of a run, got {error!r}; leave it out of --runs") from error
-    return Run(folder, task, mode, points, values) if points else None
+    return Run(task, mode, values["seed"], points, values) if points else None
 
 
 def _describe(options: DictConfig, kind: Kind) -> tuple[str, str, dict[str, Any]]:
@@ -123,10 +149,24 @@ def _describe(options: DictConfig, kind: Kind) -> tuple[str, str, dict[str, Any]
         atari = parse_atari(options)
         buffer = _buffer(atari.half_compress, atari.buffer_codec, "SB3's buffer")
         return f"{atari.env}, {atari.alg}", buffer, asdict(atari)
-    drqv2 = parse_drqv2(options)
+    own = _own_options(options)
+    drqv2 = parse_drqv2(OmegaConf.merge(own, options))
     seen = ("gray" if drqv2.observe_in_gray else "RGB") + (", black floor" if drqv2.paint_floor_black else "")
     buffer = _buffer(drqv2.half_compress, drqv2.replay_codec, "disk")
-    return drqv2.task_name, f"{buffer}, {seen}", asdict(drqv2)
+    values = asdict(drqv2)
+    usual = {**own, **own.agent}
+    scale = [f"{SCALE[name]} {value}" for name, value in {**values, **values["agent"]}.items() if name in SCALE
+             and value != usual[name]]  # fmt: skip
+    return drqv2.task_name, "; ".join([f"{buffer}, {seen}", *([", ".join(scale)] if scale else [])]), values
+
+
+def _own_options(options: DictConfig) -> DictConfig:
+    """What a run of the same task has unless told otherwise, also options that came after it was made."""
+    with hydra.initialize_config_dir(str(ROOT / "cfgs"), version_base="1.3"):
+        try:
+            return hydra.compose("config", overrides=[f"task={options.task_name}"])
+        except hydra.errors.HydraException as error:
+            raise OptionError(str(error)) from error
 
 
 def _buffer(half: bool, codec: str | None, baseline: str) -> str:
@@ -144,6 +184,32 @@ def _read_npz(path: Path) -> dict[int, float]:
         return dict(zip(data["timesteps"].tolist(), data["results"].mean(axis=1).tolist(), strict=True))
 
 
+def write_csv(runs: Iterable[Run], path: Path) -> None:
+    """A row for each evaluation."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        for run in sorted(runs, key=lambda run: (run.task, run.mode, run.seed)):
+            writer.writerows((run.task, run.mode, run.seed, x, f"{run.points[x]:.6g}") for x in sorted(run.points))
+
+
+def read_csv(path: Path) -> list[Run]:
+    """What `write_csv` has written.
+
+    Raises:
+        SystemExit: it is not such a file.
+    """
+    points: dict[tuple[str, str, int], dict[int, float]] = defaultdict(dict)
+    try:
+        with path.open(newline="") as file:
+            for row in csv.DictReader(file):
+                points[row["task"], row["mode"], int(row["seed"])][int(row["frame"])] = float(row["return"])
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise SystemExit(f"{path}: expected a CSV file with {', '.join(COLUMNS)}, got {error!r}") from error
+    return [Run(*key, found, {"seed": key[2]}) for key, found in points.items()]
+
+
 def curves(runs: Iterable[Run]) -> list[Curve]:
     """A curve for each task and mode; those whose runs have no place in common are left out."""
     made = []
@@ -151,7 +217,8 @@ def curves(runs: Iterable[Run]) -> list[Curve]:
         shared = sorted(set.intersection(*(set(run.points) for run in group)))
         values = np.array([[run.points[x] for x in shared] for run in group])
         if shared:
-            made.append(Curve(task, mode, len(group), np.array(shared), values.mean(axis=0), values.std(axis=0)))
+            ends = (values.min(axis=0), values.max(axis=0))
+            made.append(Curve(task, mode, len(group), np.array(shared), np.median(values, axis=0), *ends))
     return made
 
 
@@ -180,19 +247,30 @@ def plot(shown: Sequence[Curve], kind: Kind, pyplot: Any) -> Any:
     tasks = sorted({curve.task for curve in shown})
     columns = min(len(tasks), 2)
     rows = -(-len(tasks) // columns)
-    size = (5.6, 3.9) if columns == 1 else (7.2, 3.2 * rows)
+    size = (7, 4.4) if columns == 1 else (9, 4.2 * rows)
     figure, grid = pyplot.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
     modes = sorted({curve.mode for curve in shown})
     for axes, task in zip(grid.flat, tasks, strict=False):
-        for curve in (curve for curve in shown if curve.task == task):
-            color, label = COLORS[modes.index(curve.mode) % len(COLORS)], f"{curve.mode}; {curve.runs} runs"
-            axes.plot(curve.x, curve.mean, color=color, label=label, marker="o" if len(curve.x) < 3 else None)
-            low, high = curve.mean - curve.deviation, curve.mean + curve.deviation
-            axes.fill_between(curve.x, low, high, color=color, alpha=0.2, linewidth=0)
-        axes.set_title(task)
-        axes.set_xlabel(kind.axis)
-        axes.set_ylabel("return")
-        axes.legend(frameon=False)
+        panel = [curve for curve in shown if curve.task == task]
+        scales = {curve.mode.partition("; ")[2] for curve in panel}
+        for curve in panel:
+            name, _, scale = curve.mode.partition("; ")
+            label = "; ".join(
+                [name, *([scale] if scale and len(scales) > 1 else []), f"{curve.runs} seed" + "s" * (curve.runs > 1)]
+            )
+            color = COLORS[modes.index(curve.mode) % len(COLORS)]
+            axes.plot(curve.x, curve.median, color=color, label=label, marker="o", markersize=3)
+            axes.fill_between(curve.x, curve.lowest, curve.highest, color=color, alpha=0.2, linewidth=0)
+        if task in PUBLISHED:
+            published = PUBLISHED[task]
+            x, y = list(published.medians), list(published.medians.values())
+            axes.plot(x, y, color="#222222", linestyle="--", marker="D", markersize=4, label=published.who)
+        axes.set_title("; ".join([task, *(scales if len(scales) == 1 else [])]).rstrip("; "), fontsize=11)
+        axes.set_xlabel(f"thousands of {kind.axis}")
+        axes.xaxis.set_major_formatter(lambda x, _: f"{x / 1000:g}")
+        axes.set_ylabel("return: median, lowest to highest seed", fontsize=10)
+        axes.legend(frameon=False, fontsize=9, loc="upper center", bbox_to_anchor=(0.5, -0.16))
+        axes.spines[["top", "right"]].set_visible(False)
     for axes in grid.flat[len(tasks) :]:
         axes.remove()
     return figure

@@ -22,24 +22,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 import diffreplay
-from benchmarks.common import (
-    BATCH,
-    chosen,
-    family,
-    family_pss,
-    machine,
-    mapped_pss,
-    parser,
-    print_table,
-    processor_seconds,
-)
-from benchmarks.playback import Playback
+from benchmarks.playback import DISCOUNT, Playback
+from benchmarks.processes import family, family_pss, pss
 from benchmarks.recordings import Recording
+from benchmarks.runner import BATCH, Ratio, Report, chosen, parser
+from benchmarks.timing import Times, in_turns, processor_seconds, quartiles, settle
 from drqv2.disk_replay import DiskReplay
 
 NAMES = ("walker_walk_gray", "walker_walk_rgb")
@@ -68,17 +58,19 @@ def prepare() -> None:
     idle.join()
 
 
-def open_disk(playback: Playback, folder: Path, workers: int) -> DiskReplay:
+def open_disk(
+    playback: Playback, folder: Path, workers: int, batch: int = BATCH, pin_memory: bool = False
+) -> DiskReplay:
     """DrQ-v2's replay over the episode files in `folder`."""
     return DiskReplay(
         folder,
         playback.observation_shape,
         capacity=100 * playback.recording.frames,
-        batch_size=BATCH,
-        nstep=1,
-        discount=0.99,
+        batch_size=batch,
+        nstep=playback.nstep,
+        discount=DISCOUNT,
         num_workers=workers,
-        pin_memory=False,
+        pin_memory=pin_memory,
         keep_files=True,
         seed=0,
     )
@@ -98,8 +90,8 @@ def measure(
     count: int,
     repeats: int,
     turn_begins: Callable[[], None] = lambda: None,
-) -> NDArray[np.float64]:
-    """Seconds passed and processor seconds of all processes for a batch of each loader, (2, repeats, loaders).
+) -> Times:
+    """Processor seconds of all processes and seconds passed for a batch of each loader, (2, loaders, repeats).
 
     Args:
         open_loader: by kind, which ends with the number of workers, as "disk 4" does.
@@ -112,44 +104,29 @@ def measure(
     for kind, batches in loaders.items():
         for _ in range(CHECKED):
             check(kind, next(batches))
-    pids = family()
-    measured = np.empty((2, repeats, len(loaders)))
-    for turn in range(repeats):
-        turn_begins()
-        for k, (kind, batches) in enumerate(loaders.items()):
-            settle(pids)
-            for _ in range(PREFETCH * int(kind.split()[1]) + 1):
-                next(batches)
-            processor, start = processor_seconds(pids), time.perf_counter()
-            for _ in range(count):
-                next(batches)
-            passed = time.perf_counter() - start
-            measured[:, turn, k] = passed / count, (processor_seconds(pids) - processor) / count
-    return measured
+    pids, kinds = family(), list(loaders)
 
+    def take(kind: str, number: int) -> None:
+        for _ in range(number):
+            next(loaders[kind])
 
-def settle(pids: set[int]) -> None:
-    """Wait until no process works any more, such as those that prepare another loader's next batches."""
+    def before(k: int) -> None:
+        if k == 0:
+            turn_begins()
+        settle(pids)
+        take(kinds[k], PREFETCH * int(kinds[k].split()[1]) + 1)
 
-    def used() -> float:  # without what looking takes: of many threads, more than a process that idles
-        return processor_seconds(pids) - time.thread_time()
-
-    for _ in range(100):
-        before = used()
-        time.sleep(0.03)
-        if used() - before < 0.003:
-            return
+    clocks = (partial(processor_seconds, pids), time.perf_counter)
+    return in_turns([partial(take, kind, count) for kind in kinds], repeats, clocks, before) / count
 
 
 def compare(recording: Recording, kinds: list[str], count: int, repeats: int) -> list[tuple[Any, ...]]:
-    """A row for each kind of loader: median, lowest and highest rate, processor time, and both against BASELINE's."""
+    """A row for each kind of loader: rate and processor time, and both against BASELINE's."""
     playback = Playback(recording)
     with tempfile.TemporaryDirectory(prefix="diffreplay-") as temporary:
         folder = Path(temporary)
-        writer, replay = open_disk(playback, folder, 0), playback.buffer(recording.frames)
-        for step in islice(playback.steps(), recording.frames):
-            writer.add(step)
-            replay.add(step)
+        replay = playback.buffer(recording.frames)
+        playback.play(recording.frames, open_disk(playback, folder, 0), replay)
         opening: dict[str, Callable[[], Batches]] = {}
         for kind in kinds:
             start, _, workers = kind.partition(" ")
@@ -158,17 +135,19 @@ def compare(recording: Recording, kinds: list[str], count: int, repeats: int) ->
                 opening[kind] = partial(disk.batches, torch.device("cpu"))
             else:
                 opening[kind] = partial(open_ours, replay, start, int(workers))
-        measured = measure(opening, lambda _, batch: playback.check(batch), count, repeats)
+        processor, passed = measure(opening, lambda _, batch: playback.check(batch), count, repeats)
     # The quotient of each turn, as the machine's other load is much the same for both.
     base = kinds.index(BASELINE) if BASELINE in kinds else 0
-    passed, processor = measured
-    times, less = np.median(passed[:, [base]] / passed, axis=0), np.median(processor[:, [base]] / processor, axis=0)
-    rates, used = 1 / passed, 1e3 * np.median(processor, axis=0)
     return [
-        (f"{recording.name}, {kind}", *map(float, np.percentile(rates[:, k], (50, 0, 100))), f"{times[k]:.2f}",
-         float(used[k]), f"{less[k]:.2f}")
+        (
+            f"{recording.name}, {kind}",
+            quartiles(1 / passed[k]),
+            quartiles(passed[base] / passed[k]),
+            quartiles(1e3 * processor[k]),
+            quartiles(processor[base] / processor[k]),
+        )
         for k, kind in enumerate(kinds)
-    ]  # fmt: skip
+    ]
 
 
 def memory(recording: Recording, transitions: int, batches: int, workers: int) -> Iterator[tuple[str, Any]]:
@@ -180,8 +159,11 @@ def memory(recording: Recording, transitions: int, batches: int, workers: int) -
     for step in islice(steps, start):
         replay.add(step)
     loader = open_ours(replay, "forkserver", workers)
-    for _ in range(200):  # so that every slot has been used
-        playback.check(next(loader))
+    for number in range(200):  # so that every slot has been used
+        batch = next(loader)
+        if number < CHECKED:
+            playback.check(batch)
+    del batch
     gc.collect()
     before, total_before = family_pss(), replay.stats().total_bytes
     yield f"{workers} workers, {len(replay)} transitions: PSS of all processes, MB", before / MB
@@ -193,9 +175,9 @@ def memory(recording: Recording, transitions: int, batches: int, workers: int) -
     full, total = family_pss(), replay.stats().total_bytes
     yield f"{transitions} transitions added: PSS growth, MB", (full - before) / MB
     yield "total_bytes, MB", total / MB
-    yield "PSS growth / total_bytes", f"{(full - before) / total:.3f}"
-    yield "PSS growth / growth of total_bytes", f"{(full - before) / (total - total_before):.3f}"
-    yield "shared memory's part of the trainer's PSS, MB", mapped_pss("memfd:diffreplay") / MB
+    yield "PSS growth / total_bytes", Ratio((full - before) / total)
+    yield "PSS growth / growth of total_bytes", Ratio((full - before) / (total - total_before))
+    yield "shared memory's part of the trainer's PSS, MB", pss(part="memfd:diffreplay") / MB
     # What a process takes once, when it first does something, is gone by the first tenth; a leak is not.
     drawn = 0
     for goal in (batches // 10, batches):
@@ -209,26 +191,26 @@ def memory(recording: Recording, transitions: int, batches: int, workers: int) -
 
 def main(argv: list[str] | None = None) -> None:
     """Run from the command line."""
-    options = parser(__doc__, *NAMES)
+    options = parser(__doc__, *NAMES, repeats=9)
     options.add_argument("--kinds", nargs="*", default=KINDS, help='such as "disk 4", "thread 1"; default: all')
     options.add_argument("--batches", type=int, default=60, help="timed in a row (%(default)s)")
-    options.add_argument("--repeats", type=int, default=9, help="turns (%(default)s)")
     options.add_argument("--memory", action="store_true", help="measure memory instead, on the first recording")
     options.add_argument("--transitions", type=int, default=200_000, help="added with --memory (%(default)s)")
     options.add_argument("--later", type=int, default=10_000, help="batches after that, with --memory (%(default)s)")
     options.add_argument("--workers", type=int, default=4, help="with --memory (%(default)s)")
     args = options.parse_args(argv)
     prepare()
-    print(f"{machine()}\n")
     recordings = list(chosen(args))
-    if args.memory:
-        rows = memory(recordings[0], args.transitions, args.later, args.workers)
-        print_table((recordings[0].name, "value"), rows)
-        return
-    compared = (compare(recording, list(args.kinds), args.batches, args.repeats) for recording in recordings)
-    base = BASELINE if BASELINE in args.kinds else args.kinds[0]
-    header = ("loader and workers", "batches a second", "lowest", "highest", f"times {base}", "processor ms a batch")
-    print_table((*header, f"less than {base}, times"), (row for rows in compared for row in rows))
+    with Report("benchmarks.loader", args, argv) as report:
+        report.describe()
+        if args.memory:
+            rows = memory(recordings[0], args.transitions, args.later, args.workers)
+            report.table((recordings[0].name, "value"), rows)
+            return
+        compared = (compare(recording, list(args.kinds), args.batches, args.repeats) for recording in recordings)
+        base = BASELINE if BASELINE in args.kinds else args.kinds[0]
+        header = ("loader and workers", "batches a second", f"times {base}", "processor ms a batch")
+        report.table((*header, f"less than {base}, times"), (row for rows in compared for row in rows))
 
 
 if __name__ == "__main__":

@@ -20,7 +20,6 @@ import gc
 import importlib
 import importlib.util
 import logging
-import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import islice
@@ -31,10 +30,11 @@ import torch
 from gymnasium import spaces
 from stable_baselines3.common.buffers import ReplayBuffer
 
-from benchmarks.common import BATCH, chosen, machine, parser, print_table, process_ms, pss
-from benchmarks.memory import in_new_process
 from benchmarks.playback import ACTION_DIM, Playback
+from benchmarks.processes import in_new_process, pss
 from benchmarks.recordings import Frames, Recording
+from benchmarks.runner import BATCH, Report, chosen, parser
+from benchmarks.timing import in_turns, quartiles, timed_adds
 from diffreplay.sb3 import CompressedReplayBuffer
 
 NAMES = ("atari_Pong", "atari_BeamRider")
@@ -204,7 +204,7 @@ def wrong(playback: Playback, batch: Batch) -> int:
     return found
 
 
-def measure(recording: Recording, name: str, capacity: int) -> tuple[Any, ...]:
+def measure(recording: Recording, name: str, capacity: int, repeats: int) -> tuple[Any, ...]:
     """The values of HEADER for one contender; call it in a new process."""
     torch.set_num_threads(1)
     playback = Playback(recording)
@@ -217,21 +217,18 @@ def measure(recording: Recording, name: str, capacity: int) -> tuple[Any, ...]:
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)  # or the buffer would fill what earlier steps left free, and count as less
     before = pss()
-    buffer, added, spent = make(playback.observation_shape, capacity), capacity * 3 // 2, 0.0
-    for transition in islice(transitions(playback), added):
-        start = time.process_time()
-        buffer.add(transition)
-        spent += time.process_time() - start
+    buffer = make(playback.observation_shape, capacity)
+    costs = timed_adds(buffer, islice(transitions(playback), capacity * 3 // 2))
     gc.collect()
     grown = pss() - before
     held, errors = 0, 0
     for batch in buffer.contents():
         held += len(batch.obs)
         errors += wrong(playback, batch)
-    (sample_ms,) = process_ms([buffer.sample], repeats=15)
+    ((seconds,),) = in_turns([buffer.sample], repeats)
     size = buffer.image_bytes() / capacity
     stacks = 2 * recording.stacked_bytes
-    return size, stacks / size, grown / 1e6, 1e6 * spent / added, sample_ms, f"{errors} of {held}"
+    return size, stacks / size, grown / 1e6, 1e6 * float(costs.mean()), quartiles(1e3 * seconds), f"{errors} of {held}"
 
 
 def missing() -> dict[str, list[str]]:
@@ -245,24 +242,25 @@ def missing() -> dict[str, list[str]]:
 
 def main(argv: list[str] | None = None) -> None:
     """Run from the command line."""
-    options = parser(__doc__, *NAMES)
+    options = parser(__doc__, *NAMES, repeats=15)
     options.add_argument("--capacity", type=int, default=4000, help="transitions of each buffer (%(default)s)")
     args = options.parse_args(argv)
     if args.capacity < BATCH:
         options.error(f"--capacity {args.capacity}: expected at least {BATCH}, the transitions of a batch")
     absent = missing()
     recordings = list(chosen(args))
-    print(f"{machine()}\n")
-    if absent:
-        modules = sorted({module for names in absent.values() for module in names})
-        print(f"Left out: {'; '.join(absent)}: {', '.join(modules)} not installed; `{INSTALL}` installs them.\n")
     names = [name for name in CONTENDERS if name not in absent]
-    cases = [(recording, name) for recording in recordings for name in names]
     rows = (
-        (f"{recording.name}: {name}", *in_new_process(measure, recording, name, args.capacity))
-        for recording, name in cases
+        (f"{r.name}: {name}", *in_new_process(measure, r, name, args.capacity, args.repeats))
+        for r in recordings
+        for name in names
     )
-    print_table((f"{args.capacity} transitions", *HEADER), rows)
+    with Report("benchmarks.peers", args, argv) as report:
+        report.describe()
+        if absent:
+            modules = sorted({module for lacking in absent.values() for module in lacking})
+            print(f"Left out: {'; '.join(absent)}: {', '.join(modules)} not installed; `{INSTALL}` installs them.\n")
+        report.table((f"{args.capacity} transitions", *HEADER), rows)
 
 
 if __name__ == "__main__":

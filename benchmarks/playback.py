@@ -5,7 +5,9 @@ Each step's action holds the step's number, so that every sampled transition say
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -51,6 +53,26 @@ class Playback:
             codec=codec,
             **options,
         )
+
+    def filled(
+        self, count: int, codec: str | diffreplay.codecs.Codec = diffreplay.codecs.DEFAULT, **options: Any
+    ) -> Any:
+        """A replay buffer that got so many steps, as many as it holds."""
+        replay = self.buffer(count, codec, **options)
+        self.play(count, replay)
+        return replay
+
+    def play(self, count: int, *replays: Any) -> None:
+        """Add the first steps to each."""
+        for step in islice(self.steps(), count):
+            for replay in replays:
+                replay.add(step)
+
+    def warm(self) -> None:
+        """Let the source of steps take the memory that it needs, so that it does not count as a buffer's."""
+        for _ in islice(self.steps(), 2 * self.recording.frames):
+            pass
+        gc.collect()
 
     def steps(self, first_episode: int = 0) -> Iterator[TimeStep]:
         """Endless steps, from the start of an episode on."""

@@ -5,13 +5,14 @@ Taken in turns from one buffer of tiny observations, as frames do not matter: th
 
 from __future__ import annotations
 
-import argparse
 from itertools import count, cycle
+from typing import Any
 
 import numpy as np
 
 import diffreplay
-from benchmarks.common import BATCH, machine, print_table, process_ms
+from benchmarks.runner import BATCH, Report, parser
+from benchmarks.timing import in_turns, quartiles
 from diffreplay.loading import WindowFinder
 
 STREAMS = 250
@@ -49,7 +50,7 @@ def check(priorities: diffreplay.Priorities, rng: np.random.Generator) -> None:
         raise RuntimeError(f"expected priorities of {expected:.3f} to be drawn, got {given[drawn].mean():.3f}")
 
 
-def measure(rows: int) -> tuple[float, float, float, float]:
+def measure(rows: int, repeats: int) -> tuple[Any, ...]:
     """Milliseconds of a uniform draw, of one by priorities, of one after a new step, and of an update."""
     replay, rng = fill(rows), np.random.default_rng(0)
     finder, priorities = WindowFinder(replay.store, NSTEP), diffreplay.Priorities(replay)
@@ -63,27 +64,26 @@ def measure(rows: int) -> tuple[float, float, float, float]:
         add(replay, next(number), 1)
         priorities.draw(BATCH, rng)
 
-    uniform, draw, added, both, update = process_ms(
-        [
-            lambda: finder.draw(BATCH, rng),
-            lambda: priorities.draw(BATCH, rng),
-            lambda: add(replay, next(number), 1),
-            add_and_draw,
-            lambda: priorities.update(next(drawn), errors),
-        ],
-        repeats=200,
+    calls = (
+        lambda: finder.draw(BATCH, rng),
+        lambda: priorities.draw(BATCH, rng),
+        lambda: add(replay, next(number), 1),
+        add_and_draw,
+        lambda: priorities.update(next(drawn), errors),
     )
-    return uniform, draw, both - added, update
+    ((uniform, draw, added, both, update),) = 1e3 * in_turns(calls, repeats)
+    return quartiles(uniform), quartiles(draw), quartiles(both - added), quartiles(update)
 
 
 def main(argv: list[str] | None = None) -> None:
     """Run from the command line."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--rows", type=int, nargs="*", default=(10_000, 1_000_000), help="%(default)s")
-    args = parser.parse_args(argv)
-    print(f"{machine()}\n")
+    options = parser(__doc__, repeats=200)
+    options.add_argument("--rows", type=int, nargs="*", default=(10_000, 1_000_000), help="%(default)s")
+    args = options.parse_args(argv)
     header = (f"ms, batches of {BATCH}", "uniform draw", "draw", "draw after a new step", "update")
-    print_table(header, ((f"{rows} transitions", *measure(rows)) for rows in args.rows))
+    with Report("benchmarks.priorities", args, argv) as report:
+        report.describe()
+        report.table(header, ((f"{rows} transitions", *measure(rows, args.repeats)) for rows in args.rows))
 
 
 if __name__ == "__main__":

@@ -7,27 +7,26 @@ takes the observations of as many steps, stacks of frames, from one NumPy array 
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import count, islice
+from itertools import count
+from typing import Any
 
 import numpy as np
 
 import diffreplay
-from benchmarks.codec import print_codec_table, raw_frames
-from benchmarks.common import process_ms
+from benchmarks.codec import codec_table, raw_frames
 from benchmarks.playback import Playback
 from benchmarks.recordings import Frames, Recording
+from benchmarks.timing import in_turns, quartiles
 
 NAMES = ("walker_walk_gray", "quadruped_walk_gray", "atari_Pong")
 HEADER = ("batch ms", "decode ms", "gather ms", "batch / decode", "batch / gather")
 SEQUENCES, STEPS = 16, 64
 
 
-def measure(recording: Recording, codec: str) -> tuple[float, ...]:
+def measure(recording: Recording, codec: str, repeats: int) -> tuple[Any, ...]:
     """The values of HEADER."""
     playback = Playback(recording)
-    replay = playback.buffer(recording.frames, codec)
-    for step in islice(playback.steps(), recording.frames):
-        replay.add(step)
+    replay = playback.filled(recording.frames, codec)
     samples = replay.reader.samples(STEPS)
     windows = [samples.draw(SEQUENCES, np.random.default_rng(k)) for k in range(16)]
     _, channels, height, width = recording.episodes[0].shape
@@ -44,9 +43,10 @@ def measure(recording: Recording, codec: str) -> tuple[float, ...]:
         return replay.sample(SEQUENCES, sequence_length=STEPS)
 
     # Gathering empties the caches for whichever comes after it, so that each is compared in turns of two.
-    batch_ms, decode_ms = process_ms([batch, decode])
-    cold_ms, gather_ms = process_ms([batch, raw_gather(recording)])
-    return batch_ms, decode_ms, gather_ms, batch_ms / decode_ms, cold_ms / gather_ms
+    ((batch_s, decode_s),) = in_turns([batch, decode], repeats)
+    ((cold_s, gather_s),) = in_turns([batch, raw_gather(recording)], repeats)
+    times = (quartiles(1e3 * seconds) for seconds in (batch_s, decode_s, gather_s))
+    return *times, quartiles(batch_s / decode_s), quartiles(cold_s / gather_s)
 
 
 def raw_gather(recording: Recording) -> Callable[[], Frames]:
@@ -62,7 +62,7 @@ def raw_gather(recording: Recording) -> Callable[[], Frames]:
 
 def main(argv: list[str] | None = None) -> None:
     """Run from the command line."""
-    print_codec_table(__doc__, NAMES, HEADER, measure, argv)
+    codec_table("benchmarks.sequences", __doc__, NAMES, HEADER, measure, argv)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
     python -m benchmarks.shard
 
-Two writers play a recording into a shard; then the chunks that they sent are taken in once
-more by a fresh one, timed, alone and while another process samples from it. A second table multiplies the measured
+Two writers play a recording into a shard; then the chunks that they sent are taken in once more by a fresh one, timed,
+alone and while another process samples from it. A second table multiplies the measured
 figures: what a run of many actors and shards would need.
 """
 
@@ -17,10 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import recordings
-from benchmarks.common import BATCH, machine, parser, print_table
 from benchmarks.playback import ACTION_DIM, Playback
 from benchmarks.recordings import Recording
+from benchmarks.runner import BATCH, Report, chosen, parser
 from diffreplay.distributed import ReplayWriter, Shard
 
 STEPS = 60_000  # of both writers
@@ -134,15 +133,15 @@ def sized(figures: dict[str, float]) -> list[tuple[str, float]]:
     ]
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     """Measure the recordings that the command line names."""
-    options = parser(__doc__, "walker_walk_gray")
-    args = options.parse_args()
-    print(machine())
-    for name in args.names or args.default_names:
-        figures = measure(recordings.load(name, args.folder, args.frames))
-        print_table((name, "value"), figures.items())
-        print_table((f"{ACTORS} actors, {FRAMES:.0e} frames, {SHARDS} shards", "value"), sized(figures))
+    args = parser(__doc__, "walker_walk_gray").parse_args(argv)
+    with Report("benchmarks.shard", args, argv) as report:
+        report.describe()
+        for recording in chosen(args):
+            figures = measure(recording)
+            report.table((recording.name, "value"), figures.items())
+            report.table((f"{ACTORS} actors, {FRAMES:.0e} frames, {SHARDS} shards", "value"), sized(figures))
 
 
 if __name__ == "__main__":

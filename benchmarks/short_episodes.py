@@ -5,13 +5,14 @@ Batches are drawn in turns from a small buffer and from a large one of the same 
 
 from __future__ import annotations
 
-import argparse
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 
 import diffreplay
-from benchmarks.common import BATCH, machine, print_table, process_ms
+from benchmarks.runner import BATCH, Report, parser
+from benchmarks.timing import in_turns, quartiles
 
 SIDE = 8
 STACK = 3
@@ -74,21 +75,26 @@ def check(batch: diffreplay.ReplayBatch, case: Case, stacks: list[Any]) -> None:
             raise RuntimeError("an observation came back wrong")
 
 
+def measure(case: Case, sizes: tuple[int, int], repeats: int) -> tuple[Any, ...]:
+    """Milliseconds of a batch from a buffer of each size, and their quotient."""
+    small, large = (fill(case, rows) for rows in sizes)
+    ((few, many),) = in_turns([lambda: small.sample(BATCH), lambda: large.sample(BATCH)], repeats)
+    return quartiles(1e3 * few), quartiles(1e3 * many), quartiles(many / few)
+
+
 def main(argv: list[str] | None = None) -> None:
     """Run from the command line."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--rows", type=int, nargs=2, default=(10_000, 1_000_000), help="%(default)s")
-    args = parser.parse_args(argv)
-    print(f"{machine()}\n")
+    options = parser(__doc__, repeats=40)
+    options.add_argument("--rows", type=int, nargs=2, default=(10_000, 1_000_000), help="%(default)s")
+    args = options.parse_args(argv)
 
-    def measured() -> Any:
+    def rows() -> Iterator[tuple[Any, ...]]:
         for name, case in CASES.items():
-            small, large = (fill(case, rows) for rows in args.rows)
-            few, many = process_ms([lambda s=small: s.sample(BATCH), lambda b=large: b.sample(BATCH)])  # type: ignore[misc]
-            yield name, few, many, f"{many / few:.2f}"
+            yield name, *measure(case, args.rows, args.repeats)
 
-    header = ("batch ms", *(f"{rows} rows" for rows in args.rows), "their quotient")
-    print_table(header, measured())
+    with Report("benchmarks.short_episodes", args, argv) as report:
+        report.describe()
+        report.table(("batch ms", *(f"{count} rows" for count in args.rows), "their quotient"), rows())
 
 
 if __name__ == "__main__":

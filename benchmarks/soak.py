@@ -9,7 +9,6 @@ again after 1 % new data, and to load it.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import os
 import random
@@ -28,11 +27,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 import diffreplay
-from benchmarks.common import family_pss, machine, print_table
+from benchmarks.processes import family_pss
+from benchmarks.runner import BATCH, Ratio, Report, Share, parser
 from diffreplay.testing import TimeStep
 
 SIDE, STREAMS, STACK, NSTEP, GAMMA = 84, 3, 3, 3, 0.99
-BATCH, CAPACITY, WORKERS = 256, 20_000, 4
+CAPACITY, WORKERS = 20_000, 4
 PICTURES = 997  # a frame's picture is its number modulo this one
 STEPS_A_BATCH = 8
 SAVE_SECONDS, LOAD_EVERY, KILL_SECONDS = 4.0, 3, 2.0
@@ -258,7 +258,7 @@ class Soak:
             print(f"{name}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
 
 
-def soak(directory: Path, minutes: float, seed: int) -> bool:
+def soak(report: Report, directory: Path, minutes: float, seed: int) -> bool:
     """Run, print what was held; whether all was right."""
     run = Soak(directory, seed)
     with warnings.catch_warnings():
@@ -270,7 +270,7 @@ def soak(directory: Path, minutes: float, seed: int) -> bool:
     rows += [("slowest save, s", run.slowest_save), ("buffer, MB", stats.total_bytes / MB)]
     rows += [("snapshot, MB", sum(path.stat().st_size for path in directory.iterdir()) / MB)]
     rows += [("all processes, most, MB (PSS)", run.most_memory / MB)]
-    print_table((f"{WORKERS} workers, batch {BATCH}, {CAPACITY} transitions", "value"), rows)
+    report.table((f"{WORKERS} workers, batch {BATCH}, {CAPACITY} transitions", "value"), rows)
     return not run.counts["errors"]
 
 
@@ -286,7 +286,7 @@ print(status("VmHWM") - before)
 """
 
 
-def saving(directory: Path, gigabytes: float, seed: int) -> None:
+def saving(report: Report, directory: Path, gigabytes: float, seed: int) -> None:
     """What saving and loading a large buffer of noise costs."""
     count = int(gigabytes * 1e9 / SIDE**2)
     replay = diffreplay.ReplayBuffer(count, (1, SIDE, SIDE), (1,), frame_stack=1, codec="raw")
@@ -318,27 +318,27 @@ def saving(directory: Path, gigabytes: float, seed: int) -> None:
         ("first save: MB written", first_bytes / MB),
         ("after 1 % new data: s", again_seconds),
         ("after 1 % new data: MB written", again_bytes / MB),
-        ("share of the buffer", f"{again_bytes / size:.2%}"),
+        ("share of the buffer", Share(again_bytes / size)),
         ("loading in a new process: s, start of Python included", time.monotonic() - start),
-        ("loading: peak / buffer", f"{peak / size:.3f}"),
+        ("loading: peak / buffer", Ratio(peak / size)),
     ]
-    print_table(("saving and loading noise", "value"), rows)
+    report.table(("saving and loading noise", "value"), rows)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run from the command line."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--minutes", type=float, default=10.0, help="how long (%(default)s)")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--directory", type=Path, help="where a folder for the snapshot is made (the system's choice)")
-    parser.add_argument("--saving", type=float, metavar="GB", help="instead: the cost of saving and loading so much")
-    args = parser.parse_args(argv)
-    print(f"{machine()}\n")
-    with tempfile.TemporaryDirectory(dir=args.directory) as made:
+    options = parser(__doc__)
+    options.add_argument("--minutes", type=float, default=10.0, help="how long (%(default)s)")
+    options.add_argument("--seed", type=int, default=0)
+    options.add_argument("--directory", type=Path, help="where a folder for the snapshot is made (the system's choice)")
+    options.add_argument("--saving", type=float, metavar="GB", help="instead: the cost of saving and loading so much")
+    args = options.parse_args(argv)
+    with Report("benchmarks.soak", args, argv) as report, tempfile.TemporaryDirectory(dir=args.directory) as made:
+        report.describe()
         if args.saving is not None:
-            saving(Path(made), args.saving, args.seed)
+            saving(report, Path(made), args.saving, args.seed)
             return 0
-        return 0 if soak(Path(made), args.minutes, args.seed) else 1
+        return 0 if soak(report, Path(made), args.minutes, args.seed) else 1
 
 
 if __name__ == "__main__":

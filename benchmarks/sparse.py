@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.common import BATCH, chosen, machine, parser, print_table, process_ms
 from benchmarks.playback import Playback
 from benchmarks.recordings import Frames, Recording
+from benchmarks.runner import BATCH, Ratio, Report, chosen, parser
+from benchmarks.timing import in_turns, quartiles
 from diffreplay.codecs import SparseCodec, pixel_dtype
 
 NAMES = ("walker_walk_gray", "quadruped_walk_gray", "atari_Pong", "atari_BeamRider", "atari_MsPacman")
@@ -83,12 +84,10 @@ def model_bytes(recording: Recording) -> int:
     return total
 
 
-def measure(recording: Recording) -> tuple[Any, ...]:
+def measure(recording: Recording, repeats: int) -> tuple[Any, ...]:
     """The values of HEADER."""
     playback = Playback(recording)
-    replay = playback.buffer(recording.frames, "sparse")
-    for _, step in zip(range(recording.frames), playback.steps(), strict=False):
-        replay.add(step)
+    replay = playback.filled(recording.frames, "sparse")
     playback.check(replay.sample(BATCH))
     stats = replay.stats()
     stacked = recording.stacked_bytes * stats.frames
@@ -98,16 +97,18 @@ def measure(recording: Recording) -> tuple[Any, ...]:
     for decode in (batch, loop):
         if not np.array_equal(decode(), coded.frames):
             raise RuntimeError(f"{decode.__name__}: frames came back wrong")
-    batch_ms, loop_ms = process_ms([batch, loop])
+    ((batch_s, loop_s),) = in_turns([batch, loop], repeats)
     pixels = float(np.mean([len(blob) for blob in coded.blobs])) / 4
-    return ratio, model, f"{ratio / model:.4f}", pixels, batch_ms, loop_ms, loop_ms / batch_ms
+    times = (quartiles(1e3 * batch_s), quartiles(1e3 * loop_s), quartiles(loop_s / batch_s))
+    return ratio, model, Ratio(ratio / model), pixels, *times
 
 
 def main(argv: list[str] | None = None) -> None:
     """Run from the command line."""
-    args = parser(__doc__, *NAMES).parse_args(argv)
-    print(f"{machine()}\n")
-    print_table(("recording", *HEADER), ((recording.name, *measure(recording)) for recording in chosen(args)))
+    args = parser(__doc__, *NAMES, repeats=40).parse_args(argv)
+    with Report("benchmarks.sparse", args, argv) as report:
+        report.describe()
+        report.table(("recording", *HEADER), ((r.name, *measure(r, args.repeats)) for r in chosen(args)))
 
 
 if __name__ == "__main__":

@@ -8,6 +8,8 @@ import pytest
 
 from benchmarks import recordings
 
+FRAMES = 120  # of each recording
+
 
 def record(folder: Path, *names: str, frames: int) -> Path:
     """Make a folder for `--folder` of recordings of so many frames."""
@@ -17,6 +19,11 @@ def record(folder: Path, *names: str, frames: int) -> Path:
             recordings.load(name, frames=frames)
             (folder / f"{name}_{frames}.npz").rename(folder / f"{name}.npz")
     return folder
+
+
+def number(cell: str) -> float:
+    """The value of a cell: of quartiles, the median."""
+    return float(cell.split()[0].replace(",", ""))
 
 
 def rows(printed: str) -> dict[str, list[str]]:

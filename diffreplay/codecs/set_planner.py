@@ -1,6 +1,6 @@
 """Which stored frames become shared reference frames, and when.
 
-Costs and gains that the constants here were chosen by are in docs/benchmarks.md.
+Costs and gains that the constants here were chosen by are in docs/benchmarks/what-did-not-work.md.
 """
 
 from __future__ import annotations

@@ -86,7 +86,7 @@ class ReplayLoader(DataLoader[Any]):
     def _start(self) -> Prefetcher:
         dataset, ahead = self.dataset, self.num_workers * (self.prefetch_factor or 1)
         # More workers than cores would take turns, and each find its references out of the cache: that costs up to a
-        # fifth of the batches a second (docs/benchmarks.md).
+        # fifth of the batches a second (docs/benchmarks/what-did-not-work.md).
         count, requests = min(self.num_workers, usable_cores()), self._requests
         if requests.is_needed:
             ahead = min(ahead, DECIDED_AHEAD)
