@@ -37,11 +37,14 @@ class LocalSource:
     def transitions(self) -> int:
         """How many it holds."""
         replay = self._replay()
-        return len(replay) if replay.can_sample() else 0
+        return len(replay) if replay is not None and replay.can_sample() else 0
 
     def draw(self, count: int) -> ReplayBatch | None:
         """So many of them."""
-        batch: ReplayBatch = self._replay().sample(count, self._rng)
+        replay = self._replay()
+        if replay is None:
+            return None
+        batch: ReplayBatch = replay.sample(count, self._rng)
         batch.source.fill_(self._number)
         return batch
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,10 @@ from diffreplay.distributed.mixed import LocalSource, MixedBatches, RemoteSource
 from diffreplay.distributed.shard import Answer, Shard
 from diffreplay.distributed.wire import digest
 from diffreplay.distributed.writer import KEPT_TRANSITIONS, ReplayWriter, ShardGoneError
-from diffreplay.errors import EmptyBufferError, InputError, ReplayError
+from diffreplay.errors import EmptyBufferError, InputError, ReplayError, SharedMemoryError
 from diffreplay.loading import make_replay_loader
 from diffreplay.replay import ReplayBuffer
+from diffreplay.sharing import ReplayHandle
 
 POLL_SECONDS = 0.05
 LOOK_SECONDS = 2.0  # between two looks at whether a shard began anew
@@ -52,7 +54,7 @@ def start(
     save_every: float | None = None,
     **options: Any,
 ) -> Service:
-    """Start shards on the Ray cluster that this process is connected to, the first one on its own machine.
+    """Start shards on the Ray cluster that this process is connected to: one on this machine, then one on each other.
 
     Args:
         capacity: transitions kept, by all shards together.
@@ -84,10 +86,11 @@ def start(
         each, observation_shape, action_shape, **options
     )  # refuses what makes no sense, here rather than there
     here = ray.get_runtime_context().get_node_id()
+    nodes = [here, *(node["NodeID"] for node in ray.nodes() if node["Alive"] and node["NodeID"] != here)]
     actors = []
     for k in range(shards):
-        affinity = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(here, soft=True)
-        remote: dict[str, Any] = {"scheduling_strategy": "SPREAD" if k else affinity, "num_cpus": 0}
+        affinity = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(nodes[k % len(nodes)], soft=True)
+        remote: dict[str, Any] = {"scheduling_strategy": affinity, "num_cpus": 0}
         if name is not None:
             remote |= {"name": f"{name}/{k}", "namespace": "diffreplay", "lifetime": "detached"}
         own = None if directory is None else str(Path(directory).absolute() / f"shard-{k}")
@@ -193,15 +196,16 @@ class Service:
                     f"{named}: expected one shard, on the learner's machine, got {len(shards)}; start "
                     "with shards=1, or leave these out"
                 )
-            return iter(make_replay_loader(shards[0].replay(), size, num_workers, seed=seed, **options))
+            handle = shards[0].replay()
+            if handle is None:
+                raise ReplayError("loader: expected a shard that runs, got one that has just died; try again")
+            return iter(make_replay_loader(handle, size, num_workers, seed=seed, **options))
         rng = np.random.default_rng(seed)
         sources: list[Source] = []
         for k, shard in enumerate(shards):
-            if shard.is_here:
-                sources.append(LocalSource(shard.replay, k, rng))
-            else:
-                decoder = WindowDecoder(self._empty(1 << 10).reader)
-                sources.append(RemoteSource(shard.ask, shard.reference_set, decoder, k, size))
+            decoder = WindowDecoder(self._empty(1 << 10).reader)
+            remote = RemoteSource(shard.ask, shard.reference_set, decoder, k, size)
+            sources.append(_Moving(shard, LocalSource(shard.replay, k, rng), remote))
         return MixedBatches(sources, size, rng, lambda: time.sleep(POLL_SECONDS))
 
     def stats(self) -> list[dict[str, Any]]:
@@ -242,6 +246,22 @@ def _shard_for(writer: str, known: list[list[str]]) -> int:
     return among[(int(numbered[0]) if numbered else int.from_bytes(digest(writer.encode()))) % len(among)]
 
 
+class _Moving:
+    """A shard as a source of transitions, wherever it is by now."""
+
+    def __init__(self, shard: _Mapped, local: Source, remote: Source) -> None:
+        self._shard, self._local, self._remote = shard, local, remote
+
+    def transitions(self) -> int:
+        """How many it holds."""
+        self._shard.look()
+        return (self._local if self._shard.is_here else self._remote).transitions()
+
+    def draw(self, count: int) -> ReplayBatch | None:
+        """So many of them."""
+        return (self._local if self._shard.is_here else self._remote).draw(count)
+
+
 class _Ticket:
     """A chunk that is under way in Ray."""
 
@@ -278,27 +298,39 @@ def _get(reference: Any) -> Any:
 
 
 class _Mapped:
-    """A shard as a learner sees it, again and again when it begins anew."""
+    """A shard as a learner sees it, again and again when it begins anew, here or elsewhere."""
 
     def __init__(self, actor: Any) -> None:
-        self._actor, self._looked, self._look = actor, time.monotonic(), None
-        here = ray_module().get_runtime_context().get_node_id()
-        self._life, node, self._handle = ray_module().get(actor.here.remote())
-        self.is_here = node == here
+        self._actor, self._looked = actor, time.monotonic()
+        self._here = ray_module().get_runtime_context().get_node_id()
+        self._look: Any = None
+        self._life = ""
+        self._see(*ray_module().get(actor.here.remote()))
 
-    def replay(self) -> Any:
-        """The handle; of a shard that began anew, a new one."""
+    def _see(self, life: str, node: str, handle: ReplayHandle) -> None:
+        """Have the shard be where it was seen; its memory is mapped at once, and stays so when it dies."""
+        if life == self._life:
+            return
+        self.is_here = node == self._here
+        if self.is_here:
+            try:
+                handle.can_sample()
+            except SharedMemoryError:  # it has died since
+                return
+        self._life, self._handle = life, handle
+
+    def look(self) -> None:
+        """From time to time, look where the shard is."""
         if self._look is None and time.monotonic() > self._looked + LOOK_SECONDS:
             self._look = self._actor.here.remote()
         if self._look is not None and ray_module().wait([self._look], timeout=0)[0]:
-            try:
-                life, _, handle = _get(self._look)
-                if life != self._life:
-                    self._life, self._handle = life, handle
-            except ShardGoneError:
-                pass  # its memory is mapped still
+            with suppress(ShardGoneError):
+                self._see(*_get(self._look))
             self._look, self._looked = None, time.monotonic()
-        return self._handle
+
+    def replay(self) -> ReplayHandle | None:
+        """The handle of a shard on this machine; None while there is none that can be mapped."""
+        return self._handle if self._life else None
 
     def ask(self, count: int) -> Any:
         """Ask for so many windows; what is returned waits for them."""

@@ -109,9 +109,11 @@ class RowWriter:
             slots: (N, images) of the reference sets that they are coded against.
             columns: values of the index's columns, and of the others.
         """
-        ends = start + np.cumsum(lengths).reshape(lengths.shape)
-        if not lengths.shape[1]:
-            ends = np.full((len(lengths), 1), start)
+        so_far = (
+            np.cumsum(lengths).reshape(lengths.shape) if lengths.shape[1] else np.zeros((len(lengths), 1), np.int64)
+        )
+        # Where the log goes round, rows without bytes that come first end where the row before does.
+        ends = np.where(so_far[:, -1:] == 0, self.log_end(), start + so_far)
         self.log.write(start, coded)
         self._in_force = None
         self.index.fill(self.next, self.log_end(), ends, slots, columns)

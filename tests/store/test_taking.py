@@ -323,3 +323,19 @@ def test_nonsense_is_refused_and_leaves_everything_as_it_was() -> None:
         take_in(small.store, Origin(), rows, ends, small.capacity)
     with pytest.raises(InputError, match="whose frames need others"):
         check_origin(make(codec="sparse").store)
+
+
+def test_runs_whose_first_rows_hold_nothing_go_round_the_log() -> None:
+    truth = Truth()
+    options = {"codec": "raw"}
+    shard = make(60, max_bytes=600_000, **options)  # under a cap, raw frames go round the log soon
+    (source,) = writers(shard, truth, 1, **options)
+    rng = np.random.default_rng(0)
+    for _ in range(400):
+        for _ in range(rng.integers(1, 12)):
+            source.step(end=0.02, stray=0)
+        if rng.random() < 0.5:
+            source.chunk()  # lost: so the next one begins with a row that holds nothing
+        source.send()
+        shard.check_invariants()
+    assert shard.store.rows.log_end() > shard.store.layout.log_bytes
