@@ -28,14 +28,15 @@ from sb3_atari.config import parse_config as parse_atari_config
 RunConfig = TypeVar("RunConfig")
 
 
-def fail(reason: str) -> NoReturn:
-    """End with one line and exit status 1."""
+def fail(reason: str, status: int = 1) -> NoReturn:
+    """End with one line and an exit status."""
     print(f"train.py: {reason}", file=sys.stderr)
-    raise SystemExit(1)
+    raise SystemExit(status)
 
 
 # The options of each file in cfgs that a run can start from; `task` is a choice of hydra's, not a value.
 KNOWN_OPTIONS = {"config": ["task", *option_names(Config)], "atari": option_names(AtariConfig)}
+INTERRUPTED = 130  # as shells have it
 RUN_FOLDER_ERRORS = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EACCES, errno.EROFS, errno.ENOSPC)
 
 # Compute threads that spin while they wait would take the processor from the loader's workers. PyTorch's OpenMP reads
@@ -57,6 +58,15 @@ def train(options: DictConfig) -> None:
             run_alone(train_drqv2, parse_config(options), folder)
     except OptionError as error:
         fail(str(error))
+    except KeyboardInterrupt:
+        fail(f"interrupted; {what_is_left(folder)}", INTERRUPTED)
+
+
+def what_is_left(folder: Path) -> str:
+    """Where the files of an interrupted run are, and whether it can go on."""
+    if (folder / "snapshot.pt").exists():
+        return f"the same options with hydra.run.dir='{folder}' go on from its snapshot"
+    return f"what it wrote is in {folder}, without a snapshot to go on from (save_snapshot=true keeps one)"
 
 
 def run_alone(run: Callable[[RunConfig, Path], None], config: RunConfig, folder: Path) -> None:
@@ -102,8 +112,7 @@ def main() -> None:
     except HydraException as error:
         fail(explain(error, sys.argv[1:], KNOWN_OPTIONS))
     except KeyboardInterrupt:
-        print("train.py: interrupted", file=sys.stderr)
-        raise SystemExit(130) from None
+        fail("interrupted", INTERRUPTED)  # before it began
     except OSError as error:
         if error.errno not in RUN_FOLDER_ERRORS:
             raise

@@ -16,6 +16,7 @@ from diffreplay import codecs, errors
 from diffreplay.batch import ReplayBatch, SequenceBatch
 from diffreplay.estimate import estimate
 from diffreplay.loading import Priorities, ReplayDataset, ReplayReader, batches_on, make_replay_loader
+from diffreplay.offline import SavedReplay, open
 from diffreplay.parts import ArraySpec
 from diffreplay.replay import ReplayBuffer
 from diffreplay.sharing import ReplayHandle
@@ -32,10 +33,12 @@ __all__ = [
     "ReplayHandle",
     "ReplayReader",
     "ReplayStats",
+    "SavedReplay",
     "SequenceBatch",
     "batches_on",
     "codecs",
     "errors",
     "estimate",
     "make_replay_loader",
+    "open",
 ]

@@ -13,11 +13,11 @@ from diffreplay import checks, codecs, snapshots, spaces
 from diffreplay.adding import Adding
 from diffreplay.errors import InputError
 from diffreplay.limits import warn_if_too_large
-from diffreplay.loading import Readable, ReplayReader, keep_priorities, priorities_over
+from diffreplay.loading import Readable, ReplayReader, columns_of, keep_priorities, priorities_over
 from diffreplay.parts import ArraySpec, Part, Shape, extras_of, parts_of
 from diffreplay.sharing import Shared
 from diffreplay.snapshots import Lock, verify
-from diffreplay.store import Column, EpisodeWriter, FrameStore, check_invariants, frames_before, refuse_copy
+from diffreplay.store import EpisodeWriter, FrameStore, check_invariants, frames_before, refuse_copy
 
 
 class ReplayBuffer(Adding, Readable, Shared):
@@ -93,14 +93,7 @@ class ReplayBuffer(Adding, Readable, Shared):
         self.action_dtype = checks.number_dtype(action_dtype)
         self.extras, extra_parts = dict(extras or {}), extras_of(extras)
         self._check = checks.StepCheck(parts, self.action_shape, self.action_dtype, extra_parts)
-        stacked = [Column(f"obs/{p.name}", p.stored_dtype.str, p.stored_shape) for p in parts if not p.is_image]
-        columns = (
-            *stacked,
-            Column("action", self.action_dtype.str, self.action_shape),
-            Column("reward", "<f4"),
-            Column("discount", "<f4"),
-            *(Column(f"extras/{p.name}", p.spec.dtype, p.shape) for p in extra_parts),
-        )
+        columns, stacked = columns_of(parts, self.action_dtype, self.action_shape, extra_parts)
         self.store = FrameStore(
             [part.image_shape for part in parts if part.is_image],
             frame_stack,
@@ -111,7 +104,7 @@ class ReplayBuffer(Adding, Readable, Shared):
             window_frames,
             log_limit=max_bytes,
             marks_ends=self.shorter_at_end,
-            stacked=len(stacked),
+            stacked=stacked,
             planar=[part.planar_stack for part in parts if part.is_image],
         )
         if isinstance(codec, codecs.RawCodec):

@@ -51,3 +51,27 @@ class ReplayStats:
     def compression_ratio(self) -> float:
         """How many times smaller the observations are than as plain stacks."""
         return self.stacked_bytes / self.observation_bytes if self.observation_bytes else 0.0
+
+    def forecast(self, capacity: int, earlier: ReplayStats | None = None) -> int:
+        """What `total_bytes` will be once the buffer holds `capacity` transitions.
+
+        Each further transition is taken to add what those since `earlier` did, or all that are held. Reference frames
+        count once, with those that there are now: later ones are chosen only where they save more than they take.
+
+        Args:
+            capacity: transitions.
+            earlier: what the same buffer told before; where it held as many transitions or more, it is left out.
+
+        Returns:
+            Bytes; `total_bytes` where it holds as many already, or none.
+        """
+        transitions, nbytes = self.transitions, self._spread_bytes
+        if earlier is not None and earlier.transitions < transitions:
+            transitions, nbytes = transitions - earlier.transitions, nbytes - earlier._spread_bytes
+        further = max(capacity - self.transitions, 0) if transitions else 0
+        return self.total_bytes + max(nbytes, 0) * further // max(transitions, 1)
+
+    @property
+    def _spread_bytes(self) -> int:
+        """Bytes that grow with each transition."""
+        return self.payload_bytes + self.index_bytes + self.column_bytes + self.scalar_bytes

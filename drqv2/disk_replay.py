@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
+from diffreplay import ReplayStats
 from drqv2.episode_files import EpisodeWriter
 from drqv2.episode_share import DiskReplayDataset
 from drqv2.workers import start_server
@@ -86,11 +87,20 @@ class DiskReplay:
         """Start the workers; an endless iterator of batches on `device`."""
         return ([value.to(device, non_blocking=True) for value in batch] for batch in self._loader)
 
-    def metrics(self) -> dict[str, float]:
-        """Bytes of observations that the workers hold decoded, and the ratio of plain stacks to that."""
-        stacked = len(self) * self._observation_bytes
-        held = stacked + self._writer.episodes * self._observation_bytes
-        return {"replay_bytes": held, "stacked_bytes": stacked, "compression_ratio": stacked / held if held else 0.0}
+    def stats(self) -> ReplayStats:
+        """What the workers hold: observations, decoded."""
+        frames = len(self) + self._writer.episodes
+        nbytes = frames * self._observation_bytes
+        return ReplayStats(
+            transitions=len(self),
+            frames=frames,
+            payload_bytes=nbytes,
+            index_bytes=0,
+            reference_bytes=0,
+            scalar_bytes=0,
+            total_bytes=nbytes,
+            stacked_bytes=len(self) * self._observation_bytes,
+        )
 
     def save(self) -> dict[str, Any]:
         """Nothing to do: whole episodes are on disk already."""

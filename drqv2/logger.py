@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -21,7 +20,7 @@ TRAIN_COLUMNS = (
     "fps",
     "buffer_size",
     "replay_bytes",  # all that the replay holds in memory
-    "compression_ratio",  # of observations, against plain stacks
+    "compression_ratio",  # of observations, against plain stacks as the task is observed
     "data_wait",  # share of the time that updates waited for data
     "samples_per_second",  # transitions learnt from
     "batch_reward",
@@ -127,15 +126,18 @@ class Logger:
         self._train.write({**row, **means})
         self._write_events("train", {**row, **means})
         self.message(
-            f"| train | {_common(row)} | FPS {row['fps']:.1f} | buffer {row['buffer_size']:.0f} | "
-            f"{row['replay_bytes'] / 1e6:.1f} MB | ratio {row['compression_ratio']:.1f} | wait {row['data_wait']:.1%} |"
+            f"| train | frame {row['frame']:.0f} | reward {row['episode_reward']:.2f} | {_hours(row)} | "
+            f"FPS {row['fps']:.1f} | wait {row['data_wait']:.1%} | ratio {row['compression_ratio']:.1f} |"
         )
 
     def eval(self, row: Mapping[str, float]) -> None:
         """Report an evaluation."""
         self._eval.write(row)
         self._write_events("eval", row)
-        self.message(f"| eval  | {_common(row)} |")
+        self.message(
+            f"| eval  | frame {row['frame']:.0f} | reward {row['episode_reward']:.2f} | {_hours(row)} | "
+            f"episode {row['episode']:.0f} | length {row['episode_length']:.0f} |"
+        )
 
     def _write_events(self, kind: str, row: Mapping[str, float]) -> None:
         if self._events is not None:
@@ -160,9 +162,7 @@ class Logger:
         self.close()
 
 
-def _common(row: Mapping[str, float]) -> str:
-    return (
-        f"frame {row['frame']:.0f} | step {row['step']:.0f} | episode {row['episode']:.0f} | "
-        f"length {row['episode_length']:.0f} | reward {row['episode_reward']:.2f} | "
-        f"{timedelta(seconds=int(row['total_time']))}"
-    )
+def _hours(row: Mapping[str, float]) -> str:
+    """The run's time, of any number of hours."""
+    minutes, seconds = divmod(int(row["total_time"]), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{seconds:02}"

@@ -35,9 +35,8 @@ class Replay(Protocol):
     def batches(self, device: torch.device) -> Iterator[Iterable[Tensor]]:
         """Start the loader; an endless iterator of (obs, action, reward, discount, next_obs) on `device`."""
 
-    def metrics(self) -> dict[str, float]:
-        """`replay_bytes` held in memory in all, `stacked_bytes` of the same transitions as plain stacks, and their
-        `compression_ratio`, observations alone."""
+    def stats(self) -> diffreplay.ReplayStats:
+        """What it holds and takes now."""
 
     def save(self) -> dict[str, Any]:
         """Put on disk what `make_replay` needs to go on from here, with what this returns as `saved`."""
@@ -91,14 +90,9 @@ class CompressedReplay:
         """Start the loader; an endless iterator of `diffreplay.ReplayBatch` on `device`, their windows moved once."""
         return diffreplay.batches_on(self._loader, device)
 
-    def metrics(self) -> dict[str, float]:
-        """All that the buffer allocated, the plain stacks' bytes, and the measured ratio; see `diffreplay.stats`."""
-        stats = self._buffer.stats()
-        return {
-            "replay_bytes": stats.total_bytes,
-            "stacked_bytes": stats.stacked_bytes,
-            "compression_ratio": stats.compression_ratio,
-        }
+    def stats(self) -> diffreplay.ReplayStats:
+        """What the buffer holds, and all that it allocated."""
+        return self._buffer.stats()
 
     def save(self) -> dict[str, Any]:
         """Write what is new to the snapshot, and tell its commit and the loader's place.

@@ -22,6 +22,7 @@ from drqv2.replay import check_replay_mode, make_replay
 from drqv2.throughput import Throughput
 from drqv2.video import VideoRecorder
 from runs.errors import OptionError
+from runs.sizes import Sizes
 from runs.snapshot import check_same_run, load_snapshot, save_snapshot, unreadable
 
 SNAPSHOT_VERSION = 2
@@ -60,6 +61,7 @@ class Workspace:
             "observation_shape": as_lists(observation_shape),
             "action_shape": list(action_shape),
         }
+        self._sizes = Sizes(config.replay_buffer_size, config.replay_buffer_max_bytes)
         self._evaluated: int | None = None  # the step of the last evaluation
         saved = self._resume()
         resumed = saved is not None
@@ -147,7 +149,7 @@ class Workspace:
     def _end_episode(self) -> None:
         self.episode += 1
         self._train_video.save(f"{self.frame}.mp4")
-        replay = self.replay.metrics()
+        replay = self.replay.stats()
         self.logger.train(
             {
                 "frame": self.frame,
@@ -155,12 +157,13 @@ class Workspace:
                 "episode": self.episode,
                 "episode_length": self._episode_steps * self.config.action_repeat,
                 "episode_reward": self._episode_reward,
-                "buffer_size": len(self.replay),
-                "replay_bytes": replay["replay_bytes"],
-                "compression_ratio": replay["compression_ratio"],
+                "buffer_size": replay.transitions,
+                "replay_bytes": replay.total_bytes,
+                "compression_ratio": replay.compression_ratio,
                 **self.throughput.report(),
             }
         )
+        self.logger.message(self._sizes.line(replay))
 
     def _is_update_due(self) -> bool:
         return self.step >= self._first_update and self.agent.is_update_due(self.step) and self.replay.ready
@@ -199,14 +202,13 @@ class Workspace:
         return result.reward
 
     def _report_end(self) -> None:
-        replay = self.replay.metrics()
-        ratio = replay["compression_ratio"]
-        frames_alone = self.config.observe_in_gray and not self.config.proprioception
-        in_rgb = f", {3 * ratio:.1f} against stacks in RGB" if frames_alone else ""
-        self.logger.message(
-            f"compression ratio: {ratio:.1f} against plain stacks{in_rgb}; {len(self.replay)} transitions, "
-            f"{replay['stacked_bytes'] / 1e6:.1f} MB as plain stacks; in memory {replay['replay_bytes'] / 1e6:.1f} MB"
-        )
+        self.logger.message(self._sizes.end(self.replay.stats(), self._plain_stacks()))
+
+    def _plain_stacks(self) -> str:
+        """What the ratio is against: the observations that the task gives, each kept whole."""
+        frames = "gray" if self.config.observe_in_gray else "RGB"
+        state = " with the state" if self.config.proprioception else ""
+        return f"plain stacks of {self.config.frame_stack} {frames} frames{state}"
 
     def _save_snapshot_if_due(self) -> None:
         due = self.frame - self._last_snapshot_frame >= self.config.snapshot_every_frames

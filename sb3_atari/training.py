@@ -16,9 +16,11 @@ from stable_baselines3.common.buffers import BaseBuffer
 from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
 from stable_baselines3.common.vec_env import VecEnv
 
+from diffreplay import ReplayStats
 from diffreplay.errors import InputError
 from diffreplay.sb3 import CompressedReplayBuffer, CompressedRolloutBuffer
 from runs.errors import OptionError
+from runs.sizes import Sizes
 from sb3_atari.config import AtariConfig
 from sb3_atari.games import make_game
 from sb3_atari.logs import open_logger
@@ -52,7 +54,7 @@ def train(config: AtariConfig, folder: Path) -> None:
 def _learn(config: AtariConfig, folder: Path, model: BaseAlgorithm, games: dict[str, VecEnv]) -> None:
     snapshot = RunSnapshot(config, folder, model, games)
     resumed = snapshot.resume()
-    callbacks: list[BaseCallback] = [BufferLog(config.log_every_steps, snapshot)]
+    callbacks: list[BaseCallback] = [BufferLog(config.log_every_steps, snapshot, config)]
     if config.eval_every_steps:
         callbacks.append(_evaluation(config, folder, model, games["evaluation"], snapshot.evaluations))
     if config.save_snapshot:
@@ -127,17 +129,27 @@ def buffer_bytes(buffer: BaseBuffer) -> tuple[int, float]:
 
 
 class BufferLog(BaseCallback):
-    """Logs the buffer's bytes and compression ratio about every `every` steps, and at the end.
+    """Logs the buffer's bytes and compression ratio about every `every` steps, and at the end; in words on the console.
 
     When it is due next stands in the run's snapshot.
+
+    Args:
+        every: steps.
+        snapshot: of the run.
+        config: of the run.
     """
 
-    def __init__(self, every: int, snapshot: RunSnapshot) -> None:
+    def __init__(self, every: int, snapshot: RunSnapshot, config: AtariConfig) -> None:
         super().__init__()
-        self._every, self._snapshot = every, snapshot
+        self._every, self._snapshot, self._frame_stack = every, snapshot, config.frame_stack
+        self._max_bytes = config.buffer_max_bytes
 
     def _on_step(self) -> bool:
         return True
+
+    def _on_training_start(self) -> None:
+        buffer = model_buffer(self.model)
+        self._sizes = Sizes(buffer.buffer_size * buffer.n_envs, self._max_bytes)
 
     def _on_rollout_end(self) -> None:
         if self.num_timesteps < self._snapshot.next_log:
@@ -146,13 +158,22 @@ class BufferLog(BaseCallback):
         self._record()
         if isinstance(self.model, QRDQN):
             self.model.dump_logs()
+        if (stats := self._stats()) is not None:
+            print(self._sizes.line(stats), flush=True)
 
     def _on_training_end(self) -> None:
         self._record()
         self.logger.record("time/total_timesteps", self.num_timesteps, exclude="tensorboard")
         self.logger.dump(self.num_timesteps)
+        if (stats := self._stats()) is not None:
+            print(self._sizes.end(stats, f"plain stacks of {self._frame_stack} gray frames"), flush=True)
 
     def _record(self) -> None:
         nbytes, ratio = buffer_bytes(model_buffer(self.model))
         self.logger.record("buffer/total_megabytes", nbytes / 1e6)
         self.logger.record("buffer/compression_ratio", ratio)
+
+    def _stats(self) -> ReplayStats | None:
+        """Of a compressed buffer."""
+        buffer = model_buffer(self.model)
+        return buffer.stats() if isinstance(buffer, CompressedReplayBuffer | CompressedRolloutBuffer) else None

@@ -40,6 +40,7 @@ MAY_IMPORT = {
         "sharing",
         "snapshots",
     },
+    "offline": {"errors", "parts", "checks", "codecs", "store", "loading", "snapshots"},
     "estimate": {"errors", "parts", "stats", "checks", "codecs", "store", "replay"},
     "distributed": {
         "errors",
@@ -57,7 +58,7 @@ MAY_IMPORT = {
     "sb3": {"errors", "limits", "parts", "stats", "codecs", "store"},
     "cli": {"errors", "parts", "codecs", "store", "snapshots", "replay"},
     "__main__": {"errors", "cli"},
-    "__init__": {"errors", "stats", "parts", "batch", "codecs", "loading", "sharing", "replay", "estimate"},
+    "__init__": {"errors", "stats", "parts", "batch", "codecs", "loading", "sharing", "offline", "replay", "estimate"},
 }
 # Private names of others that are used all the same, and why.
 OF_OTHERS = {

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from write_saved import BUFFERS, CASES, SAVED, Recipe, add_sb3, flat, held_sb3, main, make_buffer, make_sb3, windows
 
+import diffreplay
 from diffreplay import ReplayBuffer
 from diffreplay.snapshots.manifest import read_manifest
 from diffreplay.store.layout import VERSION
@@ -57,8 +58,12 @@ def test_a_snapshot_of_a_version_before(version, case, tmp_path):
     replay = ReplayBuffer.load(directory)
     replay.check_invariants()
     assert replay.verify() == [] and windows(replay) == written["windows"]
-    before = ReplayBuffer.load(directory, commit=read_manifest(directory, "previous.json").commit)
+    before_commit = read_manifest(directory, "previous.json").commit
+    before = ReplayBuffer.load(directory, commit=before_commit)
     assert windows(before) == written["before"]
+    for name in (None, before_commit):
+        opened = windows(diffreplay.open(directory, commit=name))
+        assert opened == written["windows" if name is None else "before"]
     recipe, twin = Recipe(written["case"], written["steps"]), make_buffer(written["case"])
     again = Recipe(written["case"])
     again.add(twin, recipe.steps)

@@ -10,6 +10,7 @@ They are threads or processes (`worker_process`), and do what `serving` says. `w
 Imports `store`, and nothing above. What others use stands here.
 """
 
+from diffreplay.loading.columns import columns_of
 from diffreplay.loading.dataset import ReplayDataset
 from diffreplay.loading.loader import ReplayLoader, make_replay_loader
 from diffreplay.loading.priorities import Priorities
@@ -29,6 +30,7 @@ __all__ = [
     "ReplayReader",
     "WindowFinder",
     "batches_on",
+    "columns_of",
     "keep_priorities",
     "make_replay_loader",
     "priorities_over",

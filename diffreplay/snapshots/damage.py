@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from diffreplay.errors import CorruptDataError, ReplayError
+from diffreplay.snapshots.entries import read_file
 from diffreplay.snapshots.manifest import MANIFEST, PREVIOUS, FileEntry, read_manifest
-from diffreplay.snapshots.segments import read_file
 from diffreplay.snapshots.state import Buffer
 from diffreplay.store import FrameStore, OverrunError
 

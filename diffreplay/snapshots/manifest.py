@@ -47,6 +47,14 @@ class FileEntry(NamedTuple):
     end: int  # row after the last of a segment or of priorities; first row coded against a reference set
 
 
+class Held(NamedTuple):
+    """What the rows come to, as those who read a snapshot in place would have to read all of it to know."""
+
+    transitions: int
+    payload_bytes: int
+    frames: int
+
+
 @dataclass
 class Manifest:
     """What a snapshot holds.
@@ -78,6 +86,12 @@ class Manifest:
     def priorities(self) -> list[FileEntry]:
         """The file of priorities, where there is one."""
         return self.buffer.get("priorities", [])
+
+    @property
+    def held(self) -> Held | None:
+        """What the rows come to; None where it was saved before that was told."""
+        found = self.buffer.get("held")
+        return None if found is None else Held(**found)
 
 
 class Kept(NamedTuple):
@@ -203,6 +217,8 @@ def _parse(fields: Any) -> Manifest:
     )
     if "priorities" in manifest.buffer:
         manifest.buffer["priorities"] = _entries("priorities", "priorities-", manifest.buffer["priorities"])
+    if "held" in manifest.buffer:
+        _check_held(manifest.buffer["held"])
     _check_order(manifest)
     return manifest
 
@@ -226,6 +242,13 @@ def _entries(name: str, prefix: str, values: Any) -> list[FileEntry]:
             raise ValueError(f"{file}: expected the number that its name begins with, got {first}")
         entries.append(FileEntry(file, nbytes, digest, first, end))
     return entries
+
+
+def _check_held(held: Any) -> None:
+    if not isinstance(held, dict) or held.keys() != set(Held._fields):
+        raise ValueError(f"held: expected {list(Held._fields)}, got {short(held)}")
+    for name, value in held.items():
+        whole_number(name, value)
 
 
 def _check_order(manifest: Manifest) -> None:

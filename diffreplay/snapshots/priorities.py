@@ -13,8 +13,8 @@ import numpy as np
 
 from diffreplay.codecs import Buffer
 from diffreplay.errors import CorruptDataError
+from diffreplay.snapshots.entries import read_file, write_file
 from diffreplay.snapshots.manifest import FileEntry, Manifest
-from diffreplay.snapshots.segments import read_file, write_file
 
 HEADER = np.dtype(
     [

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffreplay.errors import CorruptDataError
+from diffreplay.snapshots.entries import read_file
 from diffreplay.snapshots.manifest import FileEntry, Manifest
-from diffreplay.snapshots.segments import check_segment, check_set, read_file, read_segment
+from diffreplay.snapshots.segments import check_segment, check_set, read_segment
 from diffreplay.snapshots.state import saved_ranges
 from diffreplay.store import (
     NO_ROW,

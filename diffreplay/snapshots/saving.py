@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 
 from diffreplay.snapshots.commits import abandon, check_alone, commit, delete_leftovers
+from diffreplay.snapshots.entries import is_there
 from diffreplay.snapshots.files import Lock, make_directory
 from diffreplay.snapshots.manifest import SEGMENT_ROWS, FileEntry, Manifest, kept_manifests
 from diffreplay.snapshots.merging import files_to_merge
 from diffreplay.snapshots.priorities import write_priorities
-from diffreplay.snapshots.segments import is_there, row_bytes, segment_end, write_segment, write_set
+from diffreplay.snapshots.segments import row_bytes, segment_end, write_segment, write_set
 from diffreplay.snapshots.state import Buffer, describe
 from diffreplay.store import FrameStore, export_state
 

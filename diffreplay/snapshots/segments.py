@@ -14,22 +14,19 @@ found to be what the manifest says.
 from __future__ import annotations
 
 import math
-import os
-import stat
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from diffreplay.codecs import Buffer
 from diffreplay.errors import CorruptDataError
-from diffreplay.snapshots.files import checksum, open_regular, write_durably
+from diffreplay.snapshots.entries import check_size, read_file, write_file
 from diffreplay.snapshots.manifest import SEGMENT_ROWS, FileEntry
 from diffreplay.store import VERSION, Column, FrameStore, Image, Layout, StoredRows, export_rows
 
 SEGMENT_BYTES = 1 << 23  # that a file of several rows has at most, besides its header
-LARGEST_FILE = 1 << 32
 SEGMENT_HEADER = np.dtype(
     [
         ("magic", "S8"),
@@ -118,62 +115,18 @@ def write_set(directory: Path, commit: str, store: FrameStore, image: int, numbe
     return write_file(directory, f"set-{image:02d}-{number:06d}-{commit}.bin", parts, number, sets.first_row(number))
 
 
-def write_file(directory: Path, name: str, parts: list[Buffer], first: int, end: int) -> FileEntry:
-    """Write the parts of a file, end to end, and name it as a manifest does."""
-    write_durably(directory / name, *parts)
-    return FileEntry(name, sum(map(len, parts)), checksum(*parts), first, end)
-
-
-def is_there(directory: Path, entry: FileEntry) -> bool:
-    """Whether a file is there and as large as the manifest says; nothing of it is read."""
-    try:
-        found = os.stat(directory / entry.name)
-    except OSError:
-        return False
-    return stat.S_ISREG(found.st_mode) and found.st_size == entry.nbytes
-
-
-def check_size(directory: Path, entry: FileEntry) -> None:
-    """Refuse a file that is not there, or not as large as the manifest says; nothing of it is read.
+def check_set(directory: Path, entry: FileEntry, image: Image) -> None:
+    """Refuse a file of reference frames of an image that is not there, or of a wrong size; nothing of it is read.
 
     Raises:
         CorruptDataError: so it is.
     """
-    _open(directory, entry).close()
+    check_set_entry(directory, entry, image)
+    check_size(directory, entry)
 
 
-def read_file(directory: Path, entry: FileEntry) -> bytes:
-    """The bytes of a file that is as the manifest says.
-
-    Raises:
-        CorruptDataError: it is missing, or of another size or checksum.
-    """
-    path = directory / entry.name
-    try:
-        with _open(directory, entry) as file:
-            data = file.read(entry.nbytes)
-    except OSError as error:
-        raise CorruptDataError(f"{path}: cannot be read: {error.strerror}") from error
-    if checksum(data) != entry.checksum:
-        raise CorruptDataError(f"{path}: expected checksum {entry.checksum}, got {checksum(data)}")
-    return data
-
-
-def _open(directory: Path, entry: FileEntry) -> BinaryIO:
-    path = directory / entry.name
-    try:
-        file = open_regular(path)
-    except OSError as error:
-        raise CorruptDataError(f"{path}: cannot be read: {error.strerror}") from error
-    found = os.fstat(file.fileno()).st_size
-    if found != entry.nbytes or found > LARGEST_FILE:
-        file.close()
-        raise CorruptDataError(f"{path}: expected {min(entry.nbytes, LARGEST_FILE)} bytes, got {found}")
-    return file
-
-
-def check_set(directory: Path, entry: FileEntry, image: Image) -> None:
-    """Refuse a file of reference frames of an image that is not there, or of a wrong size; nothing of it is read.
+def check_set_entry(directory: Path, entry: FileEntry, image: Image) -> None:
+    """Refuse what the manifest says of the size of such a file, where it makes no sense.
 
     Raises:
         CorruptDataError: so it is.
@@ -183,11 +136,20 @@ def check_set(directory: Path, entry: FileEntry, image: Image) -> None:
             f"{directory / entry.name}: expected frames of {image.frame_bytes} bytes, at most {image.set_slot_bytes} "
             f"bytes in all, got {entry.nbytes}"
         )
-    check_size(directory, entry)
 
 
 def check_segment(directory: Path, entry: FileEntry, layout: Layout) -> None:
     """Refuse a file of rows that is not there, or whose size is not right; nothing of it is read.
+
+    Raises:
+        CorruptDataError: so it is.
+    """
+    check_segment_entry(directory, entry, layout)
+    check_size(directory, entry)
+
+
+def check_segment_entry(directory: Path, entry: FileEntry, layout: Layout) -> None:
+    """Refuse what the manifest says of the size of such a file, where it makes no sense.
 
     Raises:
         CorruptDataError: so it is.
@@ -200,7 +162,6 @@ def check_segment(directory: Path, entry: FileEntry, layout: Layout) -> None:
         raise CorruptDataError(
             f"{_expected(directory, entry)}, {least} bytes and their coded frames, got {entry.nbytes} bytes"
         )
-    check_size(directory, entry)
 
 
 def _expected(directory: Path, entry: FileEntry) -> str:

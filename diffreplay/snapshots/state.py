@@ -19,6 +19,7 @@ from diffreplay.store import (
     NO_ROW,
     NO_SET,
     RANGES,
+    Counter,
     FrameStore,
     OverrunError,
     export_state,
@@ -54,6 +55,7 @@ class Buffer(Protocol):
 
 
 B = TypeVar("B", bound=Buffer)
+T = TypeVar("T")
 
 
 def describe(replay: Buffer) -> dict[str, Any]:
@@ -76,6 +78,7 @@ def describe(replay: Buffer) -> dict[str, Any]:
         "random_state": replay.rng.bit_generator.state,
         "next_checks": stored.next_checks,
         "ranges": stored.ranges,
+        "held": _held(store),
         "streams": [list(stream) for stream in stored.streams],
         "notes": replay.notes,
     }
@@ -91,14 +94,23 @@ def describe(replay: Buffer) -> dict[str, Any]:
     return state
 
 
+def _held(store: FrameStore) -> dict[str, int]:
+    """What reading all rows would tell, for those who open a snapshot without."""
+    return {
+        "transitions": store.counter(Counter.TRANSITIONS),
+        "payload_bytes": store.counter(Counter.PAYLOAD_BYTES),
+        "frames": store.head - store.tail - store.frames_elsewhere(store.tail, store.head),
+    }
+
+
 def make(
-    cls: Callable[..., B],
+    cls: Callable[..., T],
     directory: Path,
     state: dict[str, Any],
     codec: str | codecs.Codec | None,
     cap: int | str | None,
-) -> B:
-    """An empty buffer as the saved one was, or with the cap `cap` where that is higher."""
+) -> T:
+    """What `cls` makes of the arguments of the saved buffer, or with the cap `cap` where that is higher."""
     name = state.get("codec")
     if not isinstance(name, str):
         raise _nonsense(directory, TypeError(f"codec: expected a name, got {short(name)}"))
@@ -192,6 +204,22 @@ def saved_ranges(directory: Path, manifest: Manifest) -> list[list[tuple[int, in
     except NONSENSE as error:
         raise _nonsense(directory, error) from error
     return found
+
+
+def open_rows(directory: Path, manifest: Manifest) -> list[int]:
+    """The newest row of each stream whose episode goes on.
+
+    Raises:
+        CorruptDataError: the manifest makes no sense.
+    """
+    try:
+        return [
+            whole_number("row of a stream", row, NO_ROW)
+            for _, row, is_open, *_ in manifest.buffer["streams"]
+            if is_open
+        ]
+    except NONSENSE as error:
+        raise _nonsense(directory, error) from error
 
 
 def resume(replay: Buffer, directory: Path, manifest: Manifest) -> None:

@@ -11,11 +11,11 @@ a store on its way into another; `taking` takes rows of others in as they are co
 Imports `codecs`, and nothing above. What others use stands here.
 """
 
-from diffreplay.store.against import frames_before
+from diffreplay.store.against import frames_before, layout_of
 from diffreplay.store.arena import PAGE, Arena, fence, refuse_copy, round_up
 from diffreplay.store.cutting import cut_out
 from diffreplay.store.episodes import EpisodeWriter, Transition
-from diffreplay.store.index import NO_ROW, OverrunError, Rows
+from diffreplay.store.index import NO_ROW, Index, OverrunError, Rows
 from diffreplay.store.invariants import check_invariants
 from diffreplay.store.layout import (
     BLOCK_ROWS,
@@ -32,11 +32,13 @@ from diffreplay.store.layout import (
     Flag,
     Image,
     Layout,
+    Memory,
 )
 from diffreplay.store.lookup import follow
 from diffreplay.store.observations import append
 from diffreplay.store.reader import FrameReader
 from diffreplay.store.recoding import recode
+from diffreplay.store.recount import count_transitions, mark_ends
 from diffreplay.store.state import (
     StoredRows,
     StoreState,
@@ -74,7 +76,9 @@ __all__ = [
     "FrameReader",
     "FrameStore",
     "Image",
+    "Index",
     "Layout",
+    "Memory",
     "Origin",
     "OverrunError",
     "Rows",
@@ -94,6 +98,7 @@ __all__ = [
     "check_origin",
     "close_streams",
     "continues",
+    "count_transitions",
     "cut_out",
     "export_rows",
     "export_state",
@@ -101,6 +106,8 @@ __all__ = [
     "finish_adopting",
     "follow",
     "frames_before",
+    "layout_of",
+    "mark_ends",
     "recode",
     "refuse_copy",
     "reopen_streams",

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ from diffreplay.codecs import Buffer, Codec
 from diffreplay.errors import CorruptDataError
 from diffreplay.store.coding import MAX_LINK, Ahead, Coded, Coding
 from diffreplay.store.index import NO_ROW, Index, OverrunError, Rows
-from diffreplay.store.layout import REFERENCE
+from diffreplay.store.layout import FLAGS, LINK, REFERENCE, Column, Image, Layout, end_columns
 from diffreplay.store.streams import Stream
 
 PIECE_FRAMES = 128  # decoded at once where frames are then put in their places: they are still in a core's cache
@@ -151,6 +152,23 @@ CODINGS: dict[str, type[Coding]] = {"none": Coding, "frame": AgainstFrame, "set"
 def coding_of(codec: Codec) -> type[Coding]:
     """How the frames of a codec are coded, by what it says it codes against."""
     return InPlace if codec.decodes_in_place else CODINGS[codec.reference]
+
+
+def layout_of(
+    frame_shapes: Sequence[tuple[int, int, int]],
+    frame_stack: int,
+    max_rows: int,
+    codec: Codec,
+    columns: tuple[Column, ...] = (),
+    log_limit: int | None = None,
+    stacked: int = 0,
+) -> Layout:
+    """The layout of a store, arguments as of `FrameStore`."""
+    sizes = [math.prod(shape) for shape in frame_shapes]
+    images = tuple(Image(shape, codec.set_frames(size) * size) for shape, size in zip(frame_shapes, sizes, strict=True))
+    references = coding_of(codec).columns if images else ()
+    index = (*end_columns(len(images), sum(sizes)), LINK, FLAGS, *references)
+    return Layout(images, frame_stack, max_rows, index, columns, log_limit, stacked)
 
 
 def frames_before(codec: Codec, frame_stack: int) -> int:

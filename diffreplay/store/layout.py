@@ -85,7 +85,7 @@ class Column:
     dtype: str
     shape: tuple[int, ...] = ()
 
-    @property
+    @cached_property
     def row_bytes(self) -> int:
         """Bytes that one row's value takes."""
         return int(np.dtype(self.dtype).itemsize * np.prod(self.shape, dtype=int))

@@ -31,13 +31,19 @@ class FrameReader:
 
     def __init__(self, layout: Layout, arena: Arena, codec: Codec) -> None:
         self.layout, self.arena, self.codec = layout, arena, codec
-        self.memory = Memory(layout, arena)
-        self.index = Index(layout, self.memory)
+        self.memory = self._make_memory()
+        self.index = self._make_index()
         self._coding = coding_of(codec) if layout.images else Coding
         self.codings = tuple(
             self._coding(codec, layout, self.memory, self.index, self._make_sets(image), image)
             for image in range(len(layout.images))
         )
+
+    def _make_memory(self) -> Memory:
+        return Memory(self.layout, self.arena)
+
+    def _make_index(self) -> Index:
+        return Index(self.layout, self.memory)
 
     def _make_sets(self, image: int) -> ReferenceSets:
         return ReferenceSets(self.layout, self.memory, self.index, image)

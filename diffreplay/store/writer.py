@@ -6,7 +6,6 @@ fresh one without.
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -15,24 +14,19 @@ import numpy as np
 
 from diffreplay.codecs import Codec
 from diffreplay.errors import CorruptDataError, InputError, ReadOnlyError
-from diffreplay.store.against import coding_of
+from diffreplay.store.against import layout_of
 from diffreplay.store.arena import Arena, fence
 from diffreplay.store.budget import Budget
 from diffreplay.store.coding import Ahead
 from diffreplay.store.eviction import Eviction
 from diffreplay.store.index import NO_ROW, OverrunError
 from diffreplay.store.layout import (
-    FLAGS,
-    LINK,
     MAGIC,
     MAX_IMAGES,
     VERSION,
     Column,
     Counter,
     Flag,
-    Image,
-    Layout,
-    end_columns,
 )
 from diffreplay.store.planning import SetPlanning
 from diffreplay.store.reader import FrameReader
@@ -94,15 +88,9 @@ class FrameStore(FrameReader):
         stacked: int = 0,
         planar: Sequence[bool] = (),
     ) -> None:
-        sizes = [math.prod(shape) for shape in frame_shapes]
-        images = tuple(
-            Image(shape, codec.set_frames(size) * size) for shape, size in zip(frame_shapes, sizes, strict=True)
-        )
-        if len(images) > MAX_IMAGES:
-            raise InputError(f"observation_shape: expected at most {MAX_IMAGES} images, got {len(images)}")
-        references = coding_of(codec).columns if images else ()
-        index = (*end_columns(len(images), sum(sizes)), LINK, FLAGS, *references)
-        layout = Layout(images, frame_stack, max_rows, index, columns, log_limit, stacked)
+        if len(frame_shapes) > MAX_IMAGES:
+            raise InputError(f"observation_shape: expected at most {MAX_IMAGES} images, got {len(frame_shapes)}")
+        layout = layout_of(frame_shapes, frame_stack, max_rows, codec, columns, log_limit, stacked)
         self.sets: list[SetWriter] = []
         super().__init__(layout, Arena(layout.nbytes), codec.within(max_bytes))
         memory, self.streams = self.memory, Streams()
@@ -112,7 +100,7 @@ class FrameStore(FrameReader):
         self.eviction = Eviction(layout, memory, self.rows, self.sets, self._coding, self.budget)
         make_room = self.eviction.make_room
         self.planning = SetPlanning(self.codec, self.codings, self.sets, self.rows, self.budget, make_room)
-        self.marks_ends, self.planar = marks_ends, tuple(planar) or (False,) * len(images)
+        self.marks_ends, self.planar = marks_ends, tuple(planar) or (False,) * len(frame_shapes)
         self._owner = _process
         self._turns = Turns(FrameStore.change.__code__)
         # What a change that is cut short has to put back: streams and their marks, and for each image the planner's

@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -125,6 +126,18 @@ def test_workers_come_from_a_server_and_a_second_run_in_the_folder_is_refused(tm
     assert not left_of([child for _, child, _ in family], 20), "nobody outlives a killed trainer"
 
 
+def test_ctrl_c_says_where_the_files_are(tmp_path):
+    options = [*TINY, "full_compress=true", "num_train_frames=1000000", "num_seed_frames=1000000"]
+    command = [sys.executable, str(TRAIN), f"hydra.run.dir={tmp_path / 'run'}", *options]
+    run = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert str(tmp_path / "run") in run.stdout.readline()
+    run.send_signal(signal.SIGINT)
+    _, told = run.communicate(timeout=200)
+    last = told.splitlines()[-1]
+    assert run.returncode == 130 and "Traceback" not in told, told
+    assert last.startswith("train.py: interrupted; ") and str(tmp_path / "run") in last and "save_snapshot" in last
+
+
 def test_a_full_disk_ends_a_run_in_one_line(tmp_path):
     options = [*TINY, "task=cartpole_balance", "action_repeat=50", "save_snapshot=true", "num_train_frames=1000"]
     command = f"ulimit -f 2000; exec {sys.executable} {TRAIN} hydra.run.dir={tmp_path / 'run'} {' '.join(options)}"
@@ -147,8 +160,11 @@ def test_a_run_from_another_folder_leaves_its_files_in_the_run_folder(tmp_path):
     options = ["full_compress=true", "eval_every_frames=1200", "save_video=true", "use_tb=true", "save_snapshot=true"]
     result = train(tmp_path, *TINY, *options)
     assert result.returncode == 0, result.stderr
-    assert "compression ratio: " in result.stdout.splitlines()[-1]
+    *before, last = result.stdout.splitlines()
+    assert re.match(r"compression ratio: [0-9.]+ against plain stacks of 3 gray frames of 21168 bytes; 120 tr", last)
+    assert any(re.match(r"\| replay \| 100 transitions \| \d+ bytes each", line) for line in before), result.stdout
     run = tmp_path / "run"
+    assert not (run / "train.log").exists(), "it would be empty"
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
     assert len((run / "train.csv").read_text().splitlines()) == 2
     assert len((run / "eval.csv").read_text().splitlines()) == 3

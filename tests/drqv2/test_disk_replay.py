@@ -227,11 +227,13 @@ def test_ready_when_every_worker_has_an_episode(tmp_path):
     replay.close()
 
 
-def test_metrics_count_what_workers_hold(tmp_path):
+def test_stats_count_what_workers_hold(tmp_path):
     write(tmp_path, [9, 9])
-    metrics = make_replay(tmp_path).metrics()
+    stats = make_replay(tmp_path).stats()
     size = np.prod(SHAPE)
-    assert metrics == {"replay_bytes": 20 * size, "stacked_bytes": 18 * size, "compression_ratio": 0.9}
+    assert (stats.transitions, stats.frames, stats.total_bytes, stats.stacked_bytes) == (18, 20, 20 * size, 18 * size)
+    assert stats.compression_ratio == 0.9
+    assert stats.forecast(1800) == 2000 * size
 
 
 def test_too_little_shared_memory_is_said_beforehand(tmp_path, monkeypatch):

@@ -17,7 +17,7 @@ def train(directory, codec, num_train_frames, *options):
     with Workspace(config, directory) as workspace:
         workspace.train()
         updates = int(workspace.agent.critic_optimizer.state[workspace.agent.critic.q1[0].weight]["step"])
-        ratio = workspace.replay.metrics()["compression_ratio"]
+        ratio = workspace.replay.stats().compression_ratio
         return workspace.agent.state_dict(), updates, ratio
 
 

@@ -47,6 +47,17 @@ def test_rows_are_on_disk_at_once_and_hold_the_updates_means(tmp_path, capsys):
     assert not (tmp_path / "tb").exists()
 
 
+def test_lines_of_long_runs_fit_100_columns(tmp_path, capsys):
+    long = {"frame": 30_000_000, "step": 15_000_000, "episode": 30_000, "episode_length": 1000, "total_time": 400_000}
+    figures = {"episode_reward": -1000.0, "fps": 1234.5, "data_wait": 1.0, "compression_ratio": 123.4}
+    with Logger(tmp_path, 100, use_tb=False) as logger:
+        logger.train({**train_row(0), **long, **figures})
+        logger.eval({**row(0), **long, "episode_reward": -1000.0})
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2 and max(map(len, lines)) <= 100, lines
+    assert all("frame 30000000" in line and "111:06:40" in line for line in lines)
+
+
 def test_a_resumed_run_has_neither_gaps_nor_doubled_rows(tmp_path):
     with Logger(tmp_path, 100, use_tb=False) as logger:
         for frame in (10, 20, 30):

@@ -110,6 +110,8 @@ def test_ppo(tmp_path: Path) -> None:
     result = train(folder, "alg=ppo", "env=Pong", "half_compress=true", "eval_every_steps=0", "use_tb=false", *small)
     assert result.returncode == 0, result.stderr
     ratios = _progress(folder, "buffer/compression_ratio")
+    assert "plain stacks of 4 gray frames of 28224 bytes; 128 transitions, " in result.stdout.splitlines()[-1]
+    assert not (folder / "train.log").exists(), "it would be empty"
     assert 3 < max(ratios) < 4.1, "raw frames, stored once, are four times smaller than stacks of four"
     assert not list(folder.glob("events*"))
 

@@ -1,0 +1,11 @@
+"""A snapshot as a dataset: sampled where it lies on disk, by any number of processes, and never written to.
+
+`open` gives a `SavedReplay`. `mapping` maps the files, `frames` reads rows from them, through an `index` that is filled
+as rows are asked for.
+
+Imports `snapshots`, `loading` and what these do. What others use stands here.
+"""
+
+from diffreplay.offline.opening import SavedReplay, open
+
+__all__ = ["SavedReplay", "open"]

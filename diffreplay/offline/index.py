@@ -1,0 +1,69 @@
+"""The index of a snapshot that is read in place: filled with the rows of a file when one of them is first asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diffreplay.store import Column, Index, Layout, Memory, Rows
+
+BEGIN = "begin"  # column of where a row's first coded frame begins, as the row before may lie in another file
+
+
+def slot_column(image: int) -> str:
+    """Name of the column of the slots of an image's reference sets."""
+    return f"slot{image}"
+
+
+def more_columns(images: int, dtype: str) -> tuple[Column, ...]:
+    """What such an index has besides other columns."""
+    return Column(BEGIN, dtype), *(Column(slot_column(image), "<u2") for image in range(images))
+
+
+class FilledIndex(Index):
+    """An index that has its rows filled in before it tells of them.
+
+    Args:
+        layout, memory: as of `Index`.
+        fill: makes sure that the index has some rows; tells whether it had to do anything.
+    """
+
+    def __init__(self, layout: Layout, memory: Memory, fill: Callable[[Rows], bool]) -> None:
+        super().__init__(layout, memory)
+        self._fill, self._begins = fill, memory.columns[BEGIN]
+
+    def get(self, name: str, rows: Rows, out: NDArray[Any] | None = None) -> NDArray[Any]:
+        """Copy of a column's values at `rows`."""
+        self._fill(rows)
+        return super().get(name, rows, out)
+
+    def stacks(self, rows: Rows, frame_stack: int) -> Rows:
+        """Rows of the frames of each observation; they may lead from file to file."""
+        self._fill(rows)
+        while True:
+            found = super().stacks(rows, frame_stack)
+            if not self._fill(found):
+                return found
+
+    def run(self, name: str, first: int, end: int) -> NDArray[Any]:
+        """Copy of a column's values at rows [first, end)."""
+        self._fill(np.arange(first, end))
+        return super().run(name, first, end)
+
+    def spans(self, rows: Rows) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Where in the log the coded frames of `rows` begin and end."""
+        self._fill(rows)
+        return self._spans(rows, self._begins, self._ends[-1], 0)
+
+    def locate(self, rows: Rows, image: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Place in the log and length of an image's coded frames."""
+        self._fill(rows)
+        start, end = self._spans(rows, self._ends[image - 1] if image else self._begins, self._ends[image], 0)
+        return start, np.subtract(end, start, out=end)
+
+    def slots(self, rows: Rows, image: int) -> NDArray[np.int64]:
+        """The slots of the reference sets that an image's frames are coded against, NO_SET for none."""
+        return self.get(slot_column(image), rows).astype(np.int64)

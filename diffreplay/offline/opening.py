@@ -1,0 +1,197 @@
+"""`open`: a snapshot as a replay that is read where it lies."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, NoReturn
+
+from diffreplay import checks, codecs
+from diffreplay.errors import CorruptDataError, ReadOnlyError
+from diffreplay.loading import Readable, ReplayReader, columns_of, keep_priorities
+from diffreplay.offline.frames import MappedFrames
+from diffreplay.offline.mapping import MappedFiles
+from diffreplay.parts import ArraySpec, Shape, extras_of, parts_of
+from diffreplay.snapshots import FileEntry, Manifest, find_manifest, make, open_rows, read_priorities
+from diffreplay.store import layout_of
+
+
+class Saved:
+    """What a snapshot says of its buffer: arguments as of `ReplayBuffer`.
+
+    Attributes:
+        parts: of an observation.
+        layout: as of the buffer's store, but for how much that holds.
+    """
+
+    def __init__(
+        self,
+        capacity: int,
+        observation_shape: Shape,
+        action_shape: tuple[int, ...],
+        *,
+        codec: codecs.Codec,
+        frame_stack: int,
+        nstep: int,
+        discount: float,
+        action_dtype: str,
+        shorter_at_end: bool = False,
+        extras: Mapping[str, ArraySpec] | None = None,
+        channels_first: bool = False,
+        max_bytes: int | None = None,
+    ) -> None:
+        self.capacity, self.nstep = checks.positive("capacity", capacity), checks.positive("nstep", nstep)
+        self.discount, self.codec = checks.share("discount", discount), codec
+        self.shorter_at_end = bool(shorter_at_end) and nstep > 1
+        frame_stack = checks.positive("frame_stack", frame_stack)
+        self.parts = parts_of(observation_shape, frame_stack, channels_first)
+        action = checks.number_dtype(action_dtype), checks.shape("action_shape", action_shape)
+        columns, stacked = columns_of(self.parts, *action, extras_of(extras))
+        images = [part.image_shape for part in self.parts if part.is_image]
+        self.layout = layout_of(images, frame_stack, 0, codec, columns, max_bytes, stacked)
+
+
+class SavedReplay(Readable):
+    """A snapshot, to sample from: `diffreplay.open` makes it.
+
+    Loaders, mixtures, sequences and `Priorities` take it as they take a `ReplayBuffer`. It never writes. It pickles as
+    the name of its directory and commit; what it is passed to opens that anew. A loader's workers share what was found
+    out about the files.
+
+    `stats().total_bytes` counts the files on disk. Of memory, a step takes about 15 bytes, its action and its other
+    values, once it or a neighbour was asked for; the page cache holds as much of the files as there is room for.
+
+    Attributes:
+        directory: of the snapshot.
+        commit: the one that was opened.
+        capacity: transitions that the buffer kept.
+        reader: what `len`, `stats`, `can_sample` and `sample` ask.
+    """
+
+    def __init__(self, frames: MappedFrames, saved: Saved, codec: str | codecs.Codec | None, seed: int) -> None:
+        self.directory, self.commit = frames.files.directory, frames.files.manifest.commit
+        self.capacity = saved.capacity
+        self._frames, self._codec, self._seed = frames, codec, seed
+        self.reader = ReplayReader(
+            frames, saved.parts, saved.nstep, saved.discount, saved.shorter_at_end, checks.generator(seed)
+        )
+
+    def __repr__(self) -> str:
+        stats = self.stats()
+        return (
+            f"SavedReplay({str(self.directory)!r}, {stats.transitions} transitions, {stats.total_bytes / 1e6:.1f} MB, "
+            f"{stats.compression_ratio:.1f}x smaller than stacks, {self._frames.codec.name})"
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _again, (self.directory, self.commit, self._codec, self._seed)
+
+    @property
+    def frame_stack(self) -> int:
+        """Frames in an observation."""
+        return self._frames.layout.frame_stack
+
+    @property
+    def nstep(self) -> int:
+        """Steps that a sampled transition spans."""
+        return self.reader.nstep
+
+    @property
+    def codec(self) -> codecs.Codec:
+        """How frames are coded."""
+        return self._frames.codec
+
+    def verify(self) -> list[str]:
+        """Compare the checksums of all files.
+
+        Returns:
+            What is damaged, a sentence each; empty when all is well.
+        """
+        manifest, problems = self._frames.files.manifest, []
+        for entry in [*manifest.segments, *(entry for sets in manifest.sets for entry in sets)]:
+            if problem := self._problem(entry):
+                problems.append(problem)
+        return problems
+
+    def _problem(self, entry: FileEntry) -> str:
+        try:
+            self._frames.files.checked(entry)
+        except CorruptDataError as error:
+            return str(error)
+        return ""
+
+    def _refuse(self, *_: Any, **__: Any) -> NoReturn:
+        """Say that it does not write."""
+        raise ReadOnlyError(
+            "expected a ReplayBuffer to add to or save, got a snapshot that is open for reading; to go on writing, use "
+            f"ReplayBuffer.load({str(self.directory)!r})"
+        )
+
+    add = add_transition = add_batch = save = _refuse
+
+
+def open(
+    directory: str | Path,
+    *,
+    commit: str | None = None,
+    codec: str | codecs.Codec | None = None,
+    verify: bool = False,
+    seed: int = 0,
+) -> SavedReplay:
+    """Open a snapshot to sample from it where it lies: read-only, mapped into memory.
+
+    Nothing is read but the manifest: a file is read, and its checksum compared, when one of its rows is first sampled.
+    So it may be larger than memory, and all processes that open it share the system's page cache. It may be saved over
+    meanwhile: what was opened stays as it was.
+
+    Args:
+        directory: of `ReplayBuffer.save`.
+        commit: which of the two that it keeps; the newest by default.
+        codec: needed where the buffer was made with a codec of one's own.
+        verify: compare all checksums now.
+        seed: of `sample`.
+
+    Raises:
+        CorruptDataError: there is no snapshot, a file of it is missing or of another size or, with `verify`, damaged;
+            the message names it. Later, sampling raises it where it touches a damaged file.
+        InputError: `codec` is not the one that it was saved with, or is needed and missing.
+        SharedMemoryError: the system maps no such files, or has no memory for the index.
+    """
+    directory = checks.path("directory", directory).absolute()
+    while True:
+        manifest = find_manifest(directory, commit)
+        saved = make(Saved, directory, manifest.buffer, codec, "saved")
+        try:
+            frames = _frames(directory, manifest, saved)
+            break
+        except CorruptDataError:
+            if find_manifest(directory, commit).commit == manifest.commit:
+                raise
+            # Another process saved meanwhile, and deleted what was being opened.
+    replay = SavedReplay(frames, saved, codec, seed)
+    if manifest.priorities:
+        keep_priorities(replay.reader, partial(read_priorities, directory, manifest))
+    if verify:
+        frames.fill_all()
+    return replay
+
+
+def _again(directory: Path, commit: str, codec: str | codecs.Codec | None, seed: int) -> SavedReplay:
+    """What is unpickled."""
+    return open(directory, commit=commit, codec=codec, seed=seed)
+
+
+def _frames(directory: Path, manifest: Manifest, saved: Saved) -> MappedFrames:
+    """The rows of a commit.
+
+    Raises:
+        CorruptDataError: its files are not what it says.
+    """
+    if len(manifest.sets) != len(saved.layout.images):
+        raise CorruptDataError(
+            f"{directory}: expected a manifest of reference sets for {len(saved.layout.images)} images, got "
+            f"{len(manifest.sets)}"
+        )
+    going_on = open_rows(directory, manifest) if saved.shorter_at_end else None
+    return MappedFrames(MappedFiles(directory, manifest, saved.layout), saved.layout, saved.codec, going_on)
