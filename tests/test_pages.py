@@ -114,7 +114,10 @@ def named(name: str) -> Any:
 
 
 @pytest.mark.parametrize("name", on_the_api_page())
-def test_docstring_has_examples_that_run(name: str, made_for_examples: dict[str, Any]) -> None:
+def test_docstring_has_examples_that_run(
+    name: str, made_for_examples: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     docstring = inspect.getdoc(named(name)) or ""
     test = doctest.DocTestParser().get_doctest(docstring, dict(made_for_examples), name, None, None)
     assert test.examples

@@ -67,6 +67,11 @@ class SavedReplay(Readable):
         commit: the one that was opened.
         capacity: transitions that the buffer kept.
         reader: what `len`, `stats`, `can_sample` and `sample` ask.
+
+    Examples:
+        >>> commit = replay.save("run/replay")
+        >>> diffreplay.open("run/replay").commit == commit
+        True
     """
 
     def __init__(self, frames: MappedFrames, saved: Saved, codec: str | codecs.Codec | None, seed: int) -> None:
@@ -157,6 +162,12 @@ def open(
             the message names it. Later, sampling raises it where it touches a damaged file.
         InputError: `codec` is not the one that it was saved with, or is needed and missing.
         SharedMemoryError: the system maps no such files, or has no memory for the index.
+
+    Examples:
+        >>> commit = replay.save("run/replay")
+        >>> offline = diffreplay.open("run/replay")
+        >>> len(offline), offline.sample(32).reward.shape
+        (100, torch.Size([32, 1]))
     """
     directory = checks.path("directory", directory).absolute()
     while True:
