@@ -25,6 +25,7 @@ from diffreplay.replay import ReplayBuffer
 from diffreplay.sharing import ReplayHandle
 
 POLL_SECONDS = 0.05
+PATIENCE = 120.0  # seconds to wait for a shard that is being started again
 LOOK_SECONDS = 2.0  # between two looks at whether a shard began anew
 
 
@@ -115,7 +116,7 @@ def connect(name: str) -> Service:
     ray = ray_module()
     try:
         actors = [ray.get_actor(f"{name}/0", namespace="diffreplay")]
-        shards, *arguments = _get(actors[0].described.remote())
+        shards, *arguments = _ask(actors[0], "described")
         actors += [ray.get_actor(f"{name}/{k}", namespace="diffreplay") for k in range(1, shards)]
     except ValueError as error:
         raise ReplayError(f"name: expected that of shards which are running, got {name!r}: {error}") from error
@@ -152,7 +153,6 @@ class Service:
         Raises:
             InputError: an argument makes no sense.
         """
-        ray = ray_module()
         chunk_steps = checks.positive("chunk_steps", chunk_steps)
         unacknowledged = checks.positive("unacknowledged", unacknowledged)
         if 2 * chunk_steps * (unacknowledged + 1) > KEPT_TRANSITIONS:
@@ -160,7 +160,7 @@ class Service:
                 f"chunk_steps: expected at most {KEPT_TRANSITIONS // (2 * unacknowledged + 2)} with {unacknowledged} "
                 f"chunks under way, got {chunk_steps}"
             )
-        actor = self._actors[_shard_for(name, ray.get([actor.writers.remote() for actor in self._actors]))]
+        actor = self._actors[_shard_for(name, _ask_all(self._actors, "writers"))]
         return ReplayWriter(
             name,
             self._empty(KEPT_TRANSITIONS),
@@ -210,18 +210,14 @@ class Service:
 
     def stats(self) -> list[dict[str, Any]]:
         """Of each shard counts and bytes, see `Shard.stats`."""
-        found: list[dict[str, Any]] = ray_module().get([actor.stats.remote() for actor in self._actors])
+        found: list[dict[str, Any]] = _ask_all(self._actors, "stats")
         return found
 
     def save(self, directory: str | Path | None = None) -> None:
         """Save a snapshot of each shard, to a folder of its own in `directory`, or in that of `start`."""
         folder = None if directory is None else Path(directory).absolute()
-        ray_module().get(
-            [
-                actor.save.remote(None if folder is None else str(folder / f"shard-{k}"))
-                for k, actor in enumerate(self._actors)
-            ]
-        )
+        for k, actor in enumerate(self._actors):
+            _ask(actor, "save", None if folder is None else str(folder / f"shard-{k}"))
 
     def close(self) -> None:
         """End the shards; what was not saved is gone."""
@@ -297,6 +293,30 @@ def _get(reference: Any) -> Any:
         raise ShardGoneError(str(error).splitlines()[0]) from error
 
 
+def _ask(actor: Any, method: str, *arguments: Any) -> Any:
+    """What a method of an actor returns; one that is being started again is waited for.
+
+    Raises:
+        ReplayError: it does not come back.
+    """
+    began = time.monotonic()
+    while True:
+        try:
+            return _get(getattr(actor, method).remote(*arguments))
+        except ShardGoneError as error:
+            if time.monotonic() > began + PATIENCE:
+                raise ReplayError(
+                    f"service: expected an answer of each shard, got none from one for {PATIENCE:.0f} s ({error}); "
+                    "look into Ray's logs for why it does not come back"
+                ) from error
+            time.sleep(POLL_SECONDS)
+
+
+def _ask_all(actors: list[Any], method: str) -> list[Any]:
+    """What a method returns of each actor."""
+    return [_ask(actor, method) for actor in actors]
+
+
 class _Mapped:
     """A shard as a learner sees it, again and again when it begins anew, here or elsewhere."""
 
@@ -305,7 +325,7 @@ class _Mapped:
         self._here = ray_module().get_runtime_context().get_node_id()
         self._look: Any = None
         self._life = ""
-        self._see(*ray_module().get(actor.here.remote()))
+        self._see(*_ask(actor, "here"))
 
     def _see(self, life: str, node: str, handle: ReplayHandle) -> None:
         """Have the shard be where it was seen; its memory is mapped at once, and stays so when it dies."""
