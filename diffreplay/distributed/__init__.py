@@ -2,7 +2,7 @@
 
 `writer` adds in an actor's process, and sends what it coded in chunks, whose bytes `wire` says; a `shard` takes them in
 as they are, into a buffer of its own. `coded_windows` are samples on their way to a learner elsewhere; `mixed` draws
-from all shards. `service` puts these into Ray actors; nothing else here knows of Ray.
+from all shards. `service` puts these into Ray actors, which `reaching` reaches; nothing else here knows of Ray.
 
 Needs the extra `diffreplay[ray]`.
 """

@@ -1,47 +1,34 @@
-"""Shards as Ray actors, and what reaches them: the only module here that knows of Ray."""
+"""Shards as Ray actors: started, found by name, added to, sampled from."""
 
 from __future__ import annotations
 
 import re
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zstandard
 
 from diffreplay import checks
 from diffreplay.batch import ReplayBatch, SequenceBatch
-from diffreplay.distributed.coded_windows import CodedWindows, WindowDecoder
+from diffreplay.distributed.coded_windows import WindowDecoder
 from diffreplay.distributed.mixed import LocalSource, MixedBatches, RemoteSource, Source
-from diffreplay.distributed.shard import Answer, Shard
+from diffreplay.distributed.reaching import (
+    POLL_SECONDS,
+    MovingSource,
+    SeenShard,
+    SentChunk,
+    ask,
+    ask_all,
+    ray_module,
+)
+from diffreplay.distributed.shard import Shard
 from diffreplay.distributed.wire import digest
-from diffreplay.distributed.writer import KEPT_TRANSITIONS, ReplayWriter, ShardGoneError
-from diffreplay.errors import EmptyBufferError, InputError, ReplayError, SharedMemoryError
+from diffreplay.distributed.writer import KEPT_TRANSITIONS, ReplayWriter
+from diffreplay.errors import InputError, ReplayError
 from diffreplay.loading import make_replay_loader
 from diffreplay.replay import ReplayBuffer
-from diffreplay.sharing import ReplayHandle
-
-POLL_SECONDS = 0.05
-PATIENCE = 120.0  # seconds to wait for a shard that is being started again
-LOOK_SECONDS = 2.0  # between two looks at whether a shard began anew
-
-
-def ray_module() -> Any:
-    """The module `ray`.
-
-    Raises:
-        ReplayError: it is not installed.
-    """
-    try:
-        import ray
-    except ImportError as error:
-        raise ReplayError(
-            "diffreplay.distributed: expected the package ray, which is not installed: pip install 'diffreplay[ray]'"
-        ) from error
-    return ray
 
 
 def start(
@@ -116,7 +103,7 @@ def connect(name: str) -> Service:
     ray = ray_module()
     try:
         actors = [ray.get_actor(f"{name}/0", namespace="diffreplay")]
-        shards, *arguments = _ask(actors[0], "described")
+        shards, *arguments = ask(actors[0], "described")
         actors += [ray.get_actor(f"{name}/{k}", namespace="diffreplay") for k in range(1, shards)]
     except ValueError as error:
         raise ReplayError(f"name: expected that of shards which are running, got {name!r}: {error}") from error
@@ -160,11 +147,11 @@ class Service:
                 f"chunk_steps: expected at most {KEPT_TRANSITIONS // (2 * unacknowledged + 2)} with {unacknowledged} "
                 f"chunks under way, got {chunk_steps}"
             )
-        actor = self._actors[_shard_for(name, _ask_all(self._actors, "writers"))]
+        actor = self._actors[_shard_for(name, ask_all(self._actors, "writers"))]
         return ReplayWriter(
             name,
             self._empty(KEPT_TRANSITIONS),
-            lambda data: _Ticket(actor.take.remote(data)),
+            lambda data: SentChunk(actor.take.remote(data)),
             chunk_steps=chunk_steps,
             unacknowledged=unacknowledged,
             patience=patience,
@@ -188,7 +175,7 @@ class Service:
             InputError: the options take one shard on this machine, and there are others.
         """
         size = checks.positive("batch_size", batch_size)
-        shards = [_Mapped(actor) for actor in self._actors]
+        shards = [SeenShard(actor) for actor in self._actors]
         if num_workers or options:
             if len(shards) > 1 or not shards[0].is_here:
                 named = ", ".join([*(["num_workers"] if num_workers else []), *options])
@@ -204,20 +191,20 @@ class Service:
         sources: list[Source] = []
         for k, shard in enumerate(shards):
             decoder = WindowDecoder(self._empty(1 << 10).reader)
-            remote = RemoteSource(shard.ask, shard.reference_set, decoder, k, size)
-            sources.append(_Moving(shard, LocalSource(shard.replay, k, rng), remote))
+            remote = RemoteSource(shard.windows, shard.reference_set, decoder, k, size)
+            sources.append(MovingSource(shard, LocalSource(shard.replay, k, rng), remote))
         return MixedBatches(sources, size, rng, lambda: time.sleep(POLL_SECONDS))
 
     def stats(self) -> list[dict[str, Any]]:
         """Of each shard counts and bytes, see `Shard.stats`."""
-        found: list[dict[str, Any]] = _ask_all(self._actors, "stats")
+        found: list[dict[str, Any]] = ask_all(self._actors, "stats")
         return found
 
     def save(self, directory: str | Path | None = None) -> None:
         """Save a snapshot of each shard, to a folder of its own in `directory`, or in that of `start`."""
         folder = None if directory is None else Path(directory).absolute()
         for k, actor in enumerate(self._actors):
-            _ask(actor, "save", None if folder is None else str(folder / f"shard-{k}"))
+            ask(actor, "save", None if folder is None else str(folder / f"shard-{k}"))
 
     def close(self) -> None:
         """End the shards; what was not saved is gone."""
@@ -240,134 +227,3 @@ def _shard_for(writer: str, known: list[list[str]]) -> int:
     among = [number for number, names in enumerate(known) if len(names) == fewest]
     numbered = re.search(r"\d+$", writer)  # actor-0, actor-1, ... go to the shards in turns
     return among[(int(numbered[0]) if numbered else int.from_bytes(digest(writer.encode()))) % len(among)]
-
-
-class _Moving:
-    """A shard as a source of transitions, wherever it is by now."""
-
-    def __init__(self, shard: _Mapped, local: Source, remote: Source) -> None:
-        self._shard, self._local, self._remote = shard, local, remote
-
-    def transitions(self) -> int:
-        """How many it holds."""
-        self._shard.look()
-        return (self._local if self._shard.is_here else self._remote).transitions()
-
-    def draw(self, count: int) -> ReplayBatch | None:
-        """So many of them."""
-        return (self._local if self._shard.is_here else self._remote).draw(count)
-
-
-class _Ticket:
-    """A chunk that is under way in Ray."""
-
-    def __init__(self, reference: Any) -> None:
-        self._reference = reference
-
-    def is_done(self) -> bool:
-        """Whether the shard has answered, or will not."""
-        return bool(ray_module().wait([self._reference], timeout=0)[0])
-
-    def answer(self) -> Answer:
-        """What the shard says.
-
-        Raises:
-            ShardGoneError: it does not answer.
-        """
-        answer: Answer = _get(self._reference)
-        return answer
-
-
-def _get(reference: Any) -> Any:
-    """What an actor's method returns.
-
-    Raises:
-        ShardGoneError: it does not, as the actor is not there now.
-    """
-    ray = ray_module()
-    try:
-        return ray.get(reference)
-    except ray.exceptions.RayTaskError as error:
-        raise (error.cause if isinstance(error.cause, ReplayError) else error) from None
-    except (ray.exceptions.RayActorError, ray.exceptions.ObjectLostError, ray.exceptions.WorkerCrashedError) as error:
-        raise ShardGoneError(str(error).splitlines()[0]) from error
-
-
-def _ask(actor: Any, method: str, *arguments: Any) -> Any:
-    """What a method of an actor returns; one that is being started again is waited for.
-
-    Raises:
-        ReplayError: it does not come back.
-    """
-    began = time.monotonic()
-    while True:
-        try:
-            return _get(getattr(actor, method).remote(*arguments))
-        except ShardGoneError as error:
-            if time.monotonic() > began + PATIENCE:
-                raise ReplayError(
-                    f"service: expected an answer of each shard, got none from one for {PATIENCE:.0f} s ({error}); "
-                    "look into Ray's logs for why it does not come back"
-                ) from error
-            time.sleep(POLL_SECONDS)
-
-
-def _ask_all(actors: list[Any], method: str) -> list[Any]:
-    """What a method returns of each actor."""
-    return [_ask(actor, method) for actor in actors]
-
-
-class _Mapped:
-    """A shard as a learner sees it, again and again when it begins anew, here or elsewhere."""
-
-    def __init__(self, actor: Any) -> None:
-        self._actor, self._looked = actor, time.monotonic()
-        self._here = ray_module().get_runtime_context().get_node_id()
-        self._look: Any = None
-        self._life = ""
-        self._see(*_ask(actor, "here"))
-
-    def _see(self, life: str, node: str, handle: ReplayHandle) -> None:
-        """Have the shard be where it was seen; its memory is mapped at once, and stays so when it dies."""
-        if life == self._life:
-            return
-        self.is_here = node == self._here
-        if self.is_here:
-            try:
-                handle.can_sample()
-            except SharedMemoryError:  # it has died since
-                return
-        self._life, self._handle = life, handle
-
-    def look(self) -> None:
-        """From time to time, look where the shard is."""
-        if self._look is None and time.monotonic() > self._looked + LOOK_SECONDS:
-            self._look = self._actor.here.remote()
-        if self._look is not None and ray_module().wait([self._look], timeout=0)[0]:
-            with suppress(ShardGoneError):
-                self._see(*_get(self._look))
-            self._look, self._looked = None, time.monotonic()
-
-    def replay(self) -> ReplayHandle | None:
-        """The handle of a shard on this machine; None while there is none that can be mapped."""
-        return self._handle if self._life else None
-
-    def ask(self, count: int) -> Any:
-        """Ask for so many windows; what is returned waits for them."""
-        reference = self._actor.windows.remote(count)
-
-        def windows() -> CodedWindows | None:
-            try:
-                found: CodedWindows | None = _get(reference)
-            except (ShardGoneError, EmptyBufferError):
-                return None
-            return found
-
-        return windows
-
-    def reference_set(self, image: int, number: int) -> bytes | None:
-        """The frames of a reference set; None where it has left."""
-        try:
-            return zstandard.decompress(_get(self._actor.reference_set.remote(image, number)).frames)
-        except (ShardGoneError, InputError):
-            return None
