@@ -78,7 +78,8 @@ def start(
     actors = []
     for k in range(shards):
         affinity = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(nodes[k % len(nodes)], soft=True)
-        remote: dict[str, Any] = {"scheduling_strategy": affinity, "num_cpus": 0}
+        # An actor that takes nothing would be put anywhere, whatever is asked for.
+        remote: dict[str, Any] = {"scheduling_strategy": affinity, "num_cpus": 0.01}
         if name is not None:
             remote |= {"name": f"{name}/{k}", "namespace": "diffreplay", "lifetime": "detached"}
         own = None if directory is None else str(Path(directory).absolute() / f"shard-{k}")
