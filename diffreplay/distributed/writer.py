@@ -42,6 +42,22 @@ class Ticket(Protocol):
         """
 
 
+class NotSent:
+    """A chunk that has yet to be sent."""
+
+    def is_done(self) -> bool:
+        """It will not be."""
+        return True
+
+    def answer(self) -> Answer:
+        """None comes.
+
+        Raises:
+            ShardGoneError: always.
+        """
+        raise ShardGoneError("not sent")
+
+
 class ReplayWriter:
     """Adds to a shard from another process: made by `Service.writer`, used as a `ReplayBuffer` is.
 
@@ -80,7 +96,7 @@ class ReplayWriter:
         self._store.planning.check_next([NEVER] * len(self._store.sets))
         self._chunk_steps, self._most, self._patience = chunk_steps, unacknowledged, patience
         self._life, self._lock = secrets.token_hex(8), threading.RLock()
-        self._sent = 0  # rows that are in a chunk
+        self._stored = 0  # rows that the shard has told to have
         self._under_way: list[tuple[int, int, Ticket]] = []  # first row, end and ticket of each chunk
         self._ends: dict[int, list[Any]] = {}  # of chunks that are under way, by their first row
         self._sets: list[dict[int, tuple[int, str]]] = [{} for _ in self._store.sets]
@@ -113,17 +129,21 @@ class ReplayWriter:
     def _add(self, add: Callable[..., None], arguments: tuple[Any, ...], options: dict[str, Any]) -> None:
         with self._lock:
             add(*arguments, **options)
-            if self._store.head - self._sent >= self._chunk_steps:
+            if self._store.head - self._sent() >= self._chunk_steps:
                 self._send_rest()
                 self._settle(self._most)
 
+    def _sent(self) -> int:
+        """The row after the last one that is in a chunk."""
+        return self._under_way[-1][1] if self._under_way else self._stored
+
     def _send_rest(self) -> None:
-        first, end = self._sent, self._store.head
+        first, end = self._sent(), self._store.head
         if first == end:
             return
         self._ends[first] = stream_ends(self._store, first)
-        self._sent = end
-        self._under_way.append((first, end, self._send_rows(first, end)))
+        self._under_way.append((first, end, NotSent()))  # which an interrupt may leave there: then it is sent anew
+        self._under_way[-1] = (first, end, self._send_rows(first, end))
 
     def _send_rows(self, first: int, end: int, missing: tuple[tuple[int, int], ...] = ()) -> Ticket:
         rows = export_rows(self._store, first, end)
@@ -159,8 +179,10 @@ class ReplayWriter:
 
     def _hear(self, answer: Answer) -> None:
         """Have the oldest chunk under way be the shard's."""
-        first, end, _ = self._under_way.pop(0)
-        del self._ends[first]
+        first, end, _ = self._under_way[0]
+        self._stored = end
+        del self._under_way[0]
+        self._ends.pop(first, None)
         if answer.lost:
             self.lost_rows += answer.lost
             self._begins_anew = True
@@ -207,7 +229,7 @@ class ReplayWriter:
                 if waited > self._patience:
                     raise ReplayError(
                         f"writer {self._name!r}: expected an answer of its shard, got none for {waited:.0f} s "
-                        f"({error}); what was not sent is kept: add again or call flush when it is back"
+                        f"({error}); what was added is kept: go on adding, or call flush, when it is back"
                     ) from error
                 if waited > WARN_AFTER and not warned:
                     warned = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -146,7 +147,7 @@ def test_a_shard_that_is_away_is_waited_for() -> None:
     assert len(check(network.shard.replay)) == 200
     hopeless = make_actor(1, network, patience=0.3)
     network.gone = 1 << 30
-    with pytest.raises(ReplayError, match="what was not sent is kept"):
+    with pytest.raises(ReplayError, match="what was added is kept"):
         hopeless.run(200)
     network.gone = 0
     hopeless.writer.flush()
@@ -240,3 +241,29 @@ def test_a_snapshot_of_another_buffer_is_refused(tmp_path: Any) -> None:
         make_shard(directory=str(tmp_path), nstep=3)
     with pytest.raises(InputError, match="capacity: expected 20000"):
         make_shard(capacity=100, directory=str(tmp_path))
+
+
+def test_an_interrupt_while_sending_loses_nothing() -> None:
+    network = Network(make_shard())
+    actor, rng, send = make_actor(0, network), np.random.default_rng(0), network.send
+
+    def interrupted(data: bytes) -> Any:
+        chance = rng.random()
+        if chance < 0.2:
+            raise KeyboardInterrupt
+        ticket = send(data)
+        if chance < 0.4:
+            raise KeyboardInterrupt
+        return ticket
+
+    actor.writer._send = interrupted
+    added: set[int] = set()
+    for _ in range(40):
+        first = actor.steps + 2  # the first frame of an episode is no step
+        with suppress(KeyboardInterrupt):
+            actor.run(15)
+        added |= {number for number in range(first, actor.steps + 1) if number % 30 != 1}
+        actor.stacks.clear()  # the loop begins anew, with another episode
+    actor.writer._send = send
+    actor.writer.flush()
+    assert {number for _, number in check(network.shard.replay)} >= added
