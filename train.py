@@ -21,7 +21,7 @@ from drqv2.config import Config, parse_config
 from runs.errors import OptionError
 from runs.help import help_text
 from runs.mistakes import config_name, explain
-from runs.options import option_names, shortened
+from runs.options import option_names, shortened, what_is_left
 from sb3_atari.config import AtariConfig
 from sb3_atari.config import parse_config as parse_atari_config
 
@@ -60,13 +60,6 @@ def train(options: DictConfig) -> None:
         fail(str(error))
     except KeyboardInterrupt:
         fail(f"interrupted; {what_is_left(folder)}", INTERRUPTED)
-
-
-def what_is_left(folder: Path) -> str:
-    """Where the files of an interrupted run are, and whether it can go on."""
-    if (folder / "snapshot.pt").exists():
-        return f"the same options with hydra.run.dir='{folder}' go on from its snapshot"
-    return f"what it wrote is in {folder}, without a snapshot to go on from (save_snapshot=true keeps one)"
 
 
 def run_alone(run: Callable[[RunConfig, Path], None], config: RunConfig, folder: Path) -> None:

@@ -60,7 +60,8 @@ class ReplayStats:
 
         Args:
             capacity: transitions.
-            earlier: what the same buffer told before; where it held as many transitions or more, it is left out.
+            earlier: what the same buffer told before; where it held as many transitions or more, it is left out. A
+                buffer of Stable-Baselines3 has arrays of its full length from the start: give what it told then.
 
         Returns:
             Bytes; `total_bytes` where it holds as many already, or none.

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from decimal import Decimal
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
@@ -104,3 +105,11 @@ def chosen_codec(half_compress: bool, full_compress: bool, codec: str | None) ->
     if full_compress:
         return codec or DEFAULT_CODEC
     return "raw" if half_compress else None
+
+
+def what_is_left(folder: Path) -> str:
+    """Where the files of an interrupted run are, and whether it can go on."""
+    if (folder / "snapshot.pt").exists():
+        # The inner quotes are hydra's, for the signs in the folder's name, and the outer ones the shell's.
+        return f"the same options with \"hydra.run.dir='{folder}'\" go on from its snapshot"
+    return f"what it wrote is in {folder}, without a snapshot to go on from (save_snapshot=true keeps one)"

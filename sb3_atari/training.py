@@ -150,6 +150,8 @@ class BufferLog(BaseCallback):
     def _on_training_start(self) -> None:
         buffer = model_buffer(self.model)
         self._sizes = Sizes(buffer.buffer_size * buffer.n_envs, self._max_bytes)
+        if (stats := self._stats()) is not None:
+            self._sizes.line(stats)  # beside which what is there from the start does not count as what a step takes
 
     def _on_rollout_end(self) -> None:
         if self.num_timesteps < self._snapshot.next_log:

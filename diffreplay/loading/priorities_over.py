@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
 from typing import Any, Protocol
 
 from diffreplay.loading.sampling import ReplayReader
@@ -16,9 +15,7 @@ class HasState(Protocol):
         """All of it."""
 
 
-State = dict[str, Any]
-Reads = Callable[[], State | None]  # it from where it was saved
-_over: weakref.WeakKeyDictionary[ReplayReader, State | Reads | weakref.ref[HasState]] = weakref.WeakKeyDictionary()
+_over: weakref.WeakKeyDictionary[ReplayReader, dict[str, Any] | weakref.ref[HasState]] = weakref.WeakKeyDictionary()
 
 
 def made_over(reader: ReplayReader, priorities: HasState) -> None:
@@ -26,26 +23,22 @@ def made_over(reader: ReplayReader, priorities: HasState) -> None:
     _over[reader] = weakref.ref(priorities)
 
 
-def keep_priorities(reader: ReplayReader, state: State | Reads | None) -> None:
-    """Keep the state of those saved with a buffer, if any, or what reads it, for the first ones made over it."""
+def keep_priorities(reader: ReplayReader, state: dict[str, Any] | None) -> None:
+    """Keep the state of those that a buffer was saved with, if any, for the first ones made over it."""
     if state is not None:
         _over[reader] = state
 
 
-def kept_priorities(reader: ReplayReader) -> State | None:
+def kept_priorities(reader: ReplayReader) -> dict[str, Any] | None:
     """That state, until it is taken: `made_over` forgets it."""
     found = _over.get(reader)
-    if found is None or isinstance(found, dict):
-        return found
-    return None if isinstance(found, weakref.ref) else found()
+    return found if isinstance(found, dict) else None
 
 
-def priorities_over(reader: ReplayReader) -> State | None:
+def priorities_over(reader: ReplayReader) -> dict[str, Any] | None:
     """The state that is to be saved; None where there is none."""
     found = _over.get(reader)
     if found is None or isinstance(found, dict):
         return found
-    if not isinstance(found, weakref.ref):
-        return found()
     priorities = found()
     return None if priorities is None else priorities.state_dict()

@@ -83,7 +83,7 @@ class ReplayReader:
             transitions=transitions,
             frames=head - tail - self.frames.frames_elsewhere(tail, head),
             payload_bytes=counter(Counter.PAYLOAD_BYTES),
-            index_bytes=(head - tail) * sum(column.row_bytes for column in layout.index),
+            index_bytes=(head - tail) * sum(column.row_bytes for column in self.frames.index_columns),
             reference_bytes=counter(Counter.REFERENCE_BYTES),
             scalar_bytes=(head - tail) * sum(column.row_bytes for column in layout.scalars[layout.stacked :]),
             total_bytes=counter(Counter.ALLOCATED_BYTES),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import fcntl
+import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -22,6 +24,7 @@ from diffreplay.store import (
     NO_SET,
     SET_SLOTS,
     Arena,
+    Column,
     Counter,
     FrameReader,
     Index,
@@ -35,6 +38,15 @@ from diffreplay.store import (
 )
 
 UNKNOWN = (1 << 64) - 1  # transitions, before somebody counted
+_turn = threading.Lock()  # of the threads of this process that read files
+
+
+def _renew_turn() -> None:
+    global _turn
+    _turn = threading.Lock()  # the one that was copied may be held by a thread that is not here
+
+
+os.register_at_fork(after_in_child=_renew_turn)
 
 
 @dataclass(frozen=True)
@@ -89,6 +101,7 @@ class MappedFrames(FrameReader):
         self._first, self._head = int(self._firsts[0]) if len(self._firsts) else manifest.head, manifest.head
         self._bases = self._block_bases()
         layout, self._whole = self._mapped_layout(), False
+        self._filling: int | None = None  # the thread that marks where episodes end
         super().__init__(layout, Arena(max(layout.nbytes, 1)) if arena is None else arena, codec)
         self._ready = self.arena.array("u1", (layout.segments,), layout.log_offset)
         self._checked: set[tuple[int, int]] = set()  # reference sets: image and number
@@ -155,6 +168,11 @@ class MappedFrames(FrameReader):
             count_transitions(self)
         return super().counter(which)
 
+    @property
+    def index_columns(self) -> tuple[Column, ...]:
+        """What is stored of each row to find its frames: what only this index has lies in no file."""
+        return self._plain.index
+
     def frames_elsewhere(self, tail: int, head: int) -> int:
         """How many of the rows hold no frame, as another row has it already."""
         held = self.files.manifest.held
@@ -167,15 +185,20 @@ class MappedFrames(FrameReader):
             CorruptDataError: a file is damaged.
         """
         self._fill(self._firsts)
+        for image, sets in enumerate(self._sets):
+            for entry in sets:
+                if (image, entry.first) not in self._checked:
+                    self.files.checked(entry)
 
     def _fill(self, rows: Rows) -> bool:
         """Have rows in the index, and all others of their files; whether any of them was not."""
-        if self._whole:
+        if self._whole or self._filling == threading.get_ident():
             return False
         rows = rows[(rows >= self._first) & (rows < self._head)]
         asked = np.unique(np.searchsorted(self._firsts, rows, "right") - 1)
         missing = asked[self._ready[asked] == 0]
         if not len(missing):
+            fence()  # what others wrote before they said so is seen now
             self._whole = bool(self._ready.all())
         elif self._going_on is None:
             for number in missing.tolist():
@@ -194,20 +217,27 @@ class MappedFrames(FrameReader):
             if not self._ready.all():
                 for number in range(len(self._segments)):
                     self._take(number)
-                self._whole = True
-                count_transitions(self)
-                mark_ends(self, going_on)
+                self._filling = threading.get_ident()
+                try:
+                    count_transitions(self)
+                    mark_ends(self, going_on)
+                finally:
+                    self._filling = None
                 fence()
                 self._ready[:] = 1
 
     @contextmanager
     def _alone(self, number: int) -> Iterator[None]:
-        """Keep other processes from doing the same; two threads may do it twice, which does no harm."""
-        fcntl.lockf(self.arena.fd, fcntl.LOCK_EX, 1, number)
-        try:
-            yield
-        finally:
-            fcntl.lockf(self.arena.fd, fcntl.LOCK_UN, 1, number)
+        """Keep other threads and processes from doing the same.
+
+        The system's locks are a process's: its threads take turns, so that one of them holds at most one.
+        """
+        with _turn:
+            try:
+                fcntl.lockf(self.arena.fd, fcntl.LOCK_EX, 1, number)
+                yield
+            finally:
+                fcntl.lockf(self.arena.fd, fcntl.LOCK_UN, 1, number)
 
     def _take(self, number: int) -> None:
         """Check a file, and write its rows to the index.

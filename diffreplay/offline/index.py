@@ -43,10 +43,14 @@ class FilledIndex(Index):
     def stacks(self, rows: Rows, frame_stack: int) -> Rows:
         """Rows of the frames of each observation; they may lead from file to file."""
         self._fill(rows)
+        found = super().stacks(rows, frame_stack)
         while True:
-            found = super().stacks(rows, frame_stack)
-            if not self._fill(found):
+            # What was found before its files were in the index, maybe by another process, means nothing.
+            self._fill(found)
+            again = super().stacks(rows, frame_stack)
+            if np.array_equal(again, found):
                 return found
+            found = again
 
     def run(self, name: str, first: int, end: int) -> NDArray[Any]:
         """Copy of a column's values at rows [first, end)."""

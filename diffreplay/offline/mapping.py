@@ -30,6 +30,7 @@ class MappedFiles:
         directory: of the snapshot.
         manifest: of the commit.
         layout: of what was saved.
+        known: which files of these names they are, where another process has mapped and maybe checked them.
 
     Attributes:
         begins: of each file of rows, where in `log` it begins.
@@ -41,13 +42,16 @@ class MappedFiles:
         SharedMemoryError: the system maps no more.
     """
 
-    def __init__(self, directory: Path, manifest: Manifest, layout: Layout) -> None:
+    def __init__(
+        self, directory: Path, manifest: Manifest, layout: Layout, known: dict[str, tuple[int, ...]] | None = None
+    ) -> None:
         self.directory, self.manifest, self._layout = directory, manifest, layout
         sizes = [round_up(entry.nbytes) for entry in manifest.segments]
         slots = [SET_SLOTS * image.set_slot for image in layout.images]
         self.begins = np.cumsum([0, *sizes], dtype=np.int64)
         self._places: dict[str, int] = {}  # by name, where a file begins in the map
-        self._inodes: dict[str, int] = {}
+        self._identities: dict[str, tuple[int, ...]] = {}
+        self._known = known or {}
         flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE
         try:
             self._map = mmap.mmap(-1, max(sum(slots) + sum(sizes), PAGE), flags, mmap.PROT_READ)
@@ -68,7 +72,7 @@ class MappedFiles:
         self._map.madvise(mmap.MADV_RANDOM)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return MappedFiles, (self.directory, self.manifest, self._layout)
+        return MappedFiles, (self.directory, self.manifest, self._layout, self._identities)
 
     def _add(self, entry: FileEntry, place: int) -> None:
         """Map a file at a place of the map."""
@@ -79,7 +83,13 @@ class MappedFiles:
                 if _map(at, entry.nbytes, mmap.PROT_READ, flags, file.fileno(), 0) == FAILED:
                     error = ctypes.get_errno()
                     raise self._refused(OSError(error, os.strerror(error)))
-            self._places[entry.name], self._inodes[entry.name] = place, os.fstat(file.fileno()).st_ino
+            identity = self._identities[entry.name] = _identity(os.fstat(file.fileno()))
+            self._places[entry.name] = place
+            if self._known.get(entry.name, identity) != identity:
+                raise CorruptDataError(
+                    f"{self.directory / entry.name}: expected the file that was opened, got another one of its name; "
+                    "open the snapshot anew"
+                )
 
     def _refused(self, error: Exception) -> SharedMemoryError:
         count = len(self.manifest.files())
@@ -99,7 +109,8 @@ class MappedFiles:
             found = os.stat(path)
         except OSError:  # a newer commit has deleted it, and it stays mapped
             found = None
-        if found is not None and found.st_ino == self._inodes[entry.name] and found.st_size != entry.nbytes:
+        is_same = found is not None and _identity(found)[:2] == self._identities[entry.name][:2]
+        if found is not None and is_same and found.st_size != entry.nbytes:
             # What lies beyond its end must not be touched.
             raise CorruptDataError(f"{path}: expected {entry.nbytes} bytes, got {found.st_size}")
         data = memoryview(self._map)[place : place + entry.nbytes]
@@ -111,3 +122,8 @@ class MappedFiles:
             if entry.nbytes:
                 self._map.madvise(mmap.MADV_RANDOM, place, entry.nbytes)
         return data
+
+
+def _identity(found: os.stat_result) -> tuple[int, ...]:
+    """Which file it is, and when it was written."""
+    return found.st_dev, found.st_ino, found.st_mtime_ns

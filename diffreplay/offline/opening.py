@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -108,7 +107,7 @@ class SavedReplay(Readable):
         return self._frames.codec
 
     def verify(self) -> list[str]:
-        """Compare the checksums of all files.
+        """Compare the checksums of all files; those of priorities were compared when it was opened.
 
         Returns:
             What is damaged, a sentence each; empty when all is well.
@@ -158,8 +157,9 @@ def open(
         seed: of `sample`.
 
     Raises:
-        CorruptDataError: there is no snapshot, a file of it is missing or of another size or, with `verify`, damaged;
-            the message names it. Later, sampling raises it where it touches a damaged file.
+        CorruptDataError: there is no snapshot, a file of it is missing or of another size, its priorities are damaged
+            or, with `verify`, anything is; the message names it. Later, sampling raises it where it touches a damaged
+            file.
         InputError: `codec` is not the one that it was saved with, or is needed and missing.
         SharedMemoryError: the system maps no such files, or has no memory for the index.
 
@@ -174,15 +174,14 @@ def open(
         manifest = find_manifest(directory, commit)
         saved = make(Saved, directory, manifest.buffer, codec, "saved")
         try:
-            frames = _frames(directory, manifest, saved)
+            frames, priorities = _frames(directory, manifest, saved), read_priorities(directory, manifest)
             break
         except CorruptDataError:
             if find_manifest(directory, commit).commit == manifest.commit:
                 raise
             # Another process saved meanwhile, and deleted what was being opened.
     replay = SavedReplay(frames, saved, codec, seed)
-    if manifest.priorities:
-        keep_priorities(replay.reader, partial(read_priorities, directory, manifest))
+    keep_priorities(replay.reader, priorities)
     if verify:
         frames.fill_all()
     return replay

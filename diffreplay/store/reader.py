@@ -53,6 +53,11 @@ class FrameReader:
     def __reduce__(self) -> tuple[Any, ...]:
         return FrameReader, (self.layout, self.arena, self.codec)
 
+    @property
+    def index_columns(self) -> tuple[Column, ...]:
+        """What is stored of each row to find its frames."""
+        return self.layout.index
+
     def bounds(self) -> tuple[int, int]:
         """The rows [tail, head) that count now, all of them complete."""
         head = self.counter(Counter.HEAD)

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import imageio.v3 as imageio
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from processes import left_of
 from training_options import TINY
 
-from runs.options import shortened
+from runs.options import shortened, what_is_left
 
 TRAIN = Path(__file__).resolve().parents[2] / "train.py"
 
@@ -136,6 +137,16 @@ def test_ctrl_c_says_where_the_files_are(tmp_path):
     last = told.splitlines()[-1]
     assert run.returncode == 130 and "Traceback" not in told, told
     assert last.startswith("train.py: interrupted; ") and str(tmp_path / "run") in last and "save_snapshot" in last
+
+
+def test_what_ctrl_c_advises_can_be_pasted(tmp_path):
+    folder = tmp_path / "task=walker_walk,full_compress=true"
+    folder.mkdir()
+    (folder / "snapshot.pt").touch()
+    advised = re.search(r"with (.*) go on", what_is_left(folder))[1]
+    override = subprocess.run(["bash", "-c", f"printf %s {advised}"], capture_output=True, text=True).stdout
+    (parsed,) = OverridesParser.create().parse_overrides([override])
+    assert parsed.key_or_group == "hydra.run.dir" and parsed.value() == str(folder)
 
 
 def test_a_full_disk_ends_a_run_in_one_line(tmp_path):

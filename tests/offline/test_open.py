@@ -8,7 +8,9 @@ import pickle
 import signal
 import subprocess
 import sys
+import threading
 import time
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +32,7 @@ import diffreplay
 from diffreplay import Priorities, ReplayBuffer, make_replay_loader
 from diffreplay.errors import CorruptDataError, EmptyBufferError, InputError, ReadOnlyError, ReplayError
 from diffreplay.snapshots.manifest import read_manifest
+from diffreplay.store import Index
 
 KINDS = [{}, {"sequence_length": 5}]
 
@@ -418,6 +421,95 @@ def test_saved_priorities_go_on(directory):
     damage(directory / read_manifest(directory).priorities[0].name)
     with pytest.raises(CorruptDataError, match="priorities-"):
         Priorities(diffreplay.open(directory), alpha=0.7)
+
+
+def test_priorities_stay_when_they_are_saved_over(directory):
+    replay, writer = filled(directory, "delta", saves=1)
+    priorities = Priorities(replay)
+    replay.save(directory)
+    offline = diffreplay.open(directory)
+    for _ in range(2):
+        writer.add(10)
+        replay.save(directory)
+    others, rng = Priorities(offline), np.random.default_rng(0)
+    assert set(others.draw(64, rng)[0].tolist()) <= set(offline.indices().tolist()) and priorities is not None
+
+
+def test_stacks_are_right_where_another_process_fills_the_index_meanwhile(directory, monkeypatch):
+    replay, writer = filled(directory, "raw", saves=1, steps=80, frame_stack=3)  # which cuts episodes in two
+    writer.add(30)
+    replay.save(directory)
+    offline, truth = diffreplay.open(directory), diffreplay.open(directory)
+    mine = offline.reader.frames
+    _, last = mine.files.manifest.segments[-2:]
+    rows = np.arange(last.first, last.first + 3)
+    other = pickle_by_multiprocessing(mine)
+    look, looked = Index.stacks, []
+
+    def stacks(self, rows, frame_stack):
+        found = look(self, rows, frame_stack)
+        if self is mine.index and not looked:
+            looked.append(True)
+            other.fill_all()  # between what is found and whether it is ready
+        return found
+
+    monkeypatch.setattr(Index, "stacks", stacks)
+    assert mine.stacks(rows).tolist() == truth.reader.frames.stacks(rows).tolist()
+    assert looked
+
+
+def pickle_by_multiprocessing(value):
+    """What another process gets of it, in this one."""
+    return pickle.loads(ForkingPickler.dumps(value))
+
+
+def test_threads_of_several_processes_fill_the_index_at_once(directory):
+    filled(directory, "delta", saves=6, steps=300, capacity=5000)
+    offline = diffreplay.open(directory)
+    frames = offline.reader.frames
+    read = frames.files.checked
+    frames.files.checked = lambda entry: (time.sleep(0.02), read(entry))[1]
+    expected = diffreplay.open(directory).indices().tolist()
+    processes = [multiprocessing.get_context("fork").Process(target=fill_in_threads, args=(frames,)) for _ in range(3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    assert [process.exitcode for process in processes] == [0, 0, 0]
+    assert offline.indices().tolist() == expected
+
+
+def fill_in_threads(frames):
+    """Ask for rows of all files, in different order in each of four threads."""
+    firsts = np.array([entry.first for entry in frames.files.manifest.segments])
+    failed = []
+
+    def ask(seed):
+        try:
+            for first in np.random.default_rng([os.getpid(), seed]).permutation(firsts).tolist():
+                frames.column("flags", np.array([first]))
+        except BaseException as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=ask, args=(seed,)) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if failed:
+        raise failed[0]
+
+
+def test_a_file_that_was_replaced_since_is_not_believed(directory):
+    filled(directory, "raw", saves=2)
+    offline = diffreplay.open(directory, verify=True)
+    entry = read_manifest(directory).segments[0]
+    data = bytearray((directory / entry.name).read_bytes())
+    data[-5] ^= 1
+    (directory / "new").write_bytes(data)
+    (directory / "new").rename(directory / entry.name)
+    with pytest.raises(CorruptDataError, match="expected the file that was opened, got another one"):
+        pickle_by_multiprocessing(offline.reader.frames)
 
 
 def test_nothing_to_open_and_nothing_in_it(directory):
