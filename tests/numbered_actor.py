@@ -29,6 +29,7 @@ class Actor:
     def __init__(self, number: int, writer: ReplayWriter, begin: int = 0) -> None:
         self.number, self.steps, self.writer = number, begin, writer
         self.stacks: dict[int, np.ndarray] = {}
+        self.added: set[int] = set()  # numbers of the steps after which adding returned
 
     def run(self, count: int, streams: int = 1) -> None:
         for _ in range(count):
@@ -41,6 +42,7 @@ class Actor:
                 self.writer.add_transition(
                     before, [self.number, self.steps], float(self.steps), after, ended, False, stream
                 )
+                self.added.add(self.steps)
                 if not ended:
                     self.stacks[stream] = after
 

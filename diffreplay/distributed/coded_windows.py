@@ -12,7 +12,7 @@ from diffreplay.codecs import Codec
 from diffreplay.errors import ReplayError
 from diffreplay.loading import BatchPlace, ReplayReader, spec_of
 from diffreplay.parts import Part
-from diffreplay.store import NO_ROW, OverrunError
+from diffreplay.store import NO_ROW, SET_SLOTS, OverrunError
 
 MOST_OVERRUNS = 1000
 
@@ -117,6 +117,9 @@ class WindowDecoder:
     def add_set(self, image: int, number: int, frames: bytes) -> None:
         """Know a reference set, frames end to end, from now on."""
         codec, shape = self._reader.frames.codec, self._reader.frames.layout.images[image].frame_shape
+        # As many as a shard holds at most; of older ones no window comes any more.
+        for gone in [key for key in self._sets if key[0] == image and NO_ROW < key[1] <= number - SET_SLOTS]:
+            del self._sets[gone]
         self._sets[image, number] = codec.open_set(frames, shape)
 
     def batch(self, windows: CodedWindows, source: int) -> ReplayBatch:

@@ -54,7 +54,8 @@ class RemoteSource:
 
     Args:
         ask: asks for so many windows.
-        reference_set: the frames of a reference set, by image and number; None where it has left.
+        reference_set: the frames of a reference set, by image, number and the life of the shard; None where it has
+            left.
         decoder: decodes the shard's windows.
         number: of the shard.
         at_once: windows that are asked for at once.
@@ -64,7 +65,7 @@ class RemoteSource:
     def __init__(
         self,
         ask: Callable[[int], Callable[[], CodedWindows | None]],
-        reference_set: Callable[[int, int], bytes | None],
+        reference_set: Callable[[int, int, str], bytes | None],
         decoder: WindowDecoder,
         number: int,
         at_once: int,
@@ -108,7 +109,7 @@ class RemoteSource:
             self._transitions, self._asked = 0, []
             return False
         for image, number in self._decoder.missing(windows):
-            frames = self._reference_set(image, number)
+            frames = self._reference_set(image, number, windows.life)
             if frames is None:  # the shard began anew meanwhile, or the set has left
                 return self._fetch()
             self.bytes_received += len(frames)

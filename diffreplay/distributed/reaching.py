@@ -83,7 +83,7 @@ def get(reference: Any) -> Any:
         return ray.get(reference)
     except ray.exceptions.RayTaskError as error:
         raise (error.cause if isinstance(error.cause, ReplayError) else error) from None
-    except (ray.exceptions.RayActorError, ray.exceptions.ObjectLostError, ray.exceptions.WorkerCrashedError) as error:
+    except ray.exceptions.RayError as error:
         raise ShardGoneError(str(error).splitlines()[0]) from error
 
 
@@ -118,6 +118,7 @@ class SeenShard:
         self._actor, self._looked = actor, time.monotonic()
         self._here = ray_module().get_runtime_context().get_node_id()
         self._look: Any = None
+        self.is_here = False
         self._life = ""
         self._see(*ask(actor, "here"))
 
@@ -125,13 +126,13 @@ class SeenShard:
         """Have the shard be where it was seen; its memory is mapped at once, and stays so when it dies."""
         if life == self._life:
             return
-        self.is_here = node == self._here
-        if self.is_here:
+        is_here = node == self._here
+        if is_here:
             try:
                 handle.can_sample()
             except SharedMemoryError:  # it has died since
                 return
-        self._life, self._handle = life, handle
+        self.is_here, self._life, self._handle = is_here, life, handle
 
     def look(self) -> None:
         """From time to time, look where the shard is."""
@@ -159,9 +160,9 @@ class SeenShard:
 
         return arrived
 
-    def reference_set(self, image: int, number: int) -> bytes | None:
+    def reference_set(self, image: int, number: int, life: str) -> bytes | None:
         """The frames of a reference set; None where it has left."""
         try:
-            return zstandard.decompress(get(self._actor.reference_set.remote(image, number)).frames)
+            return zstandard.decompress(get(self._actor.reference_set.remote(image, number, life)).frames)
         except (ShardGoneError, InputError):
             return None

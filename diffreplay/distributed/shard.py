@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import sys
 import time
+import warnings
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,12 +17,13 @@ import zstandard
 
 from diffreplay.distributed.coded_windows import CodedWindows, coded_windows
 from diffreplay.distributed.wire import Chunk, digest, unpack
-from diffreplay.errors import CorruptDataError, InputError
+from diffreplay.errors import CorruptDataError, InputError, ReplayError
 from diffreplay.replay import ReplayBuffer
 from diffreplay.sharing import ReplayHandle
 from diffreplay.snapshots import find_manifest
 from diffreplay.store import NO_ROW, Origin, StoredRows, check_origin, close_streams, recode, take_in
 
+SAVED_RUNS = 16  # of each writer, into which it may link when the shard begins anew
 TELL_AGAIN = 8  # chunks after which a set is sent once more, where the writer does not know of it
 SETS_LEVEL = 9  # of zstd, in which reference sets travel: their frames are much alike
 
@@ -40,6 +43,7 @@ class Answer(NamedTuple):
         stored: whether the shard holds its rows now, or held them already.
         next: the writer's row that the shard expects next.
         lost: rows of the writer before these that the shard held once, and holds no more.
+        cut: streams whose episode was cut before these rows, as the step before is not there or too far back.
         missing: (image, set as the writer numbers it) of the sets whose frames must come with the rows.
         sets: of each image a newer set than the writer knows, or None.
     """
@@ -47,6 +51,7 @@ class Answer(NamedTuple):
     stored: bool
     next: int
     lost: int = 0
+    cut: int = 0
     missing: tuple[tuple[int, int], ...] = ()
     sets: tuple[NewSet | None, ...] = ()
 
@@ -90,7 +95,15 @@ class Shard:
         self.life = secrets.token_hex(8)
         self._described = shards, (observation_shape, action_shape), options
         self._directory, self._save_every, self._saved = directory, save_every, time.monotonic()
-        self._counts = {"chunks": 0, "bytes_in": 0, "bytes_out": 0, "lost_rows": 0, "recoded_rows": 0}
+        self._counts = {
+            "chunks": 0,
+            "bytes_in": 0,
+            "bytes_out": 0,
+            "lost_rows": 0,
+            "cut_streams": 0,
+            "recoded_rows": 0,
+            "failed_saves": 0,
+        }
         self.replay = ReplayBuffer(capacity, observation_shape, action_shape, **options)
         if directory is not None and _has_snapshot(directory):
             self.replay = _loaded(directory, self.replay)
@@ -117,7 +130,11 @@ class Shard:
         answer = self._take(chunk)
         self._counts["bytes_out"] += sum(len(each.frames) for each in answer.sets if each)
         if self._save_every is not None and time.monotonic() > self._saved + self._save_every:
-            self.save()
+            try:
+                self.save()
+            except (OSError, ReplayError) as error:  # the chunk is stored, and its writer can do nothing about this
+                self._counts["failed_saves"] += 1
+                warnings.warn(f"shard: a snapshot could not be saved: {error}", RuntimeWarning, stacklevel=2)
         return answer
 
     def _take(self, chunk: Chunk) -> Answer:
@@ -131,12 +148,13 @@ class Shard:
         rows, missing = self._numbered(chunk)
         if missing:
             return Answer(False, origin.next, missing=missing)
-        ends = [(f"{chunk.writer}/{name}", row, is_open) for name, row, is_open in chunk.streams]
+        ends = [(json.dumps([chunk.writer, name]), row, is_open) for name, row, is_open in chunk.streams]
         lost = first - origin.next
-        origin, _ = take_in(self.replay.store, origin, rows, ends, self.replay.capacity)
+        origin, cut = take_in(self.replay.store, origin, rows, ends, self.replay.capacity)
         self._counts["lost_rows"] += lost
-        self._know(chunk.writer, Known(chunk.life, origin))
-        return Answer(True, origin.next, lost, sets=self._newer_sets(chunk))
+        self._counts["cut_streams"] += cut
+        self._writers[chunk.writer] = Known(chunk.life, origin)
+        return Answer(True, origin.next, lost, cut, sets=self._newer_sets(chunk))
 
     def _origin(self, chunk: Chunk) -> Origin:
         """How far the writer is; one that was made anew begins anew, and the episodes of the one before are over."""
@@ -150,16 +168,11 @@ class Shard:
                     "every actor a name of its own"
                 )
             self._past.add(known.life)
-            mine = [name for name in self.replay.store.streams if str(name).startswith(f"{chunk.writer}/")]
-            close_streams(self.replay.store, mine)
-            self._know(chunk.writer, Known(chunk.life, Origin()))
+            names = list(self.replay.store.streams)
+            close_streams(self.replay.store, [name for name in names if json.loads(name)[0] == chunk.writer])
+            self._writers[chunk.writer] = Known(chunk.life, Origin())
             return Origin()
         return known.origin
-
-    def _know(self, writer: str, known: Known) -> None:
-        self._writers[writer] = known
-        runs = [list(run) for run in known.origin.runs]
-        self.replay.notes.setdefault("writers", {})[writer] = [known.life, known.origin.next, runs]
 
     def _numbered(self, chunk: Chunk) -> tuple[StoredRows, tuple[tuple[int, int], ...]]:
         """The rows with the sets as they are numbered here; and which sets are not here, nor in the chunk.
@@ -211,13 +224,15 @@ class Shard:
             found.append(self.reference_set(image, numbers[-1]))
         return tuple(found)
 
-    def reference_set(self, image: int, number: int) -> NewSet:
-        """A reference set of an image.
+    def reference_set(self, image: int, number: int, life: str | None = None) -> NewSet:
+        """A reference set of an image; with `life`, as it was numbered then.
 
         Raises:
             InputError: it has left.
         """
         sets = self.replay.store.sets[image]
+        if life not in (None, self.life):
+            raise InputError(f"life: expected {self.life}, as the shard began anew, got {life}")
         if number not in sets.numbers():
             raise InputError(f"number: expected one of the sets {sets.numbers()}, got {number}")
         frames = bytes(sets.frames(number))
@@ -234,7 +249,12 @@ class Shard:
         target = directory if directory is not None else self._directory
         if target is None:
             return None
-        self._saved = time.monotonic()
+        self._saved, tail = time.monotonic(), self.replay.store.tail
+        saved = {}
+        for writer, (life, origin) in self._writers.items():
+            runs = [run for run in origin.runs if run[2] + run[1] - run[0] > tail]
+            saved[writer] = [life, origin.next, runs[-SAVED_RUNS:]]
+        self.replay.notes["writers"] = saved
         return self.replay.save(target)
 
     def here(self) -> tuple[str, str, ReplayHandle]:
@@ -264,7 +284,7 @@ def _loaded(directory: str, like: ReplayBuffer) -> ReplayBuffer:
     Raises:
         InputError: it holds other things than a buffer like this one.
     """
-    replay = ReplayBuffer.load(directory, codec=like.codec, skip_damaged=True)
+    replay = ReplayBuffer.load(directory, codec=like.codec, skip_damaged=True, max_bytes=like.max_bytes)
     for name in ("capacity", "parts", "action_shape", "action_dtype", "extras", "nstep", "discount", "shorter_at_end"):
         saved, wanted = getattr(replay, name), getattr(like, name)
         if saved != wanted:

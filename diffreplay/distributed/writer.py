@@ -128,10 +128,14 @@ class ReplayWriter:
 
     def _add(self, add: Callable[..., None], arguments: tuple[Any, ...], options: dict[str, Any]) -> None:
         with self._lock:
+            if len(self._under_way) > self._most:  # a shard was away, and may be so still: then nothing is added
+                self._settle(self._most)
+            before = self._store.head
             add(*arguments, **options)
             if self._store.head - self._sent() >= self._chunk_steps:
                 self._send_rest()
-                self._settle(self._most)
+                many = (self._store.head - before) * (self._most + 2) > self._replay.capacity
+                self._settle(0 if many else self._most)  # what is under way must not leave our own store
 
     def _sent(self) -> int:
         """The row after the last one that is in a chunk."""
@@ -161,9 +165,13 @@ class ReplayWriter:
 
     def _settle(self, most: int) -> None:
         """Hear of chunks until at most so many are under way, and of those that are done."""
-        while self._under_way and (len(self._under_way) > most or self._under_way[0][2].is_done()):
+        while self._under_way:
+            if len(self._under_way) <= (0 if self._begins_anew else most) and not self._under_way[0][2].is_done():
+                break
+            first, end, ticket = self._under_way[0]
+            self._under_way[0] = (first, end, NotSent())  # unless it is stored, it is sent anew, whatever is raised
             try:
-                answer = self._under_way[0][2].answer()
+                answer = ticket.answer()
             except ShardGoneError:
                 answer = None
             if answer is None or not answer.stored:
@@ -172,10 +180,11 @@ class ReplayWriter:
                 self._hear(answer)
         if self._begins_anew and not self._under_way:
             # What the shard lost is not known to it: so the next steps come with all of their stacks.
-            self._send_rest()
-            if not self._under_way:
-                self._begins_anew = False
-                self._store.evict_before(self._store.head)
+            if self._sent() < self._store.head:
+                self._send_rest()
+                self._settle(0)
+            self._begins_anew = False
+            self._store.evict_before(self._store.head)
 
     def _hear(self, answer: Answer) -> None:
         """Have the oldest chunk under way be the shard's."""
@@ -183,9 +192,9 @@ class ReplayWriter:
         self._stored = end
         del self._under_way[0]
         self._ends.pop(first, None)
+        self._begins_anew = self._begins_anew or answer.lost > 0 or answer.cut > 0
         if answer.lost:
             self.lost_rows += answer.lost
-            self._begins_anew = True
             warnings.warn(
                 f"writer {self._name!r}: its shard began anew and lost the {answer.lost} steps before step {first} of "
                 "this writer, which came after its last snapshot",
@@ -200,7 +209,8 @@ class ReplayWriter:
 
     def _learn(self, image: int, new: NewSet) -> None:
         """Code an image against a set of the shard's from now on."""
-        if new.digest == self._newest[image] or self._store.sets[image].is_full:
+        room = not self._store.sets[image].is_full and self._store.index.has_range(self._store.rows.next)
+        if new.digest == self._newest[image] or not room:
             return
         frames = zstandard.decompress(new.frames)
         if digest(frames).hex() != new.digest:
@@ -238,10 +248,12 @@ class ReplayWriter:
                 wait, missing = min(2 * wait, LONGEST_WAIT), ()
                 continue
             began, wait = time.monotonic(), FIRST_WAIT
-            missing = answer.missing
             if answer.stored:
+                missing = ()
                 self._hear(answer)
-            elif not missing:
+            elif answer.missing:
+                missing = (*{*missing, *answer.missing},)
+            else:
                 raise ReplayError(
                     f"writer {self._name!r}: expected its shard to go on at row {first}, got one that expects row "
                     f"{answer.next}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -14,8 +15,10 @@ from diffreplay.snapshots.manifest import FileEntry, Manifest
 from diffreplay.snapshots.segments import check_segment, check_set, read_segment
 from diffreplay.snapshots.state import saved_ranges
 from diffreplay.store import (
+    BLOCK_ROWS,
     NO_ROW,
     FrameStore,
+    OverrunError,
     StoredRows,
     StoreState,
     adopt_rows,
@@ -128,8 +131,9 @@ def _no_rows(store: FrameStore, entry: FileEntry) -> StoredRows:
     """Rows in the place of a segment that is damaged: all that is stored for them is that they end where they begin."""
     before, shape = np.array([store.head - 1]), (entry.end - entry.first, len(store.sets))
     sets = np.full(shape, NO_ROW)
-    if store.head > store.tail:
-        sets[:] = [its.serving(before)[0] for its in store.sets]  # as before them, so that a block has room for it
+    if store.head % BLOCK_ROWS:  # as before them in their block, so that it has room for it
+        with suppress(OverrunError):
+            sets[:] = [its.serving(before)[0] for its in store.sets]
     return StoredRows(entry.first, {}, np.zeros(shape, np.uint32), [], sets)
 
 

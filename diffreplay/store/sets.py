@@ -179,6 +179,12 @@ class SetWriter(ReferenceSets):
             oldest += 1
         return oldest
 
+    def keep_for(self, sets: NDArray[np.int64], row: int) -> None:
+        """Have the sets that rows name, (N,), be kept at least until `row` has left."""
+        for number in np.unique(sets).tolist():
+            if number != NO_ROW:
+                self._last_rows[number] = max(row, self._last_rows.get(number, NO_ROW))
+
     def note_rows(self, sets: NDArray[np.int64], first: int) -> None:
         """Have the sets that rows from `first` on name, (N,), be kept as long as these are."""
         if not len(sets):
@@ -186,7 +192,7 @@ class SetWriter(ReferenceSets):
         last = np.flatnonzero(np.append(sets[1:] != sets[:-1], True))  # of each run of one set
         for number, row in zip(sets[last].tolist(), (first + last).tolist(), strict=True):
             if number != NO_ROW and number + 1 < self._counters[self._head]:
-                self._last_rows[number] = row
+                self._last_rows[number] = max(row, self._last_rows.get(number, NO_ROW))
 
     def drop_before(self, number: int) -> None:
         """Have the sets before `number` count no more; their memory stays until `ring.release`."""

@@ -7,8 +7,10 @@ ended) is found anew. Frames stay as they came, each coded against the reference
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -24,7 +26,7 @@ from diffreplay.store.state import StoredRows
 from diffreplay.store.streams import Stream
 from diffreplay.store.writer import FrameStore
 
-KEPT_RUNS = 16  # of each origin, into which later rows may link
+KEPT_RUNS = 1024  # of each origin, into which later rows may link
 EMPTY = Flag.CONTEXT | Flag.LOST
 StreamEnd = tuple[Any, int, bool]  # name, its newest row, and whether its episode goes on
 
@@ -43,14 +45,17 @@ class Origin:
 
     def place(self, row: int) -> int:
         """Where here a row of it lies; NO_ROW where that is not known."""
-        for first, end, place in reversed(self.runs):
-            if first <= row < end:
-                return place + row - first
-        return NO_ROW
+        k = bisect_right(self.runs, row, key=itemgetter(0)) - 1
+        if k < 0 or row >= self.runs[k][1]:
+            return NO_ROW
+        return self.runs[k][2] + row - self.runs[k][0]
 
     def after(self, first: int, end: int, place: int) -> Origin:
-        """The same when rows [first, end) have been taken in."""
-        return Origin(end, (*self.runs, (first, end, place))[-KEPT_RUNS:])
+        """The same when rows [first, end) have been taken in, and lie from `place` on."""
+        runs = self.runs
+        if runs and runs[-1][1] == first and runs[-1][2] + first - runs[-1][0] == place:
+            runs, first, place = runs[:-1], runs[-1][0], runs[-1][2]
+        return Origin(end, (*runs, (first, end, place))[-KEPT_RUNS:])
 
 
 def check_origin(store: FrameStore) -> None:
@@ -96,7 +101,8 @@ def take_in(
     if count > min(capacity, store.layout.max_rows // 2):
         raise InputError(f"rows: expected at most {capacity}, as many as the buffer holds, got {count}")
     new = sum(name not in store.streams for name, _, _ in streams)
-    store.budget.check_batch(len(store.streams) + new, count)
+    # Twice, as what goes round the log's end leaves a gap there.
+    store.budget.check_batch(len(store.streams) + new, 2 * count)
     found: list[tuple[Origin, int]] = []
     store.change(_take_in, None, store, origin, rows, streams, capacity, found)
     return found[0]
@@ -131,6 +137,8 @@ def _take_in(
     capacity: int,
     found: list[tuple[Origin, int]],
 ) -> None:
+    _keep_sets(store, rows)
+    store.make_room(store.budget.stream_bytes * sum(name not in store.streams for name, _, _ in streams))
     store.renew_sets()
     columns = dict(rows.columns)
     columns["flags"] = columns["flags"] & np.uint8(~Flag.STARTS & 255)
@@ -141,6 +149,7 @@ def _take_in(
     if len(lost):
         rows = _after_nothing(store, rows)
     rows = fit_ranges(store, rows)
+    _keep_sets(store, rows)
     _evict(store, len(rows.lengths), capacity)
     _write(store, rows)
     if len(lost):
@@ -152,6 +161,13 @@ def _take_in(
     if len(lost):
         store.find_ends()
     found[:] = [(origin, len(lost))]
+
+
+def _keep_sets(store: FrameStore, rows: StoredRows) -> None:
+    """Have the sets that rows name stay while room is made for them."""
+    last = store.rows.next + len(rows.lengths)  # one row more than there are, as one may come before all of them
+    for its, named in zip(store.sets, () if rows.sets is None else rows.sets.T, strict=False):
+        its.keep_for(named, last)
 
 
 def _outside(rows: StoredRows) -> NDArray[np.intp]:
