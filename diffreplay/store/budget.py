@@ -100,8 +100,13 @@ class Budget:
                 f"{name}: expected at least {self.least(streams)} to hold a few windows, got {self.max_bytes}"
             )
 
-    def check_batch(self, streams: int, rows: int) -> None:
+    def check_batch(self, streams: int, rows: int, name: str = "add_batch", fewer: str = "add fewer in a call") -> None:
         """Refuse a batch of so many rows that the cap does not hold uncompressed, beside a few windows.
+
+        Args:
+            streams, rows: how many there will be, and are added.
+            name: of what is refused.
+            fewer: what to do.
 
         Raises:
             InputError: so it is.
@@ -110,8 +115,8 @@ class Budget:
         least = self.least(streams) + rows * layout.row_bytes + -(-rows // BLOCK_ROWS) * layout.block_bytes
         if self.max_bytes is not None and least > self.max_bytes:
             raise InputError(
-                f"add_batch: expected max_bytes of at least {least}, which so many transitions may take at once, got "
-                f"{self.max_bytes}; add fewer in a call"
+                f"{name}: expected max_bytes of at least {least}, which so many transitions may take at once, got "
+                f"{self.max_bytes}; {fewer}"
             )
 
     def _set_pages(self) -> int:

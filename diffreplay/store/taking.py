@@ -102,7 +102,7 @@ def take_in(
         raise InputError(f"rows: expected at most {capacity}, as many as the buffer holds, got {count}")
     new = sum(name not in store.streams for name, _, _ in streams)
     # Twice, as what goes round the log's end leaves a gap there.
-    store.budget.check_batch(len(store.streams) + new, 2 * count)
+    store.budget.check_batch(len(store.streams) + new, 2 * count, "chunk", "send fewer steps in one, of fewer streams")
     found: list[tuple[Origin, int]] = []
     store.change(_take_in, None, store, origin, rows, streams, capacity, found)
     return found[0]
@@ -138,7 +138,7 @@ def _take_in(
     found: list[tuple[Origin, int]],
 ) -> None:
     _keep_sets(store, rows)
-    store.make_room(store.budget.stream_bytes * sum(name not in store.streams for name, _, _ in streams))
+    _open_streams(store, [name for name, _, _ in streams])
     store.renew_sets()
     columns = dict(rows.columns)
     columns["flags"] = columns["flags"] & np.uint8(~Flag.STARTS & 255)
@@ -234,14 +234,23 @@ def _start_transitions(store: FrameStore, first: int) -> None:
         store.rows.start_transitions(previous)
 
 
+def _open_streams(store: FrameStore, names: Sequence[Any]) -> None:
+    """Note where streams are; have those be there that are new, for which rows may leave."""
+    new = [name for name in names if name not in store.streams]
+    store.make_room(store.budget.stream_bytes * len(new))
+    for name in names:
+        store.note(name)
+    for name in new:
+        store.rows.touched = True
+        store.streams[name] = Stream(())
+    if new:
+        store.budget.publish()
+
+
 def _go_on(store: FrameStore, name: Any, row: int, is_open: bool) -> None:
     """Have a stream go on from a row; if that does not follow its last one, its episode was cut off there."""
-    store.note(name)
-    state = store.streams.get(name)
-    if state is None:
-        state = store.streams[name] = Stream(())
-        store.budget.publish()
-    elif state.row >= store.tail and not store.index.value("flags", state.row) & Flag.STARTS:
+    state = store.streams[name]
+    if state.row >= store.tail and not store.index.value("flags", state.row) & Flag.STARTS:
         store.mark_end(state)
     is_step = (store.index.value("flags", row) & Flag.CONTEXT) == 0
     state.row, state.is_open = row if is_step else NO_ROW, is_open

@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import zstandard
 from numbered_actor import OPTIONS, SHAPE, Actor, check, check_batch
 
 import diffreplay
 from diffreplay.distributed.coded_windows import WindowDecoder, coded_windows
+from diffreplay.distributed.mixed import RemoteSource
 from diffreplay.distributed.shard import Shard
 from diffreplay.distributed.writer import ReplayWriter, ShardGoneError
 from diffreplay.errors import CorruptDataError, InputError, ReplayError
@@ -22,6 +24,7 @@ class Network:
     def __init__(self, shard: Shard, seed: int = 0, loss: float = 0.0) -> None:
         self.shard, self.loss, self.rng = shard, loss, np.random.default_rng(seed)
         self.gone = 0  # so many calls find no shard
+        self.done = 0.7  # how often an answer is there as soon as it is looked for
 
     def send(self, data: bytes) -> Any:
         return Ticket(self, data)
@@ -40,7 +43,7 @@ class Ticket:
             self.result = answer
 
     def is_done(self) -> bool:
-        return self.network.rng.random() < 0.7
+        return self.network.rng.random() < self.network.done
 
     def answer(self) -> Any:
         if self.result is None:
@@ -264,3 +267,83 @@ def test_an_interrupt_while_sending_loses_nothing() -> None:
     actor.writer._send = send
     actor.writer.flush()
     assert {number for _, number in check(network.shard.replay)} >= actor.added
+
+
+def test_many_streams_heal_after_a_shard_began_anew() -> None:
+    network = Network(make_shard())
+    network.done = 0.0  # as where answers take longer than the next step
+    actor = make_actor(0, network)
+    actor.run(20, streams=20)
+    network.shard = make_shard()
+    with pytest.warns(RuntimeWarning, match="lost"):
+        actor.run(60, streams=20)
+    actor.writer.flush()
+    assert len(check(network.shard.replay)) > 40 * 20
+
+
+def test_a_writer_adds_nothing_while_its_own_store_is_full_of_what_was_not_sent() -> None:
+    network = Network(make_shard())
+    actor = make_actor(0, network, patience=0.0)
+    network.gone = 1 << 30
+    for _ in range(300):
+        with suppress(ReplayError):
+            actor.run(1)
+    assert len(actor.writer._replay) <= 5 * 20
+    network.gone = 0
+    actor.writer.flush()
+    assert {number for _, number in check(network.shard.replay)} >= actor.added
+
+
+def test_a_snapshot_that_cannot_be_saved_fails_no_chunk(tmp_path: Any) -> None:
+    network = Network(make_shard(directory=str(tmp_path / "shard"), save_every=0.0))
+    (tmp_path / "shard").write_text("no folder")
+    actor = make_actor(0, network)
+    with pytest.warns(RuntimeWarning, match="a snapshot could not be saved"):
+        actor.run(100)
+        actor.writer.flush()
+    assert len(check(network.shard.replay)) == 100
+    assert network.shard.stats()["failed_saves"] > 0
+
+
+def test_names_of_writers_and_streams_are_not_mixed_up() -> None:
+    network = Network(make_shard())
+    one, other = (
+        ReplayWriter(name, diffreplay.ReplayBuffer(500, SHAPE, (2,), **OPTIONS), network.send) for name in ("a", "a/b")
+    )
+    actors = [Actor(0, one), Actor(1, other)]
+    for actor in actors:
+        actor.run(10)
+        actor.writer.flush()
+    again = Actor(0, ReplayWriter("a", diffreplay.ReplayBuffer(500, SHAPE, (2,), **OPTIONS), network.send), 1000)
+    again.run(5)
+    again.writer.flush()
+    streams = network.shard.replay.store.streams
+    assert {name: stream.is_open for name, stream in streams.items()} == {'["a", 0]': True, '["a/b", 0]': True}
+
+
+def test_sets_of_another_life_are_not_taken_for_those_of_windows() -> None:
+    first = Network(make_shard())
+    actor = make_actor(0, first)
+    actor.run(600)
+    actor.writer.flush()
+    asked = first.shard.windows(64)
+    second = Network(make_shard())
+    actor = make_actor(1, second)
+    actor.run(600)
+    actor.writer.flush()
+    decoder = WindowDecoder(diffreplay.ReplayBuffer(100, SHAPE, (2,), **OPTIONS).reader)
+    replies = iter([asked])
+
+    def ask(count: int) -> Any:
+        return lambda: next(replies, None) or second.shard.windows(count)
+
+    def reference_set(image: int, number: int, life: str) -> bytes | None:
+        try:
+            return zstandard.decompress(second.shard.reference_set(image, number, life).frames)
+        except InputError:
+            return None
+
+    source = RemoteSource(ask, reference_set, decoder, 0, 64, ahead=1)
+    batch = source.draw(100)
+    assert batch is not None
+    assert {writer for writer, _ in check_batch(batch, may_repeat=True)} == {1}

@@ -339,3 +339,43 @@ def test_runs_whose_first_rows_hold_nothing_go_round_the_log() -> None:
         source.send()
         shard.check_invariants()
     assert shard.store.rows.log_end() > shard.store.layout.log_bytes
+
+
+def test_a_set_stays_while_rows_that_name_it_are_taken_in() -> None:
+    truth, rng = Truth(), np.random.default_rng(4)
+    shard = make(80)
+    late, other = writers(shard, truth, 2)
+    for _ in range(120):
+        known = shard.store.sets[0].numbers()
+        if not late.numbers or max(late.numbers.values()) not in known:
+            late.learn_set()
+        other.learn_set()
+        source = late if rng.random() < 0.4 else other
+        for _ in range(rng.integers(20, 50)):
+            source.step()
+        rows, ends = source.chunk()
+        source.origin, _ = take_in(shard.store, source.origin, rows, ends, shard.capacity)
+        truth.check(shard)
+
+
+def test_streams_that_pause_over_many_runs_go_on() -> None:
+    truth = Truth()
+    shard = make()
+    (source,) = writers(shard, truth, 1)
+    for _ in range(10):
+        for stream in range(40):
+            source.step(stream, end=0, stray=0)
+            assert source.send() == 0
+    assert truth.check(shard) == list(range(len(truth.pairs)))
+
+
+def test_new_streams_stay_under_the_cap() -> None:
+    truth = Truth()
+    shard = make(4000, max_bytes=1_000_000)
+    (source,) = writers(shard, truth, 1)
+    with pytest.raises(InputError, match="chunk: expected max_bytes of at least"):
+        for k in range(100):
+            for stream in range(30):
+                source.step(30 * k + stream, stray=0)
+            source.send()
+            shard.check_invariants()
