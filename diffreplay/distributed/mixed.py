@@ -120,7 +120,7 @@ class RemoteSource:
 
 
 class MixedBatches(Iterator[ReplayBatch]):
-    """Endless batches, each transition of all shards as probable as any other.
+    """Endless batches, of each shard in proportion to the transitions that it holds.
 
     Args:
         sources: the shards.

@@ -102,6 +102,10 @@ def connect(name: str) -> Service:
         >>> service = diffreplay.distributed.connect("my-replay")  # doctest: +SKIP
     """
     ray = ray_module()
+    if not ray.is_initialized():
+        raise ReplayError(
+            "distributed.connect: expected a connection to a Ray cluster, got none: call ray.init() first"
+        )
     try:
         actors = [ray.get_actor(f"{name}/0", namespace="diffreplay")]
         shards, *arguments = ask(actors[0], "described")
@@ -161,10 +165,10 @@ class Service:
     def loader(
         self, batch_size: int = 256, *, num_workers: int = 0, seed: int = 0, **options: Any
     ) -> Iterator[ReplayBatch | SequenceBatch]:
-        """Endless batches of the transitions of all shards, each as probable as any other.
+        """Endless batches of the transitions of all shards, of each shard in proportion to what it holds.
 
         Shards on this machine are mapped: nothing of what is sampled goes through Ray. Of shards elsewhere coded
-        windows come, and are decoded here. A shard that began anew is found again.
+        windows come, and are decoded here. A shard that began anew is found again, but for the options below.
 
         Args:
             batch_size: transitions in a batch.

@@ -140,3 +140,5 @@ def test_without_a_cluster_it_is_said_what_to_do() -> None:
         pytest.skip("a cluster of another test is there")
     with pytest.raises(ReplayError, match=r"call ray\.init\(\) first"):
         distributed.start(100, SHAPE, (2,), **OPTIONS)
+    with pytest.raises(ReplayError, match=r"call ray\.init\(\) first"):
+        distributed.connect("any")
