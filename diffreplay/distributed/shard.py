@@ -180,8 +180,7 @@ class Shard:
         Frames that are coded against one that is not here are coded anew.
         """
         store, rows, missing = self.replay.store, chunk.rows, []
-        given = np.full(rows.lengths.shape, NO_ROW) if rows.sets is None else rows.sets
-        named = np.full(rows.lengths.shape, NO_ROW)
+        given, named = rows.named, np.full(rows.lengths.shape, NO_ROW)
         foreign = []
         pairs = [(k, own) for k, column in enumerate(given.T) for own in np.unique(column).tolist() if own != NO_ROW]
         for image, own in pairs:

@@ -151,10 +151,9 @@ class ReplayWriter:
 
     def _send_rows(self, first: int, end: int, missing: tuple[tuple[int, int], ...] = ()) -> Ticket:
         rows = export_rows(self._store, first, end)
-        named = rows.sets if rows.sets is not None else np.empty((end - first, 0), np.int64)
         sets = [
             {number: known[number] for number in np.unique(its).tolist() if number != NO_ROW}
-            for known, its in zip(self._sets, named.T, strict=True)
+            for known, its in zip(self._sets, rows.named.T, strict=True)
         ]
         frames = {(image, own): bytes(self._store.sets[image].frames(own)) for image, own in missing}
         oldest = self._under_way[0][0] if self._under_way else first

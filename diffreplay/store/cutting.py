@@ -41,8 +41,7 @@ def cut_out(store: FrameReader, first: int, gone: NDArray[np.bool_]) -> None:
         places = np.flatnonzero(restart & ~broken) - k
         owned[places[places >= 0]] = True
     flags[context & ~owned] |= Flag.LOST
-    last = flags & np.uint8(Flag.LAST)
-    flags[orphan & restart] = (Flag.FIRST | Flag.RESTART | last)[orphan & restart]
-    flags[orphan & ~restart] = (Flag.FIRST | Flag.RESTART | Flag.LOST | last)[orphan & ~restart]
+    kept = (flags & Flag.LAST) | np.where(restart, 0, Flag.LOST)
+    flags[orphan] = (Flag.FIRST | Flag.RESTART | kept)[orphan]
     flags[broken] = Flag.CONTEXT | Flag.LOST
     store.index.put("flags", rows, flags)

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 from diffreplay.errors import InputError
 from diffreplay.store.coding import Ahead
 from diffreplay.store.index import NO_ROW
-from diffreplay.store.layout import Counter
 from diffreplay.store.observations import Step, add_observation, go_back_to
 from diffreplay.store.recent import KEPT, Recent
 from diffreplay.store.runs import append_run
@@ -159,8 +158,7 @@ class EpisodeWriter:
 
     def _make_room(self) -> None:
         """Evict until one more transition may be held."""
-        while self._store.counter(Counter.TRANSITIONS) >= self._capacity:
-            self._store.eviction.evict()
+        self._store.eviction.leave_room(1, self._capacity)
 
     def _goes_on(self, stream: Any, obs: Stack) -> bool:
         """Whether a transition from `obs` follows the one before; warns once of what is probably a mistake."""

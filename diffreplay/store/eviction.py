@@ -49,6 +49,11 @@ class Eviction:
         while self._rows.tail < self._rows.head and not self._budget.allows(more):
             self.evict()
 
+    def leave_room(self, more: int, capacity: int) -> None:
+        """Evict until `more` transitions may be held besides, of `capacity` at most."""
+        while self._counters[Counter.TRANSITIONS] + more > capacity:
+            self.evict()
+
     def reserve(self, nbytes: int, count: int = 1) -> int:
         """Make room for `count` rows of `nbytes` coded bytes in all; return where in the log they go.
 

@@ -23,7 +23,7 @@ def fit_ranges(store: FrameStore, rows: StoredRows) -> StoredRows:
     against the set of the row before or the newest one.
     """
     for image, sets in enumerate(store.sets):
-        named = np.zeros(0, np.int64) if rows.sets is None else rows.sets[:, image]
+        named = rows.named[:, image]
         changes = int(np.count_nonzero(named[1:] != named[:-1]))
         crossed = (store.rows.next % BLOCK_ROWS + len(named)) // BLOCK_ROWS  # blocks that begin among the rows
         if 1 + changes + crossed > store.index.ranges_left(store.rows.next, image):
@@ -63,7 +63,7 @@ def recode(
         stops = np.cumsum([place, *lengths]).tolist()
         blobs.append([coded[begin:end] for begin, end in pairwise(stops)])
         place = stops[-1]
-    named = np.full(rows.lengths.shape, NO_ROW) if rows.sets is None else rows.sets.copy()
+    named = rows.named.copy()
     size = coding.image.frame_bytes
     if reference is None:
         which = which & (named[:, image] != number)

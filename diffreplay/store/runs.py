@@ -90,6 +90,5 @@ def _evict(store: FrameStore, needed: int, count: int, capacity: int) -> bool:
         flags = store.index.run("flags", store.tail, min(needed, store.tail + 4 * excess + BLOCK_ROWS))
         if np.count_nonzero(flags & Flag.STARTS) < excess:
             return False
-        while store.counter(Counter.TRANSITIONS) + count > capacity:
-            store.eviction.evict()
+        store.eviction.leave_room(count, capacity)
     return True

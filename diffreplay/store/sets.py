@@ -37,6 +37,11 @@ class ReferenceSets:
         """The sets that still have rows, or will."""
         return range(self._counters[self._tail], self._counters[self._head])
 
+    def holds(self, sets: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which of these numbers, NO_ROW among them, can be named by rows: (N,)."""
+        numbers = self.numbers()
+        return (sets == NO_ROW) | ((sets >= numbers.start) & (sets < numbers.stop))
+
     def first_row(self, number: int) -> int:
         """The row before which none is coded against a set."""
         return int(self._table["first_row"][number % SET_SLOTS])

@@ -65,6 +65,11 @@ class StoredRows(NamedTuple):
     coded: list[Buffer]
     sets: NDArray[np.int64] | None = None
 
+    @property
+    def named(self) -> NDArray[np.int64]:
+        """`sets`, of rows that tell them; else none for each."""
+        return np.full(self.lengths.shape, NO_ROW) if self.sets is None else self.sets
+
 
 def export_state(store: FrameStore) -> StoreState:
     """What `begin_adopting` and `reopen_streams` need, between two changes."""
@@ -186,9 +191,10 @@ def _named_sets(store: FrameStore, rows: StoredRows, skip: int) -> NDArray[np.in
     sets = rows.sets[skip:]
     for its, named in zip(store.sets, sets.T, strict=True):
         known = its.numbers()
-        there = (named == NO_ROW) | ((named >= known.start) & (named < known.stop))
         firsts = np.array([its.first_row(number) for number in known] or [0], np.int64)
-        if not there.all() or np.any((named != NO_ROW) & (firsts[np.maximum(named - known.start, 0)] > numbers)):
+        if not its.holds(named).all() or np.any(
+            (named != NO_ROW) & (firsts[np.maximum(named - known.start, 0)] > numbers)
+        ):
             raise CorruptDataError(f"expected rows from row {numbers[0]} on to be coded against sets from before them")
     return sets
 

@@ -20,7 +20,7 @@ from diffreplay.errors import CorruptDataError, InputError
 from diffreplay.store.coding import MAX_LINK
 from diffreplay.store.cutting import cut_out
 from diffreplay.store.index import NO_ROW, Rows
-from diffreplay.store.layout import NO_SET, REFERENCE, SET_SLOTS, Counter, Flag
+from diffreplay.store.layout import NO_SET, REFERENCE, SET_SLOTS, Flag
 from diffreplay.store.recoding import fit_ranges
 from diffreplay.store.state import StoredRows
 from diffreplay.store.streams import Stream
@@ -122,10 +122,7 @@ def _check_rows(store: FrameStore, rows: StoredRows, streams: Sequence[StreamEnd
     for _, row, _ in streams:
         if not rows.first <= row < rows.first + len(link) or flags[row - rows.first] & Flag.CONTEXT:
             raise CorruptDataError(f"expected streams that end at one of the rows from {rows.first} on, got row {row}")
-    if rows.sets is None or any(
-        np.any((named != NO_ROW) & ((named < its.numbers().start) | (named >= its.numbers().stop)))
-        for its, named in zip(store.sets, rows.sets.T, strict=True)
-    ):
+    if rows.sets is None or not all(its.holds(named).all() for its, named in zip(store.sets, rows.sets.T, strict=True)):
         raise CorruptDataError("expected rows that name reference sets which are held, got others")
 
 
@@ -142,74 +139,63 @@ def _take_in(
     store.renew_sets()
     columns = dict(rows.columns)
     columns["flags"] = columns["flags"] & np.uint8(~Flag.STARTS & 255)
-    place = store.rows.next
-    lost = _unknown(store, origin, rows, place)
-    columns["link"] = _lengthened(origin, rows, lost, place + bool(len(lost)))
+    first, end, place = rows.first, rows.first + len(rows.lengths), store.rows.next
+    columns["link"], cut = _relinked(store, origin, rows, place)
     rows = rows._replace(columns=columns)
-    if len(lost):
-        rows = _after_nothing(store, rows)
+    if cut:
+        rows = _after_nothing(rows)
     rows = fit_ranges(store, rows)
     _keep_sets(store, rows)
-    _evict(store, len(rows.lengths), capacity)
+    store.eviction.leave_room(len(rows.lengths), capacity)
     _write(store, rows)
-    if len(lost):
+    if cut:
         cut_out(store, place, np.arange(len(rows.lengths)) == 0)
-    origin = origin.after(rows.first + bool(len(lost)), rows.first + len(rows.lengths), place + bool(len(lost)))
+    origin = origin.after(first, end, store.rows.next - (end - first))
     _start_transitions(store, place)
     for name, row, is_open in streams:
         _go_on(store, name, origin.place(row), is_open)
-    if len(lost):
+    if cut:
         store.find_ends()
-    found[:] = [(origin, len(lost))]
+    found[:] = [(origin, cut)]
 
 
 def _keep_sets(store: FrameStore, rows: StoredRows) -> None:
     """Have the sets that rows name stay while room is made for them."""
     last = store.rows.next + len(rows.lengths)  # one row more than there are, as one may come before all of them
-    for its, named in zip(store.sets, () if rows.sets is None else rows.sets.T, strict=False):
+    for its, named in zip(store.sets, rows.named.T, strict=True):
         its.keep_for(named, last)
 
 
-def _outside(rows: StoredRows) -> NDArray[np.intp]:
-    """The places of rows that link to one before all of them."""
+def _relinked(store: FrameStore, origin: Origin, rows: StoredRows, place: int) -> tuple[NDArray[np.uint16], int]:
+    """The links of rows that are to lie from row `place` on, and how many of them lead nowhere.
+
+    These are links to a row that is not here, or too far back. Where there are such, a row that holds nothing comes
+    before all of the rows, and they lead to that one.
+    """
     link = rows.columns["link"].astype(np.int64)
-    return np.flatnonzero(link > np.arange(len(link)))
+    outside = np.flatnonzero(link > np.arange(len(link))).tolist()
+    targets = [origin.place(rows.first + k - int(link[k])) for k in outside]
+    cut = [k for k, target in zip(outside, targets, strict=True) if not _reaches(store, target, place + 1 + k)]
+    begin = place + (len(cut) > 0)
+    for k, target in zip(outside, targets, strict=True):
+        link[k] = begin + k - target
+    link[cut] = np.array(cut, np.intp) + 1
+    return link.astype(np.uint16), len(cut)
 
 
-def _unknown(store: FrameStore, origin: Origin, rows: StoredRows, place: int) -> NDArray[np.intp]:
-    """The places of rows that link to one that is not here, or too far back for a link."""
-    lost = []
-    for k in _outside(rows).tolist():
-        target = origin.place(rows.first + k - int(rows.columns["link"][k]))
-        # One more than there is to go, as there may come a row before all of these.
-        is_far = target == NO_ROW or place + 1 + k - target > MAX_LINK
-        if is_far or (target >= store.tail and store.index.value("flags", target) & EMPTY == EMPTY):
-            lost.append(k)
-    return np.array(lost, np.intp)
+def _reaches(store: FrameStore, target: int, row: int) -> bool:
+    """Whether a row may link to a row that other steps' stacks need, or that has left."""
+    if target == NO_ROW or row - target > MAX_LINK:
+        return False
+    return target < store.tail or store.index.value("flags", target) & EMPTY != EMPTY
 
 
-def _lengthened(origin: Origin, rows: StoredRows, lost: NDArray[np.intp], place: int) -> NDArray[np.uint16]:
-    """The links of rows that lie from `place` on; those that are lost lead to the row before."""
-    link = rows.columns["link"].astype(np.int64)
-    for k in _outside(rows).tolist():
-        link[k] = place + k - origin.place(rows.first + k - int(link[k]))
-    link[lost] = lost + 1
-    return link.astype(np.uint16)
-
-
-def _after_nothing(store: FrameStore, rows: StoredRows) -> StoredRows:
+def _after_nothing(rows: StoredRows) -> StoredRows:
     """The same after a row that holds nothing, for links that lead nowhere."""
     columns = {name: np.concatenate([np.zeros_like(values[:1]), values]) for name, values in rows.columns.items()}
     columns["flags"][0] = EMPTY
     lengths = np.concatenate([np.zeros_like(rows.lengths[:1]), rows.lengths])
-    sets = None if rows.sets is None else np.concatenate([rows.sets[:1], rows.sets])
-    return StoredRows(rows.first - 1, columns, lengths, rows.coded, sets)
-
-
-def _evict(store: FrameStore, count: int, capacity: int) -> None:
-    """Evict until so many more transitions may be held."""
-    while store.tail < store.head and store.counter(Counter.TRANSITIONS) + count > capacity:
-        store.eviction.evict()
+    return StoredRows(rows.first - 1, columns, lengths, rows.coded, np.concatenate([rows.named[:1], rows.named]))
 
 
 def _write(store: FrameStore, rows: StoredRows) -> None:
@@ -217,10 +203,7 @@ def _write(store: FrameStore, rows: StoredRows) -> None:
     coded = rows.coded[0] if len(rows.coded) == 1 else b"".join(rows.coded)
     store.rows.touched = True
     start = store.eviction.reserve(len(coded), len(lengths))
-    sets = np.empty((len(lengths), 0), np.int64) if rows.sets is None else rows.sets
-    for its, named in zip(store.sets, sets.T, strict=True):
-        its.note_rows(named, store.rows.next)
-    slots = np.where(sets == NO_ROW, NO_SET, sets % SET_SLOTS)
+    slots = np.where(rows.named == NO_ROW, NO_SET, rows.named % SET_SLOTS)
     store.rows.write_coded(start, coded, lengths, slots, rows.columns)
 
 
