@@ -3,8 +3,8 @@
     python -m benchmarks.shard
 
 Two writers play a recording into a shard; then the chunks that they sent are taken in once more by a fresh one, timed,
-alone and while another process samples from it. A second table multiplies the measured
-figures: what a run of many actors and shards would need.
+alone and while another process samples from it. A second table multiplies the measured figures: what a run of many
+actors and shards would need.
 """
 
 from __future__ import annotations

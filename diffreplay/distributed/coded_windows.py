@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffreplay.batch import ReplayBatch
-from diffreplay.codecs import Codec
 from diffreplay.errors import ReplayError
 from diffreplay.loading import BatchPlace, ReplayReader, spec_of
 from diffreplay.parts import Part
@@ -98,29 +97,30 @@ class WindowDecoder:
     """
 
     def __init__(self, reader: ReplayReader) -> None:
-        self._reader = reader
+        self._reader, self._codec, self._images = reader, reader.frames.codec, reader.frames.layout.images
         self._life = ""
-        self._sets: dict[tuple[int, int], Any] = {}
+        self._sets: dict[tuple[int, int], Any] = {}  # by image and number, as the codec opened them
 
     def missing(self, windows: CodedWindows) -> list[tuple[int, int]]:
         """(image, number) of the reference sets that `add_set` has to be told of first."""
         if windows.life != self._life:
             self._life, self._sets = windows.life, {}
+            for image in range(len(self._images)):
+                self.add_set(image, NO_ROW, b"")
         wanted = [
             (image, int(number))
             for image, part in enumerate(windows.parts)
             if isinstance(part, CodedFrames)
             for number in np.unique(part.sets)
         ]
-        return [each for each in wanted if each[1] != NO_ROW and each not in self._sets]
+        return [each for each in wanted if each not in self._sets]
 
     def add_set(self, image: int, number: int, frames: bytes) -> None:
         """Know a reference set, frames end to end, from now on."""
-        codec, shape = self._reader.frames.codec, self._reader.frames.layout.images[image].frame_shape
         # As many as a shard holds at most; of older ones no window comes any more.
         for gone in [key for key in self._sets if key[0] == image and NO_ROW < key[1] <= number - SET_SLOTS]:
             del self._sets[gone]
-        self._sets[image, number] = codec.open_set(frames, shape)
+        self._sets[image, number] = self._codec.open_set(frames, self._images[image].frame_shape)
 
     def batch(self, windows: CodedWindows, source: int) -> ReplayBatch:
         """The transitions in new memory.
@@ -148,39 +148,20 @@ class WindowDecoder:
         return batch
 
     def _decoded(self, image: int, frames: CodedFrames, any_there: bool) -> NDArray[np.uint8]:
-        shape, codec = self._reader.frames.layout.images[image].frame_shape, self._reader.frames.codec
+        shape, size = self._images[image].frame_shape, self._images[image].frame_bytes
         out = np.empty((max(len(frames.lengths), int(any_there)), *shape), np.uint8)
-        lengths, size = frames.lengths.astype(np.int64), self._reader.frames.layout.images[image].frame_bytes
-        starts, data = np.cumsum(lengths) - lengths, frames.coded
+        lengths = frames.lengths.astype(np.int64)
+        ends = np.cumsum(lengths)
+        blobs = [frames.coded[a:b] for a, b in zip((ends - lengths).tolist(), ends.tolist(), strict=True)]
         for raw in np.flatnonzero(lengths == size).tolist():
-            out[raw] = np.frombuffer(data, np.uint8, size, int(starts[raw])).reshape(shape)
+            out[raw] = np.frombuffer(blobs[raw], np.uint8).reshape(shape)
         for number in np.unique(frames.sets[lengths < size]).tolist():
             places = np.flatnonzero((frames.sets == number) & (lengths < size))
             few = np.empty((len(places), *shape), np.uint8)
-            _decode(codec, data, starts[places], lengths[places], self._opened(image, number), few, size)
+            data = self._codec.gather([blobs[place] for place in places.tolist()], size)
+            self._codec.decode(data, lengths[places].astype(np.intp), self._sets[image, number], few)
             out[places] = few
         return out
-
-    def _opened(self, image: int, number: int) -> Any:
-        if number == NO_ROW:
-            self._sets.setdefault(
-                (image, NO_ROW),
-                self._reader.frames.codec.open_set(b"", self._reader.frames.layout.images[image].frame_shape),
-            )
-        return self._sets[image, number]
-
-
-def _decode(
-    codec: Codec,
-    data: bytes,
-    starts: NDArray[np.int64],
-    lengths: NDArray[np.int64],
-    reference: Any,
-    out: NDArray[np.uint8],
-    size: int,
-) -> None:
-    blobs = [data[a : a + n] for a, n in zip(starts.tolist(), lengths.tolist(), strict=True)]
-    codec.decode(codec.gather(blobs, size), lengths.astype(np.intp), reference, out)
 
 
 def _put(part: Part, pixels: NDArray[np.uint8], places: NDArray[np.intp], out: NDArray[Any]) -> None:

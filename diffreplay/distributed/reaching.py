@@ -36,6 +36,18 @@ def ray_module() -> Any:
     return ray
 
 
+def connected(caller: str) -> Any:
+    """The module `ray`, connected to a cluster.
+
+    Raises:
+        ReplayError: it is not installed, or not connected.
+    """
+    ray = ray_module()
+    if not ray.is_initialized():
+        raise ReplayError(f"{caller}: expected a connection to a Ray cluster, got none: call ray.init() first")
+    return ray
+
+
 class MovingSource:
     """A shard as a source of transitions, wherever it is by now."""
 

@@ -21,14 +21,15 @@ from diffreplay.distributed.reaching import (
     SentChunk,
     ask,
     ask_all,
+    connected,
     ray_module,
 )
 from diffreplay.distributed.shard import Shard
-from diffreplay.distributed.wire import digest
 from diffreplay.distributed.writer import KEPT_TRANSITIONS, ReplayWriter
 from diffreplay.errors import InputError, ReplayError
 from diffreplay.loading import make_replay_loader
 from diffreplay.replay import ReplayBuffer
+from diffreplay.snapshots import checksum
 
 
 def start(
@@ -65,14 +66,10 @@ def start(
         >>> ray.init()  # doctest: +SKIP
         >>> service = diffreplay.distributed.start(1000, (9, 84, 84), (6,), shards=2)  # doctest: +SKIP
     """
-    ray = ray_module()
-    if not ray.is_initialized():
-        raise ReplayError("distributed.start: expected a connection to a Ray cluster, got none: call ray.init() first")
+    ray = connected("distributed.start")
     capacity, shards = checks.positive("capacity", capacity), checks.positive("shards", shards)
     each = -(-capacity // shards)
-    ReplayBuffer(
-        each, observation_shape, action_shape, **options
-    )  # refuses what makes no sense, here rather than there
+    ReplayBuffer(each, observation_shape, action_shape, **options)  # so that what makes no sense is refused here
     here = ray.get_runtime_context().get_node_id()
     nodes = [here, *(node["NodeID"] for node in ray.nodes() if node["Alive"] and node["NodeID"] != here)]
     actors = []
@@ -101,11 +98,7 @@ def connect(name: str) -> Service:
 
         >>> service = diffreplay.distributed.connect("my-replay")  # doctest: +SKIP
     """
-    ray = ray_module()
-    if not ray.is_initialized():
-        raise ReplayError(
-            "distributed.connect: expected a connection to a Ray cluster, got none: call ray.init() first"
-        )
+    ray = connected("distributed.connect")
     try:
         actors = [ray.get_actor(f"{name}/0", namespace="diffreplay")]
         shards, *arguments = ask(actors[0], "described")
@@ -231,4 +224,4 @@ def _shard_for(writer: str, known: list[list[str]]) -> int:
     fewest = min(map(len, known))
     among = [number for number, names in enumerate(known) if len(names) == fewest]
     numbered = re.search(r"\d+$", writer)  # actor-0, actor-1, ... go to the shards in turns
-    return among[(int(numbered[0]) if numbered else int.from_bytes(digest(writer.encode()))) % len(among)]
+    return among[(int(numbered[0]) if numbered else int(checksum(writer.encode()), 16)) % len(among)]

@@ -16,11 +16,11 @@ import numpy as np
 import zstandard
 
 from diffreplay.distributed.coded_windows import CodedWindows, coded_windows
-from diffreplay.distributed.wire import Chunk, digest, unpack
+from diffreplay.distributed.wire import Chunk, unpack
 from diffreplay.errors import CorruptDataError, InputError, ReplayError
 from diffreplay.replay import ReplayBuffer
 from diffreplay.sharing import ReplayHandle
-from diffreplay.snapshots import find_manifest
+from diffreplay.snapshots import MANIFEST, checksum
 from diffreplay.store import NO_ROW, Origin, StoredRows, check_origin, close_streams, recode, take_in
 
 SAVED_RUNS = 16  # of each writer, into which it may link when the shard begins anew
@@ -105,7 +105,7 @@ class Shard:
             "failed_saves": 0,
         }
         self.replay = ReplayBuffer(capacity, observation_shape, action_shape, **options)
-        if directory is not None and _has_snapshot(directory):
+        if directory is not None and (Path(directory) / MANIFEST).exists():
             self.replay = _loaded(directory, self.replay)
         check_origin(self.replay.store)
         self._writers = {
@@ -204,7 +204,7 @@ class Shard:
     def _digest(self, image: int, number: int) -> str:
         found = self._digests.get((image, number))
         if found is None:
-            found = self._digests[image, number] = digest(self.replay.store.sets[image].frames(number)).hex()
+            found = self._digests[image, number] = checksum(self.replay.store.sets[image].frames(number))
         return found
 
     def _newer_sets(self, chunk: Chunk) -> tuple[NewSet | None, ...]:
@@ -235,7 +235,7 @@ class Shard:
         if number not in sets.numbers():
             raise InputError(f"number: expected one of the sets {sets.numbers()}, got {number}")
         frames = bytes(sets.frames(number))
-        return NewSet(number, digest(frames).hex(), zstandard.compress(frames, SETS_LEVEL))
+        return NewSet(number, checksum(frames), zstandard.compress(frames, SETS_LEVEL))
 
     def windows(self, count: int) -> CodedWindows | None:
         """Transitions drawn uniformly, with their frames as they are stored; None while there is none."""
@@ -262,11 +262,8 @@ class Shard:
 
     def stats(self) -> dict[str, Any]:
         """Counts and bytes of the buffer, as of `ReplayStats`, and what came over the network."""
-        return (
-            asdict(self.replay.stats())
-            | self._counts
-            | {"life": self.life, "writers": len(self._writers), "pid": os.getpid()}
-        )
+        process = {"life": self.life, "writers": len(self._writers), "pid": os.getpid()}
+        return asdict(self.replay.stats()) | self._counts | process
 
     def described(self) -> tuple[int, tuple[Any, tuple[int, ...]], dict[str, Any]]:
         """How many shards there are, and the arguments of their buffers besides capacity."""
@@ -298,11 +295,3 @@ def _node() -> str:
     """The node of the cluster that this process is on; "" outside of one."""
     ray = sys.modules.get("ray")
     return str(ray.get_runtime_context().get_node_id()) if ray is not None and ray.is_initialized() else ""
-
-
-def _has_snapshot(directory: str) -> bool:
-    try:
-        find_manifest(Path(directory), None)
-    except CorruptDataError:
-        return (Path(directory) / "manifest.json").exists()  # a damaged one is told, not begun anew
-    return True

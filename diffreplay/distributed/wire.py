@@ -10,29 +10,19 @@ checksum    of all before it, 16 bytes of BLAKE2b
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from diffreplay.codecs import Buffer
 from diffreplay.errors import CorruptDataError
-from diffreplay.snapshots import pack_rows, unpack_rows
+from diffreplay.snapshots import checksum, encode, pack_rows, unpack_rows
 from diffreplay.store import Layout, StoredRows, StreamEnd
 
 MAGIC = b"dfrchnk1"
-DIGEST_BYTES = 16
+CHECKSUM_BYTES = 16
 LENGTH = "<u4"
-
-
-def digest(*parts: Buffer) -> bytes:
-    """A checksum of bytes in parts."""
-    found = hashlib.blake2b(digest_size=DIGEST_BYTES)
-    for part in parts:
-        found.update(part)
-    return found.digest()
 
 
 @dataclass(frozen=True)
@@ -68,7 +58,7 @@ class Chunk:
 def pack(layout: Layout, chunk: Chunk) -> bytes:
     """The bytes of a chunk."""
     segment = b"".join(pack_rows(layout, chunk.rows))
-    head = json.dumps(
+    head = encode(
         {
             "writer": chunk.writer,
             "life": chunk.life,
@@ -80,11 +70,10 @@ def pack(layout: Layout, chunk: Chunk) -> bytes:
             "known": chunk.known,
             "segment": len(segment),
             "frames": [[*name, len(data)] for name, data in chunk.frames.items()],
-        },
-        separators=(",", ":"),
-    ).encode()
+        }
+    )
     parts = [MAGIC, np.array(len(head), LENGTH).tobytes(), head, segment, *chunk.frames.values()]
-    return b"".join([*parts, digest(*parts)])
+    return b"".join([*parts, bytes.fromhex(checksum(*parts))])
 
 
 def unpack(layout: Layout, data: bytes) -> Chunk:
@@ -93,10 +82,10 @@ def unpack(layout: Layout, data: bytes) -> Chunk:
     Raises:
         CorruptDataError: it was damaged on the way, or is of another buffer.
     """
-    if data[: len(MAGIC)] != MAGIC or digest(memoryview(data)[:-DIGEST_BYTES]) != data[-DIGEST_BYTES:]:
+    if data[: len(MAGIC)] != MAGIC or checksum(memoryview(data)[:-CHECKSUM_BYTES]) != data[-CHECKSUM_BYTES:].hex():
         raise CorruptDataError(f"expected a chunk that ends in its checksum, got {len(data)} damaged or other bytes")
     try:
-        return _unpack(layout, memoryview(data)[len(MAGIC) : -DIGEST_BYTES])
+        return _unpack(layout, memoryview(data)[len(MAGIC) : -CHECKSUM_BYTES])
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise CorruptDataError(
             f"expected a chunk of a buffer like this one, got one that makes no sense: {error}"

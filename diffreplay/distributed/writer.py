@@ -13,9 +13,10 @@ import numpy as np
 import zstandard
 
 from diffreplay.distributed.shard import Answer, NewSet
-from diffreplay.distributed.wire import Chunk, digest, pack
+from diffreplay.distributed.wire import Chunk, pack
 from diffreplay.errors import ReplayError
 from diffreplay.replay import ReplayBuffer
+from diffreplay.snapshots import checksum
 from diffreplay.store import NO_ROW, adopt_set, check_origin, export_rows, stream_ends
 
 NEVER = 1 << 60
@@ -212,7 +213,7 @@ class ReplayWriter:
         if new.digest == self._newest[image] or not room:
             return
         frames = zstandard.decompress(new.frames)
-        if digest(frames).hex() != new.digest:
+        if checksum(frames) != new.digest:
             return  # damaged on the way: it comes again with the next answer
 
         def learn() -> None:

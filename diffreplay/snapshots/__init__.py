@@ -10,21 +10,24 @@ Imports `store` and `codecs`, and nothing above. What others use stands here.
 
 from diffreplay.snapshots.damage import verify
 from diffreplay.snapshots.entries import check_bytes, open_file
-from diffreplay.snapshots.files import Lock, make_directory, open_regular, sync_directory, write_durably
+from diffreplay.snapshots.files import Lock, checksum, make_directory, open_regular, sync_directory, write_durably
 from diffreplay.snapshots.loading import load
-from diffreplay.snapshots.manifest import FileEntry, Manifest, find_manifest
+from diffreplay.snapshots.manifest import MANIFEST, FileEntry, Manifest, encode, find_manifest
 from diffreplay.snapshots.priorities import read_priorities
 from diffreplay.snapshots.saving import save
 from diffreplay.snapshots.segments import check_segment_entry, check_set_entry, pack_rows, unpack_rows
 from diffreplay.snapshots.state import make, open_rows
 
 __all__ = [
+    "MANIFEST",
     "FileEntry",
     "Lock",
     "Manifest",
     "check_bytes",
     "check_segment_entry",
     "check_set_entry",
+    "checksum",
+    "encode",
     "find_manifest",
     "load",
     "make",

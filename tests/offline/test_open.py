@@ -8,8 +8,8 @@ import pickle
 import signal
 import subprocess
 import sys
-import threading
 import time
+from functools import partial
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from snapshot_tools import (
     reseal,
     sizes,
 )
+from together import run_together
 
 import diffreplay
 from diffreplay import Priorities, ReplayBuffer, make_replay_loader
@@ -482,22 +483,12 @@ def test_threads_of_several_processes_fill_the_index_at_once(directory):
 def fill_in_threads(frames):
     """Ask for rows of all files, in different order in each of four threads."""
     firsts = np.array([entry.first for entry in frames.files.manifest.segments])
-    failed = []
 
     def ask(seed):
-        try:
-            for first in np.random.default_rng([os.getpid(), seed]).permutation(firsts).tolist():
-                frames.column("flags", np.array([first]))
-        except BaseException as error:
-            failed.append(error)
+        for first in np.random.default_rng([os.getpid(), seed]).permutation(firsts).tolist():
+            frames.column("flags", np.array([first]))
 
-    threads = [threading.Thread(target=ask, args=(seed,)) for seed in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if failed:
-        raise failed[0]
+    run_together(*(partial(ask, seed) for seed in range(4)))
 
 
 def test_a_file_that_was_replaced_since_is_not_believed(directory):
