@@ -22,7 +22,7 @@ help: ## list the targets
 setup: $(INSTALLED) ## create .venv and install the pinned packages (only when their lists have changed)
 
 $(INSTALLED): $(PACKAGE_LISTS)
-	scripts/create_venv.sh $(VENV) drqv2,atari,ray,benchmarks,dev
+	scripts/create_venv.sh $(VENV) drqv2,atari,ray,datasets,torchrl,benchmarks,dev
 	@touch $@
 
 rendering: setup ## check that MuJoCo can render without a screen
@@ -44,7 +44,7 @@ format: setup ## sort imports and format the code
 	$(PY) -m ruff format .
 
 $(INSTALLED_DOCS): $(INSTALLED)
-	scripts/create_venv.sh $(VENV) drqv2,atari,ray,benchmarks,dev,docs
+	scripts/create_venv.sh $(VENV) drqv2,atari,ray,datasets,torchrl,benchmarks,dev,docs
 	@touch $@
 
 docs: $(INSTALLED_DOCS) ## build the documentation into site/
