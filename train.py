@@ -18,6 +18,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from drqv2.config import Config, parse_config
+from runs import interrupts
 from runs.errors import OptionError
 from runs.help import help_text
 from runs.mistakes import config_name, explain
@@ -59,7 +60,16 @@ def train(options: DictConfig) -> None:
     except OptionError as error:
         fail(str(error))
     except KeyboardInterrupt:
-        fail(f"interrupted; {what_is_left(folder)}", INTERRUPTED)
+        fail_interrupted(folder)
+    except Exception:
+        if not interrupts.came():
+            raise
+        fail_interrupted(folder)  # a library made this of it
+
+
+def fail_interrupted(folder: Path) -> NoReturn:
+    """End as interrupted, and say what there is."""
+    fail(f"interrupted; {what_is_left(folder)}", INTERRUPTED)
 
 
 def run_alone(run: Callable[[RunConfig, Path], None], config: RunConfig, folder: Path) -> None:
@@ -100,6 +110,7 @@ def main() -> None:
         return
     # Makes hydra raise its errors to here instead of printing them.
     os.environ["HYDRA_FULL_ERROR"] = "1"
+    interrupts.watch()
     try:
         train()
     except HydraException as error:

@@ -11,6 +11,7 @@ from dm_env import specs
 from numpy.typing import NDArray
 
 from drqv2.appearance import to_grayscale
+from runs import interrupts
 from runs.errors import OptionError
 
 
@@ -51,7 +52,8 @@ class Camera:
         from dm_control.mujoco import engine  # imported here for the reason given in drqv2.environment
 
         # physics.render() would set up a camera for every frame, which costs 5 % of the rendering on a CPU.
-        self._camera = engine.Camera(physics, self._size, self._size, self._camera_id)
+        with interrupts.held_back():  # the first one makes the graphics context
+            self._camera = engine.Camera(physics, self._size, self._size, self._camera_id)
 
     def read(self, time_step: dm_env.TimeStep) -> NDArray[np.uint8]:
         pixels = self._camera.render()  # in the camera's own buffer, which its next picture overwrites
