@@ -16,25 +16,9 @@ from torch.nn import functional
 
 from drqv2.augmentation import RandomShift
 from drqv2.config import AgentConfig
-from drqv2.networks import Actor, Critic, encoder_of, initialise
+from drqv2.networks import Critic, initialise
 from drqv2.observations import Shape, is_image
-from drqv2.schedule import parse_schedule
-
-# Actions stay this far inside [-1, 1], as in DrQ-v2.
-ACTION_LIMIT = 1.0 - 1e-6
-
-
-def sample_action(mean: Tensor, stddev: float, clip: float | None, generator: torch.Generator) -> Tensor:
-    """Add Gaussian noise, itself clipped to [-clip, clip], to `mean` (B, A) and clip the sum to [-1, 1].
-
-    The second clipping is straight-through: the gradient to `mean` is that of the unclipped sum. Equation 4 of the
-    paper.
-    """
-    noise = torch.randn(mean.shape, generator=generator, device=mean.device, dtype=mean.dtype) * stddev
-    if clip is not None:
-        noise = noise.clamp(-clip, clip)
-    action = mean + noise
-    return action + (action.clamp(-ACTION_LIMIT, ACTION_LIMIT) - action).detach()
+from drqv2.policy import Policy, sample_action
 
 
 @torch.no_grad()
@@ -67,40 +51,27 @@ class DrQV2Agent:
         self.config = config
         self.device = device
         self._observation_shape = observation_shape
-        self._stddev = parse_schedule(config.stddev_schedule)
         self._augment = RandomShift(pad=4)
         self.generator = torch.Generator(device).manual_seed(seed)
 
-        self.encoder = encoder_of(observation_shape)
+        weights = torch.Generator().manual_seed(seed)
+        self.policy = Policy(observation_shape, action_shape, config, weights, self.generator)
+        self.encoder, self.actor = self.policy.encoder, self.policy.actor
         sizes = (self.encoder.output_size, action_shape[0], config.feature_dim, config.hidden_dim)
-        self.actor = Actor(*sizes)
         self.critic = Critic(*sizes)
         self.critic_target = Critic(*sizes).requires_grad_(False)
-        weights = torch.Generator().manual_seed(seed)
-        for network in (self.encoder, self.actor, self.critic):
-            initialise(network, weights)
+        initialise(self.critic, weights)
         self.critic_target.load_state_dict(self.critic.state_dict())
-        for network in (self.encoder, self.actor, self.critic, self.critic_target):
+        for network in (self.critic, self.critic_target):
             network.to(device)
 
         self.encoder_optimizer = torch.optim.Adam(self.encoder.parameters(), lr=config.lr, fused=True)
         self.actor_optimizer = torch.optim.Adam(self.actor.parameters(), lr=config.lr, fused=True)
         self.critic_optimizer = torch.optim.Adam(self.critic.parameters(), lr=config.lr, fused=True)
 
-    @torch.no_grad()
     def act(self, observation: np.ndarray | Mapping[str, np.ndarray], step: int, evaluate: bool) -> np.ndarray:
-        """Return an action, float32 (A,), for one observation at agent step `step`.
-
-        Evaluation takes the mean. Otherwise noise is added; the first `num_expl_steps` actions are uniform.
-        """
-        mean = self.actor(self.encoder(self._batch_of_one(observation)))
-        if evaluate:
-            action = mean
-        elif step < self.config.num_expl_steps:
-            action = torch.rand(mean.shape, generator=self.generator, device=self.device) * 2 - 1
-        else:
-            action = sample_action(mean, self._stddev(step), None, self.generator)
-        return action.squeeze(0).cpu().numpy()
+        """As `Policy.act`."""
+        return self.policy.act(observation, step, evaluate)
 
     def is_update_due(self, step: int) -> bool:
         """Whether agent step `step` comes with an update."""
@@ -117,17 +88,12 @@ class DrQV2Agent:
         features = self.encoder(self._augmented(obs))
         with torch.no_grad():
             next_features = self.encoder(self._augmented(next_obs))
-        stddev = self._stddev(step)
+        stddev = self.policy.stddev(step)
         metrics = {"batch_reward": reward.mean()}
         metrics |= self._update_critic(features, action, reward, discount, next_features, stddev)
         metrics |= self._update_actor(features.detach(), stddev)
         soft_update(self.critic, self.critic_target, self.config.critic_target_tau)
         return metrics
-
-    def _batch_of_one(self, observation: np.ndarray | Mapping[str, np.ndarray]) -> Any:
-        if isinstance(observation, Mapping):
-            return {name: self._batch_of_one(part) for name, part in observation.items()}
-        return torch.as_tensor(observation, device=self.device).unsqueeze(0)
 
     def _augmented(self, observation: Any) -> Any:
         """The observation with its images shifted, each camera's by draws of their own; vectors as they are."""

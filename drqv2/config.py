@@ -27,6 +27,7 @@ AT_LEAST = {
     "snapshot_every_frames": 1,
     "replay_buffer_size": 1,
     "replay_buffer_num_workers": 0,
+    "actors": 0,
     "seed": 0,
 }
 
@@ -74,6 +75,8 @@ class Config:
     replay_buffer_size: int
     replay_buffer_max_bytes: int | None
     replay_buffer_num_workers: int
+    actors: int
+    ray_address: str | None
     seed: int
     device: str
     use_tb: bool
@@ -127,6 +130,7 @@ def parse_config(options: DictConfig) -> Config:
     config = typed(options, Config)
     _check_ranges(config)
     _check_replay(config)
+    _check_actors(config)
     parse_schedule(config.agent.stddev_schedule)
     return config
 
@@ -159,3 +163,19 @@ def _check_replay(config: Config) -> None:
         raise OptionError(
             f"nstep={config.nstep}: expected at most replay_buffer_size, {config.replay_buffer_size} transitions"
         )
+
+
+def _check_actors(config: Config) -> None:
+    if not config.actors:
+        if config.ray_address is not None:
+            raise OptionError(f"ray_address={config.ray_address} is for actors: add actors=4, or leave it out")
+        return
+    option = f"actors={config.actors}"
+    if config.replay_codec is None or config.replay_codec == "sparse":
+        got = "episodes on disk" if config.replay_codec is None else "codec=sparse, whose frames need each other"
+        raise OptionError(
+            f"{option}: expected a replay buffer in RAM that takes in what was coded elsewhere, got {got}: add "
+            "full_compress=true or half_compress=true, with codec delta, zstd or raw"
+        )
+    if config.save_train_video:
+        raise OptionError(f"{option}: expected save_train_video=false, as the actors film nothing, got true")

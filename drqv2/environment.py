@@ -25,12 +25,14 @@ from __future__ import annotations
 import difflib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
+from drqv2.config import Config
 from drqv2.observations import camera_name, check_cameras, check_model_has, is_mapping
 from drqv2.wrappers import ActionRepeat, ActionScale, ExtendedTimeStep, StackedPixels, StackedSensors, Wrapper
 from runs.errors import OptionError
@@ -41,6 +43,7 @@ __all__ = [
     "RenderingError",
     "UnknownTaskError",
     "make",
+    "maker",
     "random_state",
     "set_random_state",
     "task_names",
@@ -111,6 +114,20 @@ def make(
     if not is_mapping(cameras, proprioception):
         return StackedPixels(env, numbers[0], *look)
     return StackedSensors(env, {camera_name(number): number for number in numbers}, proprioception, *look)
+
+
+def maker(config: Config) -> Callable[[int], StackedSensors]:
+    """What makes the environments of a run from their seeds, in this process or in another one."""
+    return partial(
+        make,
+        config.task_name,
+        config.frame_stack,
+        config.action_repeat,
+        grayscale=config.observe_in_gray,
+        black_floor=config.paint_floor_black,
+        cameras=config.cameras,
+        proprioception=config.proprioception,
+    )
 
 
 def task_names() -> list[str]:

@@ -14,13 +14,18 @@ from diffreplay.errors import ReplayError
 from drqv2.config import Config
 from drqv2.disk_replay import DiskReplay
 from drqv2.observations import STATE, Shape
+from drqv2.shared_replay import SharedReplay, start
 from drqv2.workers import start_server
 from runs.errors import OptionError
 from runs.snapshot import cannot_save, check_same_run
 
+ON_DISK = "in episodes on disk"
+IN_RAM = "in RAM (full_compress=true or half_compress=true)"
+SHARED = "that actors share (actors=1 or more)"
+
 
 class Replay(Protocol):
-    """Steps in, batches of n-step transitions out."""
+    """Batches of n-step transitions of what was added to it."""
 
     def __len__(self) -> int:
         """Transitions held."""
@@ -28,9 +33,6 @@ class Replay(Protocol):
     @property
     def ready(self) -> bool:
         """Whether a batch can be had without another step being added."""
-
-    def add(self, time_step: Any) -> None:
-        """Append one dm_env step with observation, action, reward and discount."""
 
     def batches(self, device: torch.device) -> Iterator[Iterable[Tensor]]:
         """Start the loader; an endless iterator of (obs, action, reward, discount, next_obs) on `device`."""
@@ -43,6 +45,13 @@ class Replay(Protocol):
 
     def close(self) -> None:
         """Let go of what the buffer holds."""
+
+
+class OwnReplay(Replay, Protocol):
+    """One that this process adds to."""
+
+    def add(self, time_step: Any) -> None:
+        """Append one dm_env step with observation, action, reward and discount."""
 
 
 class CompressedReplay:
@@ -116,13 +125,13 @@ class CompressedReplay:
 
 
 def check_replay_mode(path: Path, saved: Mapping[str, Any], config: Config) -> None:
-    """OptionError where the run of the snapshot `path` kept its replay in RAM and this one on disk, or so reversed."""
-    in_ram = "commit" in saved
-    if in_ram != (config.replay_codec is not None):
-        places = ["in episodes on disk", "in RAM (full_compress=true or half_compress=true)"]
+    """OptionError where the run of the snapshot `path` kept its replay elsewhere than this one does."""
+    was = SHARED if "shard" in saved else IN_RAM if "commit" in saved else ON_DISK
+    now = SHARED if config.actors else IN_RAM if config.replay_codec is not None else ON_DISK
+    if was != now:
         raise OptionError(
-            f"{path} was made with a replay buffer {places[in_ram]}, this run has one {places[not in_ram]}: use the "
-            "same options, or another run folder (hydra.run.dir)"
+            f"{path} was made with a replay buffer {was}, this run has one {now}: use the same options, or another run "
+            "folder (hydra.run.dir)"
         )
 
 
@@ -133,7 +142,7 @@ def make_replay(
     directory: Path,
     pin_memory: bool,
     saved: dict[str, Any] | None = None,
-) -> Replay:
+) -> OwnReplay | SharedReplay:
     """The replay that `config` asks for; the baseline keeps its episodes under `directory`, the others their snapshot.
 
     Args:
@@ -155,6 +164,18 @@ def make_replay(
             keep_files=config.save_snapshot or saved is not None,
             seed=config.seed,
         )
+    if config.actors:
+        try:
+            return start(
+                config,
+                _one_frames(observation_shape, config.frame_stack),
+                action_shape,
+                directory,
+                pin_memory,
+                resumed=saved is not None,
+            )
+        except ReplayError as error:
+            raise OptionError(f"the replay buffer cannot be made: {error}") from error
     try:
         buffer = (
             _load(config, directory, saved["commit"]) if saved else _new_buffer(config, observation_shape, action_shape)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -11,6 +13,7 @@ from typing import Any
 import torch
 
 from drqv2 import environment
+from drqv2.actors import Actors, Episode
 from drqv2.agent import DrQV2Agent
 from drqv2.config import Config
 from drqv2.device import resolve_device
@@ -18,7 +21,9 @@ from drqv2.environment import random_state, set_random_state
 from drqv2.evaluation import evaluate
 from drqv2.logger import Logger
 from drqv2.observations import as_lists, shape_of
-from drqv2.replay import check_replay_mode, make_replay
+from drqv2.policy import make_policy
+from drqv2.replay import OwnReplay, check_replay_mode, make_replay
+from drqv2.shared_replay import SharedReplay
 from drqv2.throughput import Throughput
 from drqv2.video import VideoRecorder
 from runs.errors import OptionError
@@ -51,11 +56,12 @@ class Workspace:
             torch.backends.cudnn.benchmark = True
         self.step = 0
         self.episode = 0
-        self.train_env = self._make_environment()
-        self.eval_env = self._make_environment()
+        self._environment = environment.maker(config)
+        self.train_env, self.eval_env = self._environment(config.seed), self._environment(config.seed)
         observation_shape = shape_of(self.train_env.observation_spec())
         action_shape = tuple(self.train_env.action_spec().shape)
         self.agent = DrQV2Agent(observation_shape, action_shape, config.agent, self.device, config.seed)
+        self._policy = partial(make_policy, observation_shape, action_shape, config.agent)
         self.throughput = Throughput()
         self._signature = config.of_what_is_stored() | {
             "observation_shape": as_lists(observation_shape),
@@ -80,19 +86,6 @@ class Workspace:
         if resumed:
             self.logger.message(f"going on from {directory / 'snapshot.pt'} at frame {self.frame}")
 
-    def _make_environment(self) -> Any:
-        config = self.config
-        return environment.make(
-            config.task_name,
-            config.frame_stack,
-            config.action_repeat,
-            config.seed,
-            grayscale=config.observe_in_gray,
-            black_floor=config.paint_floor_black,
-            cameras=config.cameras,
-            proprioception=config.proprioception,
-        )
-
     @property
     def frame(self) -> int:
         """Simulator steps of training so far."""
@@ -101,8 +94,10 @@ class Workspace:
     def train(self) -> None:
         """Run until `num_train_frames`; evaluations and snapshots as configured, also at the very end."""
         last_step = self.config.num_train_frames // self.config.action_repeat
-        if self.step < last_step:
-            self._train_until(last_step)
+        if self.step < last_step and isinstance(self.replay, SharedReplay):
+            self._train_with_actors(self.replay, last_step)
+        elif self.step < last_step and not isinstance(self.replay, SharedReplay):
+            self._train_alone(self.replay, last_step)
         else:
             self.logger.message(
                 f"nothing to train: at frame {self.frame} of num_train_frames={self.config.num_train_frames}"
@@ -113,8 +108,8 @@ class Workspace:
             self.save_snapshot()
         self._report_end()
 
-    def _train_until(self, last_step: int) -> None:
-        time_step = self._begin_episode()
+    def _train_alone(self, replay: OwnReplay, last_step: int) -> None:
+        time_step = self._begin_episode(replay)
         while self.step < last_step:
             if self._is_evaluation_due():
                 self.evaluate()
@@ -122,41 +117,65 @@ class Workspace:
             if self._is_update_due():
                 self._update()
             time_step = self.train_env.step(action)
-            self._add(time_step)
-            self.step += 1
-            self.throughput.count(frames=self.config.action_repeat)
-            self.logger.progress(self.config.action_repeat)
+            replay.add(time_step)
+            self._see(time_step)
+            self._count_step()
             if time_step.last():
-                self._end_episode()
+                self._train_video.save(f"{self.frame}.mp4")
+                self._end_episode(Episode(self._episode_reward, self._episode_steps))
                 self._save_snapshot_if_due()
                 if self.step < last_step:
-                    time_step = self._begin_episode()
+                    time_step = self._begin_episode(replay)
 
-    def _begin_episode(self) -> Any:
+    def _train_with_actors(self, replay: SharedReplay, last_step: int) -> None:
+        """Collect in actors. As many updates are made as alone, at the same steps; see `drqv2.actors`."""
+        every = self.config.eval_every_frames // self.config.action_repeat
+        made = Actors(self.config.actors, self._environment, self._policy, replay.service, self.config.seed)
+        with closing(made) as actors:
+            while self.step < last_step:
+                if self._is_evaluation_due():
+                    self.evaluate()
+                # All that was collected is learnt from before an evaluation, which comes at its very step.
+                stop = min(last_step, (self.step // every + 1) * every) if every else last_step
+                collected = actors.next(self.agent.policy, self.step, stop)
+                for message in collected.messages:
+                    self.logger.message(message)
+                for _ in range(collected.steps):
+                    if self._is_update_due():
+                        self._update()
+                    self._count_step()
+                for episode in collected.episodes:
+                    self._end_episode(episode)
+                self._save_snapshot_if_due()
+
+    def _begin_episode(self, replay: OwnReplay) -> Any:
         time_step = self.train_env.reset()
         self._episode_reward = 0.0
         self._episode_steps = 0
-        self.replay.add(time_step)
+        replay.add(time_step)
         self._train_video.init(self.train_env, enabled=self.config.save_train_video)
         return time_step
 
-    def _add(self, time_step: Any) -> None:
-        self.replay.add(time_step)
+    def _count_step(self) -> None:
+        self.step += 1
+        self.throughput.count(frames=self.config.action_repeat)
+        self.logger.progress(self.config.action_repeat)
+
+    def _see(self, time_step: Any) -> None:
         self._train_video.record(self.train_env)
         self._episode_reward += float(time_step.reward)
         self._episode_steps += 1
 
-    def _end_episode(self) -> None:
+    def _end_episode(self, episode: Episode) -> None:
         self.episode += 1
-        self._train_video.save(f"{self.frame}.mp4")
         replay = self.replay.stats()
         self.logger.train(
             {
                 "frame": self.frame,
                 "step": self.step,
                 "episode": self.episode,
-                "episode_length": self._episode_steps * self.config.action_repeat,
-                "episode_reward": self._episode_reward,
+                "episode_length": episode.steps * self.config.action_repeat,
+                "episode_reward": episode.reward,
                 "buffer_size": replay.transitions,
                 "replay_bytes": replay.total_bytes,
                 "compression_ratio": replay.compression_ratio,

@@ -263,7 +263,7 @@ class Shard:
     def stats(self) -> dict[str, Any]:
         """Counts and bytes of the buffer, as of `ReplayStats`, and what came over the network."""
         process = {"life": self.life, "writers": len(self._writers), "pid": os.getpid()}
-        return asdict(self.replay.stats()) | self._counts | process
+        return asdict(self.replay.stats()) | self._counts | process | {"can_sample": self.replay.can_sample()}
 
     def described(self) -> tuple[int, tuple[Any, tuple[int, ...]], dict[str, Any]]:
         """How many shards there are, and the arguments of their buffers besides capacity."""

@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch.nn import functional
 
-from drqv2.agent import DrQV2Agent, sample_action, soft_update
+from drqv2.agent import DrQV2Agent, soft_update
 from drqv2.config import AgentConfig
+from drqv2.policy import sample_action
 from runs.snapshot import load_snapshot, save_snapshot
 
 CONFIG = AgentConfig(
