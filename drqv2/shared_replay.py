@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from diffreplay import distributed
 from diffreplay.errors import ReplayError
 from drqv2.config import Config
 from drqv2.ray_cluster import connect
+from drqv2.workers import start_server
 from runs.errors import OptionError
 from runs.snapshot import cannot_save, check_same_run
 
@@ -47,7 +49,13 @@ class SharedReplay:
         owns_ray: bool = False,
     ) -> None:
         self.service, self._directory, self._owns_ray = service, directory, owns_ray
-        self._loading = {"batch_size": batch_size, "num_workers": num_workers, "pin_memory": pin_memory, "seed": seed}
+        self._loading: dict[str, Any] = {
+            "batch_size": batch_size,
+            "num_workers": num_workers,
+            "pin_memory": pin_memory,
+            "seed": seed,
+            "multiprocessing_context": start_server("diffreplay") if num_workers else None,
+        }
         self._told: dict[str, Any] = {}
         self._looked = float("-inf")
 
@@ -75,15 +83,12 @@ class SharedReplay:
                     break
 
     def _loader(self) -> Any:
-        for attempt in range(ATTEMPTS):
+        for _ in range(ATTEMPTS):
             self._look()
-            try:
+            with suppress(ReplayError):  # the shard has just died
                 return self.service.loader(**self._loading)
-            except ReplayError:
-                if attempt == ATTEMPTS - 1:
-                    raise
-                time.sleep(LOOK_SECONDS)
-        raise AssertionError("unreachable")
+            time.sleep(LOOK_SECONDS)
+        return self.service.loader(**self._loading)
 
     def stats(self) -> diffreplay.ReplayStats:
         """What the shard holds, and all that it allocated."""

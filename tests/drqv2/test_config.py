@@ -56,6 +56,11 @@ def test_the_default_codec_is_the_librarys():
         (["proprioception=true"], "proprioception=true: expected a replay buffer in RAM.*full_compress=true"),
         (["full_compress=true", "proprioception=perhaps"], "proprioception.*bool"),
         (["task=easy"], "choose a task"),
+        (["actors=2"], "actors=2: expected a replay buffer in RAM.*got episodes on disk"),
+        (["actors=2", "full_compress=true", "codec=sparse"], "got codec=sparse, whose frames need each other"),
+        (["actors=2", "full_compress=true", "save_train_video=true"], "actors=2: expected save_train_video=false"),
+        (["actors=-1", "full_compress=true"], "actors=-1: expected at least 0"),
+        (["ray_address=auto", "full_compress=true"], "ray_address=auto is for actors: add actors=4"),
         (["agent.lr=fast"], "agent.lr.*Float"),
     ],
 )
