@@ -89,10 +89,16 @@ def train_drqv2(config: Config, folder: Path) -> None:
     """Train DrQ-v2."""
     # Workers that sleep until a batch is needed may well outnumber the processors.
     warnings.filterwarnings("ignore", message="This DataLoader will create")
+    from diffreplay.errors import ReplayError
     from drqv2.workspace import Workspace
 
-    with Workspace(config, folder) as workspace:
-        workspace.train()
+    try:
+        with Workspace(config, folder) as workspace:
+            workspace.train()
+    except ReplayError as error:
+        if not config.actors:
+            raise
+        raise OptionError(str(error)) from error  # a shard that is gone for good
 
 
 def train_atari(config: AtariConfig, folder: Path) -> None:

@@ -16,11 +16,13 @@ import numpy as np
 import torch
 
 from diffreplay.distributed import ReplayWriter, Service
+from diffreplay.errors import ReplayError
 from drqv2.policy import Policy
 from runs.errors import OptionError
 
 ROUND_STEPS = 25  # agent steps
-PATIENCE, RETRY_SECONDS = 120.0, 0.5  # with an actor that is being started again
+MOST_FAILURES, RETRY_SECONDS = 240, 0.5  # in a row, and between two, of an actor that is being started again
+TELL_SECONDS = 60.0  # without a round that ends
 
 MakeEnvironment = Callable[[int], Any]  # by its seed
 MakePolicy = Callable[[int], Policy]
@@ -69,7 +71,7 @@ class EnvironmentActor:
             weights: of the policy, as of `Policy.weights`.
         """
         if self._env is None:
-            # One that takes the place of an actor that died begins later, and so with another seed.
+            # One that takes the place of an actor that died begins at a later step, and so with another seed.
             self._writer: ReplayWriter = service.writer(f"actor-{self._number}")
             seeds = np.random.SeedSequence([self._seed, self._number, step]).generate_state(2)
             self._env = self._make_environment(int(seeds[0]))
@@ -77,11 +79,12 @@ class EnvironmentActor:
         self._policy.take_weights(weights)
         episodes: list[Episode] = []
         with warnings.catch_warnings(record=True) as warned:
-            warnings.simplefilter("always", RuntimeWarning)
+            warnings.simplefilter("default", RuntimeWarning)
             for k in range(steps):
                 episodes += self._step(step + k)
             self._writer.flush()
-        return Collected(steps, episodes, [f"actor {self._number}: {warning.message}" for warning in warned])
+        of_writer = dict.fromkeys(text for each in warned if (text := str(each.message)).startswith("writer "))
+        return Collected(steps, episodes, [f"actor {self._number}: {text}" for text in of_writer])
 
     def _step(self, step: int) -> list[Episode]:
         """Play one step; the episode that ended with it."""
@@ -113,7 +116,8 @@ class Actors:
     ) -> None:
         self._ray: Any = import_module("ray")
         made = self._ray.remote(EnvironmentActor).options(
-            # Of no account to Ray, whose count of processors says little of how long a rendering takes.
+            # Next to nothing, as Ray's count of processors says little of how long a rendering takes; but with nothing
+            # at all Ray would not spread them.
             num_cpus=0.01,
             max_restarts=-1,
             scheduling_strategy="SPREAD",
@@ -122,7 +126,7 @@ class Actors:
         self._idle = list(range(count))
         self._under_way: dict[Any, tuple[int, int]] = {}  # actor and steps of each round
         self._service = service
-        self._away: dict[int, float] = {}  # since when an actor does not play
+        self._failures = [0] * count  # of each actor, in a row
 
     def next(self, policy: Policy, step: int, limit: int) -> Collected:
         """Wait for the first round that is done. Idle actors are given rounds before and after.
@@ -136,18 +140,21 @@ class Actors:
             OptionError: an actor cannot play.
         """
         self._give_rounds(policy, step, limit)
-        done, _ = self._ray.wait([*self._under_way], num_returns=1)
+        done, _ = self._ray.wait([*self._under_way], num_returns=1, timeout=TELL_SECONDS)
+        if not done:
+            told = f"no actor has ended its round for {TELL_SECONDS:.0f} s; `ray status` tells whether they run"
+            return Collected(0, [], [told])
         number, _ = self._under_way.pop(done[0])
         self._idle.append(number)
         try:
             collected: Collected = self._ray.get(done[0])
         except self._ray.exceptions.RayTaskError as error:
-            if isinstance(error.cause, OptionError):
-                raise error.cause from None
+            if isinstance(error.cause, OptionError | ReplayError):
+                raise OptionError(f"actor {number}: {error.cause}") from None
             raise
         except self._ray.exceptions.RayError as error:
             return self._died(number, error)
-        self._away.pop(number, None)
+        self._failures[number] = 0
         self._give_rounds(policy, step + collected.steps, limit)  # so that it plays on while the learner learns
         return collected
 
@@ -169,14 +176,17 @@ class Actors:
         Raises:
             OptionError: it does not come back.
         """
-        reason = " ".join(str(error).split())[:300]
-        if number not in self._away:
-            self._away[number] = time.monotonic()
-            return Collected(0, [], [f"actor {number} died and is started again: its episode was cut ({reason})"])
-        if time.monotonic() > self._away[number] + PATIENCE:
+        self._failures[number] += 1
+        told = str(error).strip().splitlines() or [repr(error)]
+        if self._failures[number] == 1:
+            return Collected(
+                0, [], [f"actor {number} died and is started again: its episode was cut ({told[0][:200]})"]
+            )
+        is_dead = isinstance(error, self._ray.exceptions.ActorDiedError)
+        if is_dead or self._failures[number] > MOST_FAILURES:
             raise OptionError(
-                f"actors={len(self._actors)}: expected actor {number} to come back after its process died, got none "
-                f"for {PATIENCE:.0f} s ({reason}); look whether there is memory for so many, and into Ray's logs"
+                f"actors={len(self._actors)}: expected actor {number} to come back after its process died, but it does "
+                f"not ({told[-1][:300]}); look whether there is memory for so many, and into Ray's logs"
             )
         time.sleep(RETRY_SECONDS)
         return Collected(0, [], [])

@@ -101,6 +101,13 @@ class Config:
         """Name of the codec of the buffer in RAM; None for the baseline on disk."""
         return chosen_codec(self.half_compress, self.full_compress, self.codec)
 
+    @property
+    def plain_stacks(self) -> str:
+        """What a ratio is against, in words: the observations that the task gives, each kept whole."""
+        frames = "gray" if self.observe_in_gray else "RGB"
+        state = " with the state" if self.proprioception else ""
+        return f"plain stacks of {self.frame_stack} {frames} frames{state}"
+
     def of_what_is_stored(self) -> dict[str, Any]:
         """What the steps of a run depend on; a run that is gone on with in the same folder has to have the same.
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from runs.errors import OptionError
 
-OBJECT_STORE_BYTES = 256 << 20  # weights and answers alone go through it
+OBJECT_STORE_BYTES, ROUND_BYTES = 256 << 20, 32 << 20  # weights alone go through it, and those of each round
 CONNECT_SECONDS = 10.0
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -39,22 +39,28 @@ def connect(actors: int, address: str | None) -> bool:
     ray: Any = import_module("ray")
     if ray.is_initialized():
         return False
-    # Workers on other machines have this code at the same place, or on their own path.
+    # Workers on other machines have this code at the same place, or on their own path. How they render is theirs.
     path = os.pathsep.join(
         dict.fromkeys([str(ROOT), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))])
     )
-    passed_on = {name: os.environ[name] for name in ("MUJOCO_GL",) if name in os.environ}
-    environment = {"env_vars": {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", **passed_on}}
+    environment = {"env_vars": {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}}
     quiet = {"log_to_driver": False, "logging_level": "ERROR", "runtime_env": environment}
     if address is None:
-        quiet |= {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
-        ray.init(address="local", object_store_memory=OBJECT_STORE_BYTES, **quiet)
+        # Of a processor, an actor or a shard takes a hundredth; Ray starts a process for each processor beforehand.
+        room = {"num_cpus": 1 + actors // 50, "object_store_memory": OBJECT_STORE_BYTES + actors * ROUND_BYTES}
+        quiet |= {"include_dashboard": False, "_node_ip_address": "127.0.0.1", **room}
+        try:
+            ray.init(address="local", **quiet)
+        except (ConnectionError, ValueError, RuntimeError, OSError) as error:
+            raise OptionError(
+                f"actors={actors}: expected Ray to start on this machine, but it does not: {_line(error)}"
+            ) from error
         return True
     _check_address(address)
     try:
         ray.init(address=address, **quiet)
     except (ConnectionError, ValueError, RuntimeError) as error:
-        raise _no_cluster(address, " ".join(str(error).split())[:200]) from error
+        raise _no_cluster(address, _line(error)) from error
     return True
 
 
@@ -73,6 +79,11 @@ def _check_address(address: str) -> None:
 
 def _no_cluster(address: str, reason: str) -> OptionError:
     return OptionError(
-        f"ray_address={address}: expected the address of a Ray cluster that runs, such as 10.0.0.1:6379 or auto, got "
-        f"none there ({reason}); start one with `ray start --head`, or leave ray_address out"
+        f"ray_address={address}: expected the address of a Ray cluster that this machine is part of, such as "
+        f"10.0.0.1:6379 or auto, got none there ({reason}); start one with `ray start --head`, or join it with `ray "
+        "start --address=...`, or leave ray_address out"
     )
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]

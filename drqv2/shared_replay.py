@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 import diffreplay
 from diffreplay import distributed
@@ -24,7 +22,6 @@ from runs.snapshot import cannot_save, check_same_run
 
 SHARD = "shard-0"
 LOOK_SECONDS = 2.0  # between two looks at whether the shard began anew
-ATTEMPTS = 10  # at a loader, while a shard begins anew
 
 
 class SharedReplay:
@@ -56,8 +53,9 @@ class SharedReplay:
             "seed": seed,
             "multiprocessing_context": start_server("diffreplay") if num_workers else None,
         }
-        self._told: dict[str, Any] = {}
-        self._looked = float("-inf")
+        self._told: dict[str, Any] = self.service.stats()[0]
+        self._looked = time.monotonic()
+        self._news: list[str] = []
 
     def __len__(self) -> int:
         return int(self._look()["transitions"])
@@ -69,26 +67,24 @@ class SharedReplay:
             self._look()
         return bool(self._told["can_sample"])
 
+    def news(self) -> list[str]:
+        """What happened to the shard since the last call, in words; then batches are to be begun anew."""
+        found, self._news = self._news, []
+        return found
+
     def _look(self) -> dict[str, Any]:
-        self._told, self._looked = self.service.stats()[0], time.monotonic()
-        return self._told
+        before, now = self._told, self.service.stats()[0]
+        self._told, self._looked = now, time.monotonic()
+        if now["life"] != before["life"]:
+            self._news.append(
+                f"the replay buffer's process died and began anew with {now['transitions']} transitions; it held "
+                f"{before['transitions']}"
+            )
+        return now
 
-    def batches(self, device: torch.device) -> Iterator[Iterable[Tensor]]:
-        """Start the loader, and another one when the shard began anew; an endless iterator of batches on `device`."""
-        while True:
-            loader, life = self._loader(), self._told["life"]
-            for batch in diffreplay.batches_on(loader, device):
-                yield batch
-                if self._told["life"] != life:
-                    break
-
-    def _loader(self) -> Any:
-        for _ in range(ATTEMPTS):
-            self._look()
-            with suppress(ReplayError):  # the shard has just died
-                return self.service.loader(**self._loading)
-            time.sleep(LOOK_SECONDS)
-        return self.service.loader(**self._loading)
+    def batches(self, device: torch.device) -> Iterator[Any]:
+        """Start the loader; an endless iterator of `diffreplay.ReplayBatch` on `device`."""
+        return diffreplay.batches_on(self.service.loader(**self._loading), device)
 
     def stats(self) -> diffreplay.ReplayStats:
         """What the shard holds, and all that it allocated."""
@@ -141,9 +137,9 @@ def start(
     """
     if resumed:
         _check_saved(config, directory / SHARD)
-    else:
-        shutil.rmtree(directory / SHARD, ignore_errors=True)  # of a run that ended before its first snapshot was whole
     owns_ray = connect(config.actors, config.ray_address)
+    if not resumed and (directory / SHARD).exists():
+        shutil.rmtree(directory / SHARD)  # of a run that ended before its first snapshot was whole
     service = distributed.start(
         config.replay_buffer_size,
         observation_shape,
@@ -168,8 +164,9 @@ def start(
 
 
 def _check_saved(config: Config, directory: Path) -> None:
-    """OptionError where the snapshot is of another buffer than the run's."""
-    opened = diffreplay.open(directory)
+    """OptionError where the snapshot is of another buffer than the run's; CorruptDataError where it is damaged."""
+    # A shard leaves out what is damaged, as it is to come back by itself; a run is not begun so.
+    opened = diffreplay.open(directory, verify=True)
     saved = {
         "replay_buffer_size": opened.capacity,
         "frame_stack": opened.frame_stack,

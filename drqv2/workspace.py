@@ -78,8 +78,8 @@ class Workspace:
         self.logger = Logger(directory, config.num_train_frames, config.use_tb, resume_frame, self._is_evaluation_due())
         self._batches: Iterator[Iterable[torch.Tensor]] | None = None
         # A resumed run whose replay starts empty fills it first, lest it overfits to its first steps.
-        seed_steps = config.num_seed_frames // config.action_repeat
-        self._first_update = seed_steps + (self.step if len(self.replay) == 0 else 0)
+        self._seed_steps = config.num_seed_frames // config.action_repeat
+        self._first_update = self._seed_steps + (self.step if len(self.replay) == 0 else 0)
         self._last_snapshot_frame = self.frame
         self._train_video = VideoRecorder(directory / "train_video")
         self.logger.message(f"run folder: {directory} | device: {self.device}")
@@ -92,21 +92,26 @@ class Workspace:
         return self.step * self.config.action_repeat
 
     def train(self) -> None:
-        """Run until `num_train_frames`; evaluations and snapshots as configured, also at the very end."""
+        """Run until `num_train_frames`; evaluations and snapshots as configured, also at the very end.
+
+        Raises:
+            OptionError: an actor does not come back.
+            ReplayError: nor does the shard that actors share.
+        """
         last_step = self.config.num_train_frames // self.config.action_repeat
-        if self.step < last_step and isinstance(self.replay, SharedReplay):
-            self._train_with_actors(self.replay, last_step)
-        elif self.step < last_step and not isinstance(self.replay, SharedReplay):
-            self._train_alone(self.replay, last_step)
-        else:
+        if self.step >= last_step:
             self.logger.message(
                 f"nothing to train: at frame {self.frame} of num_train_frames={self.config.num_train_frames}"
             )
+        elif isinstance(self.replay, SharedReplay):
+            self._train_with_actors(self.replay, last_step)
+        else:
+            self._train_alone(self.replay, last_step)
         if self._is_evaluation_due():
             self.evaluate()
         if self.config.save_snapshot and self._last_snapshot_frame < self.frame:
             self.save_snapshot()
-        self._report_end()
+        self.logger.message(self._sizes.end(self.replay.stats(), self.config.plain_stacks))
 
     def _train_alone(self, replay: OwnReplay, last_step: int) -> None:
         time_step = self._begin_episode(replay)
@@ -122,7 +127,7 @@ class Workspace:
             self._count_step()
             if time_step.last():
                 self._train_video.save(f"{self.frame}.mp4")
-                self._end_episode(Episode(self._episode_reward, self._episode_steps))
+                self._end_episode(self._episode)
                 self._save_snapshot_if_due()
                 if self.step < last_step:
                     time_step = self._begin_episode(replay)
@@ -137,9 +142,9 @@ class Workspace:
                     self.evaluate()
                 # All that was collected is learnt from before an evaluation, which comes at its very step.
                 stop = min(last_step, (self.step // every + 1) * every) if every else last_step
-                collected = actors.next(self.agent.policy, self.step, stop)
-                for message in collected.messages:
-                    self.logger.message(message)
+                with self.throughput.wait():
+                    collected = actors.next(self.agent.policy, self.step, stop)
+                self._tell(collected.messages, replay.news())
                 for _ in range(collected.steps):
                     if self._is_update_due():
                         self._update()
@@ -148,10 +153,16 @@ class Workspace:
                     self._end_episode(episode)
                 self._save_snapshot_if_due()
 
+    def _tell(self, messages: list[str], news: list[str]) -> None:
+        for message in [*messages, *news]:
+            self.logger.message(message)
+        if news:
+            self._batches = None  # of a shard that is gone
+            if len(self.replay) < self._seed_steps:
+                self._first_update = self.step + self._seed_steps
+
     def _begin_episode(self, replay: OwnReplay) -> Any:
-        time_step = self.train_env.reset()
-        self._episode_reward = 0.0
-        self._episode_steps = 0
+        time_step, self._episode = self.train_env.reset(), Episode(0.0, 0)
         replay.add(time_step)
         self._train_video.init(self.train_env, enabled=self.config.save_train_video)
         return time_step
@@ -163,8 +174,7 @@ class Workspace:
 
     def _see(self, time_step: Any) -> None:
         self._train_video.record(self.train_env)
-        self._episode_reward += float(time_step.reward)
-        self._episode_steps += 1
+        self._episode = Episode(self._episode.reward + float(time_step.reward), self._episode.steps + 1)
 
     def _end_episode(self, episode: Episode) -> None:
         self.episode += 1
@@ -220,15 +230,6 @@ class Workspace:
         )
         return result.reward
 
-    def _report_end(self) -> None:
-        self.logger.message(self._sizes.end(self.replay.stats(), self._plain_stacks()))
-
-    def _plain_stacks(self) -> str:
-        """What the ratio is against: the observations that the task gives, each kept whole."""
-        frames = "gray" if self.config.observe_in_gray else "RGB"
-        state = " with the state" if self.config.proprioception else ""
-        return f"plain stacks of {self.config.frame_stack} {frames} frames{state}"
-
     def _save_snapshot_if_due(self) -> None:
         due = self.frame - self._last_snapshot_frame >= self.config.snapshot_every_frames
         if self.config.save_snapshot and due:
@@ -238,7 +239,8 @@ class Workspace:
         """Keep agent, counters, random states and replay; meant for an episode's end.
 
         The replay comes first: its snapshot keeps the commit before, too, so that `snapshot.pt`, which is replaced
-        in one step, always names one that is there.
+        in one step, always names one that is there. With actors it names none: the newest one is gone on with, which
+        may hold steps that are not counted yet.
         """
         replay = self.replay.save()
         save_snapshot(

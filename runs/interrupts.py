@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-_came = False
+RECENT_SECONDS = 30.0
+
+_came = float("-inf")
 
 
 def watch() -> None:
@@ -22,13 +25,13 @@ def watch() -> None:
 
 
 def came() -> bool:
-    """Whether there was an interrupt since `watch`, whatever became of it."""
-    return _came
+    """Whether there was an interrupt a moment ago, whatever became of it."""
+    return time.monotonic() < _came + RECENT_SECONDS
 
 
 def _note(number: int, frame: FrameType | None) -> None:
     global _came
-    _came = True
+    _came = time.monotonic()
     signal.default_int_handler(number, frame)
 
 

@@ -89,12 +89,13 @@ def get(reference: Any) -> Any:
 
     Raises:
         ShardGoneError: it does not, as the actor is not there now.
+        ReplayError, OSError: as the method does.
     """
     ray = ray_module()
     try:
         return ray.get(reference)
     except ray.exceptions.RayTaskError as error:
-        raise (error.cause if isinstance(error.cause, ReplayError) else error) from None
+        raise (error.cause if isinstance(error.cause, ReplayError | OSError) else error) from None
     except ray.exceptions.RayError as error:
         raise ShardGoneError(str(error).splitlines()[0]) from error
 
@@ -158,6 +159,23 @@ class SeenShard:
     def replay(self) -> ReplayHandle | None:
         """The handle of a shard on this machine; None while there is none that can be mapped."""
         return self._handle if self._life else None
+
+    def wait(self) -> ReplayHandle:
+        """The handle, of a shard that may be starting anew just now.
+
+        Raises:
+            ReplayError: it does not come back.
+        """
+        began = time.monotonic()
+        while (handle := self.replay()) is None:
+            if time.monotonic() > began + PATIENCE:
+                raise ReplayError(
+                    f"loader: expected a shard that runs, got one that is away for {PATIENCE:.0f} s; look into Ray's "
+                    "logs for why it does not come back"
+                )
+            time.sleep(POLL_SECONDS)
+            self.look()
+        return handle
 
     def windows(self, count: int) -> Any:
         """Ask for so many windows; what is returned waits for them."""

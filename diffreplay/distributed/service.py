@@ -31,6 +31,8 @@ from diffreplay.loading import make_replay_loader
 from diffreplay.replay import ReplayBuffer
 from diffreplay.snapshots import checksum
 
+CLOSE_SECONDS = 5.0  # for a shard to end by itself
+
 
 def start(
     capacity: int,
@@ -58,7 +60,7 @@ def start(
 
     Raises:
         InputError: an argument makes no sense.
-        ReplayError: Ray is not installed, or not connected to.
+        ReplayError: Ray is not installed, or not connected to, or a shard does not start.
 
     Examples:
         It needs a cluster; the tests of this room run the like of it on one.
@@ -83,7 +85,13 @@ def start(
         actor = ray.remote(Shard).options(max_restarts=-1, **remote)
         placed = {"directory": own, "save_every": save_every, "shards": shards}
         actors.append(actor.remote(each, observation_shape, action_shape, **placed, **options))
-    ray.get([actor.stats.remote() for actor in actors])
+    try:
+        ray.get([actor.stats.remote() for actor in actors])
+    except ray.exceptions.RayError as error:
+        told = str(error).strip().splitlines() or [repr(error)]
+        raise ReplayError(
+            f"distributed.start: expected shards that start, got one that does not: {told[-1]}"
+        ) from error
     return Service(actors, ((observation_shape, action_shape), options))
 
 
@@ -175,15 +183,13 @@ class Service:
         size = checks.positive("batch_size", batch_size)
         shards = [SeenShard(actor) for actor in self._actors]
         if num_workers or options:
+            handle = shards[0].wait()
             if len(shards) > 1 or not shards[0].is_here:
                 named = ", ".join([*(["num_workers"] if num_workers else []), *options])
                 raise InputError(
                     f"{named}: expected one shard, on the learner's machine, got {len(shards)}; start "
                     "with shards=1, or leave these out"
                 )
-            handle = shards[0].replay()
-            if handle is None:
-                raise ReplayError("loader: expected a shard that runs, got one that has just died; try again")
             return iter(make_replay_loader(handle, size, num_workers, seed=seed, **options))
         rng = np.random.default_rng(seed)
         sources: list[Source] = []
@@ -207,6 +213,8 @@ class Service:
     def close(self) -> None:
         """End the shards; what was not saved is gone."""
         ray = ray_module()
+        # A process that is killed leaves the folder of its handle behind.
+        ray.wait([actor.__ray_terminate__.remote() for actor in self._actors], timeout=CLOSE_SECONDS)
         for actor in self._actors:
             ray.kill(actor)
 

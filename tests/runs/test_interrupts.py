@@ -53,7 +53,7 @@ class Interrupts:
 
 @pytest.fixture
 def watched(monkeypatch):
-    monkeypatch.setattr(interrupts, "_came", False)
+    monkeypatch.setattr(interrupts, "_came", float("-inf"))
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     interrupts.watch()
     yield
