@@ -49,6 +49,7 @@ class ReplayBuffer(Adding, Readable, Shared):
     Attributes:
         reader: what `len`, `stats`, `can_sample` and `sample` ask; see `ReplayReader`.
         notes: what a program wants to have saved with it and to find again, as JSON holds it.
+        memory_directory: of a subclass, on whose disk a file holds all of it; None for memory.
 
     Raises:
         InputError: an argument makes no sense.
@@ -60,6 +61,8 @@ class ReplayBuffer(Adding, Readable, Shared):
         >>> buffer
         ReplayBuffer(0 of 1000 transitions, ... MB, 0.0x smaller than stacks, delta)
     """
+
+    memory_directory: Path | None = None
 
     def __init__(
         self,
@@ -106,6 +109,7 @@ class ReplayBuffer(Adding, Readable, Shared):
             marks_ends=self.shorter_at_end,
             stacked=stacked,
             planar=[part.planar_stack for part in parts if part.is_image],
+            directory=self.memory_directory,
         )
         if isinstance(codec, codecs.RawCodec):
             least = capacity * (self.store.layout.row_bytes + sum(column.row_bytes for column in columns))

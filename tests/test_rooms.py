@@ -41,6 +41,18 @@ MAY_IMPORT = {
         "snapshots",
     },
     "offline": {"errors", "parts", "checks", "codecs", "store", "loading", "snapshots"},
+    "datasets": {
+        "errors",
+        "parts",
+        "checks",
+        "codecs",
+        "store",
+        "loading",
+        "snapshots",
+        "replay",
+        "offline",
+        "testing",
+    },
     "estimate": {"errors", "parts", "stats", "checks", "codecs", "store", "replay"},
     "distributed": {
         "errors",
@@ -57,7 +69,7 @@ MAY_IMPORT = {
     "testing": {"errors", "codecs", "replay"},
     "sb3": {"errors", "limits", "parts", "stats", "codecs", "store"},
     "cli": {"errors", "parts", "codecs", "store", "snapshots", "replay"},
-    "__main__": {"errors", "cli"},
+    "__main__": {"errors", "cli", "datasets"},
     "__init__": {"errors", "stats", "parts", "batch", "codecs", "loading", "sharing", "offline", "replay", "estimate"},
 }
 # Private names of others that are used all the same, and why.

@@ -6,6 +6,7 @@ as rows are asked for.
 Imports `snapshots`, `loading` and what these do. What others use stands here.
 """
 
+from diffreplay.offline.frames import MappedFrames
 from diffreplay.offline.opening import SavedReplay, open
 
-__all__ = ["SavedReplay", "open"]
+__all__ = ["MappedFrames", "SavedReplay", "open"]

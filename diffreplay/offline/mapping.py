@@ -98,6 +98,10 @@ class MappedFiles:
             "max_map_count and `ulimit -v`"
         )
 
+    def page_out(self) -> None:
+        """Hold no page of the files in this process; one that is read again comes back by itself."""
+        self._map.madvise(mmap.MADV_DONTNEED)
+
     def checked(self, entry: FileEntry) -> memoryview:
         """The bytes of a file, all of which this reads, and which are those that were saved.
 

@@ -75,6 +75,7 @@ def restore(store: FrameStore, directory: Path, manifest: Manifest, skip_damaged
             adopt_rows(store, rows)
         except CorruptDataError as error:
             raise CorruptDataError(f"{directory / entry.name}: {error}") from error
+        store.arena.page_out()
     if damage:
         cut_out(store, store.tail, _gone(store, lost_rows, lost_sets))
     finish_adopting(store, manifest.head)

@@ -2,7 +2,8 @@
 
 An `Arena` is one anonymous memory file (memfd) that the writer and every reader map as a whole. It is as
 large as its worst case from the start, but a page takes memory only once it is written, and a page that is
-given back with `Ring.release` takes none again.
+given back with `Ring.release` takes none again. It may be a file on disk instead, without a name: then the system
+writes pages out, and `Arena.page_out` has the process hold none of them.
 
 Nothing here locks. One process writes; readers copy first and check afterwards (see docs/concurrency.md), which
 needs the order of memory accesses that `fence` gives.
@@ -13,8 +14,10 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
+import tempfile
 import threading
 from multiprocessing import reduction
+from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
@@ -64,14 +67,21 @@ def refuse_copy(_: Any) -> NoReturn:
 
 
 class Arena:
-    """A shared memory file of `nbytes` bytes, mapped; multiprocessing passes it on as its file descriptor."""
+    """A shared memory file of `nbytes` bytes, mapped; multiprocessing passes it on as its file descriptor.
 
-    def __init__(self, nbytes: int, *, fd: int | None = None) -> None:
+    Args:
+        nbytes: of it.
+        fd: of one that is there.
+        directory: on whose disk it lies; None for memory.
+    """
+
+    def __init__(self, nbytes: int, *, fd: int | None = None, directory: Path | None = None) -> None:
         self.nbytes = round_up(nbytes)
         self.fd = -1 if fd is None else fd
+        self._on_disk = directory is not None
         try:
             if fd is None:
-                self.fd = os.memfd_create("diffreplay", os.MFD_CLOEXEC)
+                self.fd = _new_file(directory)
                 os.ftruncate(self.fd, self.nbytes)
             elif os.fstat(fd).st_size != self.nbytes:
                 found = os.fstat(fd).st_size
@@ -91,6 +101,11 @@ class Arena:
         """Give whole pages back to the system; they read as zeros from now on."""
         self.map.madvise(mmap.MADV_REMOVE, offset, nbytes)
 
+    def page_out(self) -> None:
+        """Hold no page in this process where the arena lies on disk; one that is used again comes back by itself."""
+        if self._on_disk:
+            self.map.madvise(mmap.MADV_DONTNEED)
+
     __reduce__ = refuse_copy
 
     def __del__(self) -> None:
@@ -98,6 +113,14 @@ class Arena:
         if getattr(self, "fd", -1) >= 0:
             os.close(self.fd)
             self.fd = -1
+
+
+def _new_file(directory: Path | None) -> int:
+    """An empty file without a name, which goes with its last descriptor."""
+    if directory is None:
+        return os.memfd_create("diffreplay", os.MFD_CLOEXEC)
+    with tempfile.TemporaryFile(dir=directory) as file:
+        return os.dup(file.fileno())
 
 
 def _reduce(arena: Arena) -> tuple[Any, ...]:

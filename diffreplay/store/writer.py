@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -62,6 +63,7 @@ class FrameStore(FrameReader):
         marks_ends: the last step of each episode that ended is flagged LAST.
         stacked: how many of `columns`, the first ones, are part of an observation.
         planar: of each image, whether observations come as (frame_stack, C, H, W); else as (frame_stack, H, W, C).
+        directory: on whose disk it lies, see `Arena`; None for memory.
 
     Attributes:
         rows: appends rows and drops them.
@@ -87,12 +89,13 @@ class FrameStore(FrameReader):
         marks_ends: bool = False,
         stacked: int = 0,
         planar: Sequence[bool] = (),
+        directory: Path | None = None,
     ) -> None:
         if len(frame_shapes) > MAX_IMAGES:
             raise InputError(f"observation_shape: expected at most {MAX_IMAGES} images, got {len(frame_shapes)}")
         layout = layout_of(frame_shapes, frame_stack, max_rows, codec, columns, log_limit, stacked)
         self.sets: list[SetWriter] = []
-        super().__init__(layout, Arena(layout.nbytes), codec.within(max_bytes))
+        super().__init__(layout, Arena(layout.nbytes, directory=directory), codec.within(max_bytes))
         memory, self.streams = self.memory, Streams()
         self.rows = RowWriter(layout, memory, self.index, self.arena)
         self.budget = Budget(layout, memory, self.rows, self.sets, self.codings, self.streams, max_bytes, window_frames)

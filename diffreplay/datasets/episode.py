@@ -1,0 +1,129 @@
+"""What goes from a source of episodes to a target: an episode, and what is said of all of them beforehand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+
+from diffreplay.parts import ArraySpec
+
+Arrays = NDArray[Any] | dict[str, NDArray[Any]]
+REWARD = ArraySpec((), "float32")
+
+
+@dataclass(frozen=True)
+class Description:
+    """What the episodes of a source are.
+
+    Attributes:
+        observations: what one step's observation is, of a single frame: a spec, or one for each name.
+        action: what one action is.
+        frame_stack: frames in an observation of the buffer; those at an episode's begin are its first one repeated.
+        reward: what a reward is. One that is not float32 is kept exactly beside it, as `extras["reward"]`.
+        extras: further values of each step, by name.
+        final_observation: whether an episode has the observation after its last action. Where it has not, the last
+            one that it has stands there again in the buffer, and is left out on the way back.
+        episodes: how many there are; None where nobody knows yet.
+        steps: actions in all of them together; None where nobody knows yet.
+        attributes: what is said of all of them, as JSON holds it; kept for the way back.
+        warnings: a sentence for each thing that is lossy in the source already, or that a target does not keep.
+        fingerprint: what tells this source from one that was changed meanwhile, such as sizes of its files.
+    """
+
+    observations: ArraySpec | Mapping[str, ArraySpec]
+    action: ArraySpec
+    frame_stack: int = 1
+    reward: ArraySpec = REWARD
+    extras: Mapping[str, ArraySpec] = field(default_factory=dict)
+    final_observation: bool = True
+    episodes: int | None = None
+    steps: int | None = None
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    fingerprint: str = ""
+
+    @property
+    def parts(self) -> dict[str, ArraySpec]:
+        """The specs of observations by name; "" for the only one that has none."""
+        return dict(self.observations) if isinstance(self.observations, Mapping) else {"": self.observations}
+
+
+@dataclass
+class Episode:
+    """An episode of T actions, or a piece of a long one.
+
+    Step t has the observation in which action t was taken, what the action gave, and whether it ended the episode.
+
+    Attributes:
+        observations: (T + 1, ...) single frames, or for each name; (T, ...) without a final observation, and in a piece
+            after which the episode goes on, as the next piece begins with the observation that follows.
+        actions: (T, ...).
+        rewards: (T,).
+        terminated: the last action ended the episode for good.
+        truncated: it was cut off there. Where neither is set it counts as that.
+        discounts: (T,) float32; None for 1, but 0 where it terminated.
+        extras: (T, ...) for each name.
+        stacked: `observations` are whole observations of `frame_stack` frames instead, as the frames of one are not
+            those of the one before.
+        name: of the episode in its source; messages name it.
+        attributes: what is said of this episode, as JSON holds it; kept for the way back.
+        begins: it is the first piece of its episode.
+        ends: it is the last piece of its episode.
+    """
+
+    observations: Arrays
+    actions: NDArray[Any]
+    rewards: NDArray[Any]
+    terminated: bool = False
+    truncated: bool = False
+    discounts: NDArray[Any] | None = None
+    extras: dict[str, NDArray[Any]] = field(default_factory=dict)
+    stacked: bool = False
+    name: str = ""
+    attributes: dict[str, Any] = field(default_factory=dict)
+    begins: bool = True
+    ends: bool = True
+
+    @property
+    def parts(self) -> dict[str, NDArray[Any]]:
+        """The observations by name; "" for the only ones that have none."""
+        return self.observations if isinstance(self.observations, dict) else {"": self.observations}
+
+
+class Source(Protocol):
+    """Gives episodes, one after the other, in an order that is always the same.
+
+    Attributes:
+        format: its name, as `--from` takes it.
+        description: what the episodes are. All that can be checked without reading them whole was.
+    """
+
+    format: str
+    description: Description
+
+    def episodes(self, start: int = 0) -> Iterator[Episode]:
+        """The episodes from number `start` on, of long ones the pieces in order.
+
+        Raises:
+            ReplayError: names what is damaged, in a sentence.
+        """
+
+
+class Target(Protocol):
+    """Takes episodes, one after the other."""
+
+    @property
+    def done(self) -> int:
+        """Episodes that are there already, where a conversion goes on."""
+
+    def write(self, episode: Episode) -> None:
+        """Take an episode, or its next piece; it was checked."""
+
+    def finish(self) -> None:
+        """Have all that was written be there for good: the conversion is complete."""
+
+    def close(self) -> None:
+        """Let go of what is open, complete or not."""

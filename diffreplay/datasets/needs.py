@@ -1,0 +1,27 @@
+"""Packages that not everybody has installed."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from diffreplay.errors import ReplayError
+
+
+def needs(package: str, what: str) -> Any:
+    """Import a package of the extra `datasets`.
+
+    Args:
+        package: its module.
+        what: it is needed for, in a few words.
+
+    Raises:
+        ReplayError: it is not installed; the message says how to.
+    """
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        raise ReplayError(
+            f"{what}: expected {package.partition('.')[0]} to be installed, got {error}; "
+            "pip install 'diffreplay[datasets]'"
+        ) from error

@@ -1,0 +1,108 @@
+"""Reads `.npz` files that may be damaged or hostile: headers first, no pickle, nothing larger than it says."""
+
+from __future__ import annotations
+
+import math
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+
+from diffreplay.errors import CorruptDataError
+from diffreplay.snapshots import open_regular
+
+MOST_BYTES = 4 << 30  # of the arrays of a file
+SUFFIX = ".npy"
+DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, ValueError, EOFError, LookupError, RuntimeError)
+
+
+class Header(NamedTuple):
+    """What an array says that it is."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    @property
+    def nbytes(self) -> int:
+        """Of the array."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+def read_headers(path: Path) -> dict[str, Header]:
+    """What the arrays of a file are; no more of it is read.
+
+    Raises:
+        CorruptDataError: names the file, where it is not what it should be.
+    """
+    with _opened(path) as file:
+        headers = {}
+        for info in file.infolist():
+            if not info.filename.endswith(SUFFIX):
+                raise CorruptDataError(f"{path}: expected arrays only, got {info.filename!r:.60} in it")
+            key = info.filename.removesuffix(SUFFIX)
+            with file.open(info) as member:
+                headers[key] = header = _read_header(member)
+                left = info.file_size - member.tell()
+            if header.dtype.hasobject:
+                raise CorruptDataError(
+                    f"{path}: expected numbers, got {key!r:.60} of Python objects, which are not read"
+                )
+            if left != header.nbytes:
+                raise CorruptDataError(
+                    f"{path}: expected {header.nbytes} bytes in {key!r:.60}, as {header.dtype} {header.shape} has, "
+                    f"got {left}"
+                )
+        nbytes = sum(header.nbytes for header in headers.values())
+        if nbytes > MOST_BYTES:
+            raise CorruptDataError(f"{path}: expected at most {MOST_BYTES} bytes of arrays, got {nbytes}")
+        return headers
+
+
+def read_arrays(path: Path, headers: dict[str, Header]) -> dict[str, NDArray[Any]]:
+    """The arrays of a file.
+
+    Raises:
+        CorruptDataError: it is damaged, or has other headers than it had.
+    """
+    if read_headers(path) != headers:
+        raise CorruptDataError(f"{path}: expected the file that was looked at before, got one that has changed since")
+    with _opened(path) as file:
+        arrays = {}
+        for key in headers:
+            with file.open(key + SUFFIX) as member:
+                arrays[key] = npy.read_array(member, allow_pickle=False)
+                member.read(1)  # so that its checksum is compared
+        return arrays
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
+    try:
+        with open_regular(path) as raw, zipfile.ZipFile(raw) as file:
+            yield file
+    except CorruptDataError:
+        raise
+    except OSError as error:
+        raise CorruptDataError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except DAMAGE as error:
+        raise CorruptDataError(
+            f"{path}: expected an .npz file that is whole, got damaged or other data ({error})"
+        ) from error
+
+
+def _read_header(member: Any) -> Header:
+    version = npy.read_magic(member)
+    if version == (1, 0):
+        shape, _, dtype = npy.read_array_header_1_0(member)
+    elif version == (2, 0):
+        shape, _, dtype = npy.read_array_header_2_0(member)
+    else:
+        raise ValueError(f"version {version} of .npy")
+    return Header(shape, dtype)
