@@ -1,4 +1,4 @@
-"""Command line: `python -m diffreplay inspect DIRECTORY` looks into a snapshot."""
+"""Command line: `python -m diffreplay inspect DIRECTORY` looks into a snapshot, `convert SOURCE TARGET` makes one."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from diffreplay import datasets
 from diffreplay.cli import inspect, pictures
 from diffreplay.errors import ReplayError
 
@@ -24,17 +25,25 @@ def main(argv: list[str] | None = None) -> int:
         "--episode", type=int, metavar="N", help="of --mp4: 0 is the oldest, -1 the newest (default: the longest)"
     )
     command.add_argument("--camera", metavar="NAME", help="of --mp4: which image of several (default: the first)")
+    datasets.add_arguments(commands.add_parser("convert", help="convert a dataset to a snapshot, or a snapshot to one"))
     args = parser.parse_args(argv)
     try:
-        report = inspect(args.directory)
-        print("\n".join(report.lines))
-        if args.frames is not None:
-            print(pictures.write_picture(report.replay, args.frames))
-        if args.mp4 is not None:
-            print(pictures.write_video(report.replay, report.episodes, args.episode, args.mp4, args.camera))
+        if args.command == "convert":
+            print("\n".join(datasets.run(args)))
+            return 0
+        return _inspect(args)
     except (ReplayError, OSError) as error:
         print(f"diffreplay: {error}", file=sys.stderr)
         return FAILED
+
+
+def _inspect(args: argparse.Namespace) -> int:
+    report = inspect(args.directory)
+    print("\n".join(report.lines))
+    if args.frames is not None:
+        print(pictures.write_picture(report.replay, args.frames))
+    if args.mp4 is not None:
+        print(pictures.write_video(report.replay, report.episodes, args.episode, args.mp4, args.camera))
     return DAMAGED if report.damage else 0
 
 

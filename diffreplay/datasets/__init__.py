@@ -21,8 +21,23 @@ each step, or to `attributes` of an episode or of all of them, as JSON holds it:
 Imports `replay`, `offline` and what these do. What others use stands here.
 """
 
+from diffreplay.datasets.command import add_arguments, run
 from diffreplay.datasets.convert import Converted, convert, open_source
 from diffreplay.datasets.episode import Description, Episode, Source, Target
 from diffreplay.datasets.formats import FORMATS, Format
+from diffreplay.datasets.iterator import from_episodes
 
-__all__ = ["FORMATS", "Converted", "Description", "Episode", "Format", "Source", "Target", "convert", "open_source"]
+__all__ = [
+    "FORMATS",
+    "Converted",
+    "Description",
+    "Episode",
+    "Format",
+    "Source",
+    "Target",
+    "add_arguments",
+    "convert",
+    "from_episodes",
+    "open_source",
+    "run",
+]

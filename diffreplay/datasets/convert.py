@@ -66,6 +66,7 @@ def convert(
     frame_stack: int | None = None,
     capacity: int | None = None,
     progress: Callable[[int], None] | None = None,
+    where: str | None = None,
     **options: Any,
 ) -> Converted:
     """Convert a dataset. Where the same conversion was cut short, it goes on.
@@ -80,6 +81,7 @@ def convert(
         frame_stack: frames in an observation of the buffer; None for what the source says, or 1.
         capacity: transitions that the buffer of a snapshot keeps; None for as many as the source has.
         progress: called with the number of steps after each episode or piece of one.
+        where: what messages call the source; None for its path or format.
         options: further ones of `ReplayBuffer`, for a snapshot.
 
     Returns:
@@ -94,7 +96,8 @@ def convert(
     described = opened.description
     for sentence in described.warnings:
         warnings.warn(sentence, UserWarning, stacklevel=2)
-    where = str(source) if isinstance(source, str | os.PathLike) else opened.format
+    if where is None:
+        where = str(source) if isinstance(source, str | os.PathLike) else opened.format
     told = {"from": opened.format, "to": name, "source": described.fingerprint, "frame_stack": described.frame_stack}
     if name == SNAPSHOT:
         options |= {"capacity": _capacity(capacity, described.steps)}

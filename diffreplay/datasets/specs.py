@@ -1,0 +1,47 @@
+"""What an array of observations, actions or other values of a dataset is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from diffreplay.errors import CorruptDataError, InputError
+from diffreplay.parts import ArraySpec
+
+FEW_CHANNELS = 4
+
+
+def observation_spec(where: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> ArraySpec:
+    """The spec of one step's observation: an image where that is uint8 or uint16 with few channels last, or else first.
+
+    Args:
+        where: it comes from, for messages.
+        shape, dtype: of one step's array.
+
+    Raises:
+        CorruptDataError: there is no such spec.
+    """
+    layout = ""
+    if len(shape) == 3 and dtype in (np.uint8, np.uint16):
+        layout = "HWC" if shape[2] <= FEW_CHANNELS else "CHW" if shape[0] <= FEW_CHANNELS else ""
+    return _spec(where, shape, dtype, layout)
+
+
+def value_spec(where: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> ArraySpec:
+    """The spec of one step's values that are no image.
+
+    Raises:
+        CorruptDataError: there is no such spec.
+    """
+    return _spec(where, shape, dtype, "")
+
+
+def _spec(where: str, shape: tuple[int, ...], dtype: np.dtype[Any], layout: str) -> ArraySpec:
+    try:
+        spec = ArraySpec(shape, dtype, layout)
+    except InputError as error:
+        raise CorruptDataError(f"{where}: {error}") from None
+    if np.dtype(spec.dtype) != dtype:
+        raise CorruptDataError(f"{where}: expected {spec.dtype}, as little-endian numbers are, got {dtype.str}")
+    return spec
