@@ -86,4 +86,4 @@ def _bar(quiet: bool, description: Description) -> Any:
         from tqdm import tqdm
     except ImportError:
         return _NoBar()
-    return tqdm(total=description.steps, unit=" steps", unit_scale=True)
+    return tqdm(total=description.steps, unit=" steps", unit_scale=True, delay=0.2)

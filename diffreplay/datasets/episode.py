@@ -22,7 +22,7 @@ class Description:
         observations: what one step's observation is, of a single frame: a spec, or one for each name.
         action: what one action is.
         frame_stack: frames in an observation of the buffer; those at an episode's begin are its first one repeated.
-        reward: what a reward is. One that is not float32 is kept exactly beside it, as `extras["reward"]`.
+        reward: what a reward is. One that is not float32 is kept exactly beside it, as `extras["exact_reward"]`.
         extras: further values of each step, by name.
         final_observation: whether an episode has the observation after its last action. Where it has not, the last
             one that it has stands there again in the buffer, and is left out on the way back.

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from diffreplay.datasets import drqv2
+from diffreplay.datasets import drqv2, hdf5
 from diffreplay.datasets.episode import Source, Target
 from diffreplay.datasets.from_snapshot import SnapshotSource
+from diffreplay.datasets.robomimic import Demonstrations
+from diffreplay.datasets.to_robomimic import DemonstrationsTarget
 from diffreplay.datasets.to_snapshot import SnapshotTarget
 from diffreplay.errors import InputError
 from diffreplay.snapshots import MANIFEST
@@ -47,6 +49,9 @@ FORMATS = {
     ),
     "drqv2": Format(
         "DrQ-v2's folder of .npz episodes", drqv2.is_folder, drqv2.EpisodeFolder, drqv2.EpisodeFolderTarget
+    ),
+    "robomimic": Format(
+        "HDF5 as robomimic lays it out", hdf5.is_hdf5, Demonstrations, DemonstrationsTarget, ".hdf5 .h5"
     ),
 }
 

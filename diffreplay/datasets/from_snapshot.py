@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from diffreplay.datasets.episode import REWARD, Description, Episode
 from diffreplay.datasets.episode_rows import EpisodeRows
 from diffreplay.datasets.listing import LISTING, read_listing
-from diffreplay.datasets.to_snapshot import NOTES
+from diffreplay.datasets.to_snapshot import EXACT_REWARD, NOTES
 from diffreplay.errors import CorruptDataError, InputError
 from diffreplay.offline import MappedFrames
 from diffreplay.offline import open as open_snapshot
@@ -56,7 +56,7 @@ class SnapshotSource:
         columns = {column.name: ArraySpec(column.shape, column.dtype, "") for column in layout.scalars}
         observations = {part.name: part.spec for part in parts}
         extras = {key.removeprefix("extras/"): spec for key, spec in columns.items() if key.startswith("extras/")}
-        reward = extras.pop("reward") if said.reward is not None else REWARD
+        reward = extras.pop(EXACT_REWARD) if said.reward is not None else REWARD
         return Description(
             observations.get("", observations),
             columns["action"],
@@ -105,7 +105,7 @@ class SnapshotSource:
         return Episode(
             parts.get("", parts),
             column("action", led_to),
-            column("reward", led_to) if plain else column("extras/reward", led_to),
+            column("reward", led_to) if plain else column(f"extras/{EXACT_REWARD}", led_to),
             terminated=ends and discounts[-1] == 0,
             truncated=ends and discounts[-1] != 0,
             discounts=discounts,
@@ -123,16 +123,16 @@ class SnapshotSource:
         shown = frames.stacks(rows) if stacked else rows[:, None]
         for part in self._replay.reader.parts:
             one = part if stacked else Part(part.name, part.spec, 1, part.channels_first)
+            out = np.empty((len(rows), *one.shape), one.dtype)
             if part.is_image:
                 read = frames.read(shown.reshape(-1), image).reshape(*shown.shape, *part.stored_shape)
-                read = read.transpose(0, 1, 4, 2, 3) if one.planar_stack else read
+                read = np.ascontiguousarray(read.transpose(0, 1, 4, 2, 3)) if one.planar_stack else read
+                for place, stack in zip(out, read, strict=True):
+                    place[...] = one.observation(stack)
                 image += 1
             else:
                 column = next(each for each in frames.layout.scalars if each.name == f"obs/{part.name}")
-                read = frames.stacked(column, shown)
-            out = np.empty((len(rows), *one.shape), one.dtype)
-            for place, stack in zip(out, read, strict=True):
-                place[...] = one.observation(np.ascontiguousarray(stack))
+                out[...] = frames.stacked(column, shown).view(part.dtype).reshape(out.shape)
             yield part, out
 
 

@@ -149,12 +149,7 @@ def _array(value: Any, where: str) -> NDArray[Any]:
 
 def _at_end(value: Any, where: str) -> bool:
     flags = np.asarray(value)
-    if (
-        flags.dtype.kind not in "biu"
-        or flags.ndim > 1
-        or (flags.ndim and not flags.size)
-        or not np.isin(flags, (0, 1)).all()
-    ):
+    if flags.dtype.kind not in "biu" or flags.ndim > 1 or not flags.size or not np.isin(flags, (0, 1)).all():
         raise InputError(f"{where}: expected True or False, or that of each step, got {value!r:.60}")
     if flags.ndim and flags[:-1].any():
         raise InputError(f"{where}: expected no flag but the last one set, as an episode ends there, got others")

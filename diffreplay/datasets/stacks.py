@@ -48,6 +48,13 @@ def stacked(frames: NDArray[Any], spec: ArraySpec) -> NDArray[Any]:
     return frames.reshape(shape)
 
 
+def newest(stacks: NDArray[Any], spec: ArraySpec, frame_stack: int) -> NDArray[Any]:
+    """The newest frame (T, ...) of each observation (T, ...) of several."""
+    if spec.layout == "HWC":
+        return stacks[..., -spec.shape[2] :]
+    return stacks.reshape(len(stacks), frame_stack, *spec.shape)[:, -1]
+
+
 def single(stacks: NDArray[Any], frame_stack: int) -> NDArray[Any] | None:
     """The single frames (T, C, H, W) or (T, n) of an episode's observations (T, f * C, ...), oldest frame first.
 

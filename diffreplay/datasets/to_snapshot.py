@@ -19,6 +19,7 @@ from diffreplay.testing import TimeStep
 
 NOTES = "dataset"  # key of a snapshot's notes
 VERSION = 1  # of these notes and of the listing
+EXACT_REWARD = "exact_reward"  # name of the extra values of rewards that are not float32
 SAVED_EVERY = 20_000  # steps
 PAGES_HELD = 64 << 20  # bytes of raw frames after which pages are let go
 LEAST_FREE = 256 << 20  # bytes that the disk has to have left
@@ -200,7 +201,7 @@ def _new(directory: Path, description: Description, capacity: int, options: dict
     """An empty buffer for what the source has."""
     frames, extras = description.frame_stack, dict(description.extras)
     if description.reward.dtype != REWARD.dtype:
-        extras["reward"] = description.reward
+        extras[EXACT_REWARD] = description.reward
     codec = codecs.get(options.get("codec", codecs.DEFAULT))
     window = checks.positive("nstep", options.get("nstep", 1)) + frames + frames_before(codec, frames)
     return _on_disk(directory)(
@@ -239,7 +240,7 @@ def _values(episode: Episode, t: int, description: Description) -> dict[str, Any
     discount = (0.0 if last and episode.terminated else 1.0) if episode.discounts is None else episode.discounts[t]
     extras = {key: values[t] for key, values in episode.extras.items()}
     if description.reward.dtype != REWARD.dtype:
-        extras["reward"] = episode.rewards[t]
+        extras[EXACT_REWARD] = episode.rewards[t]
     return {
         "action": episode.actions[t],
         "reward": float(episode.rewards[t]),

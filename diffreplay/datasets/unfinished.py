@@ -1,13 +1,15 @@
-"""Which conversion a folder is being written by, so that it alone may go on with it."""
+"""Targets that are not complete yet: a folder that one conversion may go on with, a file that has another name."""
 
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 from diffreplay.errors import InputError
-from diffreplay.snapshots import open_regular, write_durably
+from diffreplay.snapshots import open_regular, sync_directory, write_durably
 
 MARK = ".diffreplay-conversion"
 LONGEST_MARK = 1 << 20
@@ -45,3 +47,38 @@ class UnfinishedFolder:
     def finish(self) -> None:
         """Have the folder be complete."""
         self._mark.unlink()
+
+
+class UnfinishedPath:
+    """A file or folder that appears under its name when it is complete; until then another name tells that it is not.
+
+    What is there under that other name is begun anew.
+
+    Args:
+        path: that it is to have.
+
+    Attributes:
+        path: that it has until it is complete.
+
+    Raises:
+        InputError: something is there.
+    """
+
+    def __init__(self, path: Path) -> None:
+        if os.path.lexists(path):
+            raise InputError(f"{path}: expected no target, got one: give another, or remove it first")
+        self._final, self.path = path, path.with_name(f".{path.name}.unfinished")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.remove()
+
+    def remove(self) -> None:
+        """Remove what there is of it while it is not complete."""
+        if self.path.is_dir() and not self.path.is_symlink():
+            shutil.rmtree(self.path)
+        else:
+            self.path.unlink(missing_ok=True)
+
+    def finish(self) -> None:
+        """Give it its name."""
+        os.rename(self.path, self._final)
+        sync_directory(self._final.parent)
