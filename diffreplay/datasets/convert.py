@@ -17,6 +17,11 @@ from diffreplay.datasets.episode import Source, Target
 from diffreplay.datasets.formats import FORMATS, SNAPSHOT
 from diffreplay.errors import InputError
 
+NO_FINAL = (
+    "no episode has an observation after its last action: in the buffer the last one stands there again, where the "
+    "episode is cut off, and is left out on the way back"
+)
+
 
 @dataclass(frozen=True)
 class Converted:
@@ -96,6 +101,8 @@ def convert(
     described = opened.description
     for sentence in described.warnings:
         warnings.warn(sentence, UserWarning, stacklevel=2)
+    if not described.final_observation and name == SNAPSHOT:
+        warnings.warn(NO_FINAL, UserWarning, stacklevel=2)
     if where is None:
         where = str(source) if isinstance(source, str | os.PathLike) else opened.format
     told = {"from": opened.format, "to": name, "source": described.fingerprint, "frame_stack": described.frame_stack}

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from diffreplay.datasets import drqv2, hdf5
+from diffreplay.datasets import drqv2, hdf5, zarr_files
 from diffreplay.datasets.episode import Source, Target
 from diffreplay.datasets.from_snapshot import SnapshotSource
 from diffreplay.datasets.robomimic import Demonstrations
 from diffreplay.datasets.to_robomimic import DemonstrationsTarget
 from diffreplay.datasets.to_snapshot import SnapshotTarget
+from diffreplay.datasets.to_zarr import ZarrTarget
+from diffreplay.datasets.zarr_replay import ZarrReplay
 from diffreplay.errors import InputError
 from diffreplay.snapshots import MANIFEST
 
@@ -52,6 +54,9 @@ FORMATS = {
     ),
     "robomimic": Format(
         "HDF5 as robomimic lays it out", hdf5.is_hdf5, Demonstrations, DemonstrationsTarget, ".hdf5 .h5"
+    ),
+    "zarr": Format(
+        "zarr as diffusion_policy's replay buffer lays it out", zarr_files.is_zarr, ZarrReplay, ZarrTarget, ".zarr"
     ),
 }
 
