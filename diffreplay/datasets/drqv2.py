@@ -2,15 +2,14 @@
 
 Its arrays have T + 1 rows: `observation` (f * C, H, W), `action`, `reward` (1,) and `discount` (1,), both float32. A
 row has the action that led to its observation; that of the first row is a dummy. Further arrays, such as `physics`, are
-kept.
+kept. `to_drqv2` writes it.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +19,13 @@ from numpy.typing import NDArray
 from diffreplay import checks
 from diffreplay.datasets.episode import Description, Episode
 from diffreplay.datasets.npz import Header, read_arrays, read_headers
-from diffreplay.datasets.stacks import Stacking, single
-from diffreplay.datasets.unfinished import UnfinishedFolder
+from diffreplay.datasets.stacks import single
 from diffreplay.errors import CorruptDataError, InputError
 from diffreplay.parts import ArraySpec
 
 NAME = re.compile(r"[^/]*_(\d+)_(\d+)\.npz")
 FIELDS = ("observation", "action", "reward", "discount")
 FLOAT32 = np.dtype("float32")
-NO_TIME = "19700101T000000"  # of an episode that does not say when it was
 FIRST = "first row"  # key of an episode's attributes
 
 
@@ -110,7 +107,7 @@ class EpisodeFolder:
     def _episode(self, file: Path, arrays: dict[str, NDArray[Any]]) -> Episode:
         stacks = arrays.pop("observation")
         frames = single(stacks, self._frame_stack) if self._frame_stack > 1 else stacks
-        first = {key: values[0] for key, values in arrays.items() if not np.array_equal(values[0], _blank(key, values))}
+        first = {key: values[0] for key, values in arrays.items() if not np.array_equal(values[0], blank(key, values))}
         steps = {key: values[1:] for key, values in arrays.items()}
         discounts = steps.pop("discount")[:, 0]
         return Episode(
@@ -127,99 +124,7 @@ class EpisodeFolder:
         )
 
 
-class EpisodeFolderTarget:
-    """Writes such a folder; where one of the same conversion is, which was not completed, it goes on with that.
-
-    A file appears whole, with the name that it had in such a folder, or else one that begins with `NO_TIME`. Memory
-    holds an episode at a time.
-
-    Args:
-        directory: of the files.
-        description: of the source.
-        conversion: what tells this conversion from others, as JSON holds it.
-
-    Attributes:
-        done: episodes that are there already.
-
-    Raises:
-        InputError: something else is there, or the source has observations of several parts.
-    """
-
-    def __init__(self, directory: Path, description: Description, conversion: dict[str, Any]) -> None:
-        if isinstance(description.observations, Mapping):
-            raise InputError(
-                f"{directory}: expected observations of one part, as such files have, got {sorted(description.parts)}"
-            )
-        self._description, self._directory = description, directory
-        self._folder = UnfinishedFolder(directory, conversion)
-        self.done = sum(NAME.fullmatch(file.name) is not None for file in directory.iterdir())
-        self._pieces: list[Episode] = []
-
-    def write(self, episode: Episode) -> None:
-        """Take an episode, or its next piece."""
-        self._pieces.append(episode)
-        if not episode.ends:
-            return
-        arrays = self._arrays(self._pieces)
-        length = len(arrays["action"]) - 1
-        match = NAME.fullmatch(episode.name)
-        is_kept = match is not None and int(match[2]) == length and not (self._directory / episode.name).exists()
-        name = episode.name if is_kept else f"{NO_TIME}_{self.done}_{length}.npz"
-        unfinished = self._directory / f"{name}.unfinished"
-        with unfinished.open("wb") as file:
-            np.savez_compressed(file, **arrays)
-        os.replace(unfinished, self._directory / name)
-        self.done, self._pieces = self.done + 1, []
-
-    def _arrays(self, pieces: list[Episode]) -> dict[str, Any]:
-        first = pieces[0].attributes.get(FIRST, {})
-
-        def rows(key: str, of_pieces: list[NDArray[Any]]) -> NDArray[Any]:
-            blank = _blank(key, of_pieces[0])
-            return np.concatenate([np.array(first.get(key, blank), blank.dtype)[None], *of_pieces])
-
-        discounts = [_discounts(piece) for piece in pieces]
-        return {
-            "observation": _stacks(pieces, self._description),
-            "action": rows("action", [piece.actions for piece in pieces]),
-            "reward": rows("reward", [piece.rewards.astype(FLOAT32)[:, None] for piece in pieces]),
-            "discount": rows("discount", [values[:, None] for values in discounts]),
-            **{key: rows(key, [piece.extras[key] for piece in pieces]) for key in self._description.extras},
-        }
-
-    def finish(self) -> None:
-        """The folder is complete."""
-        self._folder.finish()
-
-    def close(self) -> None:
-        """Nothing is open between episodes."""
-
-
-def _stacks(pieces: list[Episode], description: Description) -> NDArray[Any]:
-    """The observations of an episode, (T + 1, f * C, ...)."""
-    spec, found = description.parts[""], []
-    stacking = Stacking(spec, description.frame_stack)
-    for piece in pieces:
-        frames = piece.parts[""]
-        if not piece.stacked:
-            stacking.take(frames, piece.begins)
-            frames = np.stack([stacking.observation(step) for step in range(len(frames))])
-        found.append(frames)
-    if not description.final_observation:
-        found.append(found[-1][-1:])
-    return np.concatenate(found)
-
-
-def _discounts(piece: Episode) -> NDArray[Any]:
-    if piece.discounts is not None:
-        return piece.discounts
-    discounts = np.ones(len(piece.actions), FLOAT32)
-    if piece.ends and piece.terminated:
-        discounts[-1] = 0
-    return discounts
-
-
-def _blank(key: str, values: NDArray[Any]) -> NDArray[Any]:
+def blank(key: str, values: NDArray[Any]) -> NDArray[Any]:
     """What the first row of an episode carries."""
     return np.full(values.shape[1:], key == "discount", values.dtype)
 

@@ -7,37 +7,48 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from diffreplay.datasets.episode import Description, Episode
 from diffreplay.parts import ArraySpec
 
 
-class Stacking:
-    """Puts the single frames of an episode together to observations of `frame_stack` frames.
+class Observations:
+    """The observations of an episode, or of its next piece, as a buffer takes them: of `frame_stack` frames each.
 
-    Of an episode that comes in pieces, the frames before a piece are those at the end of the one before.
+    Where a source has no final observation, the last frame stands there again.
 
     Args:
-        spec: of a single frame.
-        frame_stack: frames in an observation.
+        description: of the source.
     """
 
-    def __init__(self, spec: ArraySpec, frame_stack: int) -> None:
-        self._spec, self._frame_stack = spec, frame_stack
-        self._frames = np.empty((0, *spec.shape), spec.dtype)
-        self._before = self._frames
+    def __init__(self, description: Description) -> None:
+        self._description = description
+        self._before: dict[str, NDArray[Any]] = {}  # of each part, the newest frames of the piece before
+        self._frames: dict[str, NDArray[Any]] = {}
+        self._is_stacked, self._count = True, 0
 
-    def take(self, frames: NDArray[Any], begins: bool) -> None:
-        """Have the frames of an episode, or of its next piece, be those that `observation` tells of."""
-        if self._frame_stack > 1:
-            before = np.repeat(frames[:1], self._frame_stack - 1, axis=0) if begins else self._before
-            frames = np.concatenate([before, frames])
-            self._before = frames[len(frames) - self._frame_stack + 1 :].copy()
-        self._frames = frames
+    def take(self, episode: Episode) -> None:
+        """Have these be those of an episode, or of its next piece."""
+        older = self._description.frame_stack - 1
+        self._count = len(episode.actions) + episode.ends
+        self._is_stacked = episode.stacked or not older
+        for key, frames in episode.parts.items():
+            if len(frames) < self._count:
+                frames = np.concatenate([frames, frames[-1:]])
+            if not self._is_stacked:
+                before = np.repeat(frames[:1], older, axis=0) if episode.begins else self._before[key]
+                frames = np.concatenate([before, frames])
+                self._before[key] = frames[len(frames) - older :].copy()
+            self._frames[key] = frames
 
-    def observation(self, step: int) -> NDArray[Any]:
-        """The observation at a step of what was taken last; a view where that is possible."""
-        if self._frame_stack == 1:
-            return self._frames[step]
-        return stacked(self._frames[step : step + self._frame_stack], self._spec)
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, step: int) -> dict[str, NDArray[Any]]:
+        """The parts of the observation at a step; views where that is possible."""
+        if self._is_stacked:
+            return {key: frames[step] for key, frames in self._frames.items()}
+        specs, end = self._description.parts, step + self._description.frame_stack
+        return {key: stacked(frames[step:end], specs[key]) for key, frames in self._frames.items()}
 
 
 def stacked(frames: NDArray[Any], spec: ArraySpec) -> NDArray[Any]:

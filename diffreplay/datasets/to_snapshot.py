@@ -10,7 +10,7 @@ from typing import Any
 from diffreplay import checks, codecs
 from diffreplay.datasets.episode import REWARD, Description, Episode
 from diffreplay.datasets.listing import LISTING, Listing
-from diffreplay.datasets.stacks import Stacking
+from diffreplay.datasets.stacks import Observations
 from diffreplay.errors import CorruptDataError, InputError, ReplayError
 from diffreplay.replay import ReplayBuffer
 from diffreplay.snapshots import MANIFEST, find_manifest
@@ -62,7 +62,7 @@ class SnapshotTarget:
         if not notes["listing"][0]:
             self._listing.add({"description": describe(description)})
         self._replay, self._notes = replay, dict(notes)
-        self._stackings = {key: Stacking(spec, description.frame_stack) for key, spec in description.parts.items()}
+        self._observations = Observations(description)
         self._step_bytes = max(1, replay.store.layout.step_bytes)
         self._unsaved = self._held = 0
         self._pending: dict[str, Any] | None = None  # the last action of a piece, which led to what comes next
@@ -79,22 +79,12 @@ class SnapshotTarget:
             raise InputError(
                 f"{episode.name}: expected at most {self._replay.capacity} steps in all, got more; give capacity="
             )
-        parts, frames = episode.parts, self._description.frame_stack
-        if not episode.stacked:
-            for key, stacking in self._stackings.items():
-                stacking.take(parts[key], episode.begins)
         if episode.begins:
             self._steps = 0
         count = len(episode.actions)
-        for t in range(count + 1):
-            if t < count or (episode.ends and self._description.final_observation):
-                observation = {
-                    key: parts[key][t] if episode.stacked or frames == 1 else stacking.observation(t)
-                    for key, stacking in self._stackings.items()
-                }
-            elif not episode.ends:
-                break
-            self._add(observation, first=episode.begins and not t, last=t == count)
+        self._observations.take(episode)
+        for t in range(len(self._observations)):
+            self._add(self._observations[t], first=episode.begins and not t, last=t == count)
             if t < count:
                 self._pending = _values(episode, t, self._description)
         self._steps += count
@@ -206,7 +196,7 @@ def _new(directory: Path, description: Description, capacity: int, options: dict
     window = checks.positive("nstep", options.get("nstep", 1)) + frames + frames_before(codec, frames)
     return _on_disk(directory)(
         max(checks.positive("capacity", capacity), window),
-        _observations(description),
+        _shape(description),
         description.action.shape,
         action_dtype=description.action.dtype,
         frame_stack=frames,
@@ -215,7 +205,7 @@ def _new(directory: Path, description: Description, capacity: int, options: dict
     )
 
 
-def _observations(description: Description) -> Any:
+def _shape(description: Description) -> Any:
     return description.parts if isinstance(description.observations, Mapping) else description.observations
 
 

@@ -1,4 +1,4 @@
-"""Looks at the files of a zarr group before any of it is read: plain files, arrays of numbers, codecs that run no code."""
+"""Looks at a zarr group before any of it is read: plain files, arrays of numbers, codecs that run no code."""
 
 from __future__ import annotations
 

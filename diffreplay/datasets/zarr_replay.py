@@ -1,7 +1,7 @@
 """zarr as diffusion_policy's replay buffer lays it out: `data/*`, whose rows are steps, and `meta/episode_ends`.
 
-`data/action` is the action of each step and `data/reward`, where it is there, its reward; all else is observed. There is no
-observation after an episode's last action.
+`data/action` is the action of each step and `data/reward`, where it is there, its reward; all else is observed. There
+is no observation after an episode's last action. `to_zarr` writes it.
 """
 
 from __future__ import annotations
@@ -167,5 +167,5 @@ class ZarrReplay:
 
 def _may_be_bytes(header: ArrayHeader) -> bool:
     return (
-        header.dtype == np.float32 and len(header.shape) == 4 and FEW_CHANNELS >= min(header.shape[1], header.shape[3])
+        header.dtype == np.float32 and len(header.shape) == 4 and min(header.shape[1], header.shape[3]) <= FEW_CHANNELS
     )
