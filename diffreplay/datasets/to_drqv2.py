@@ -67,8 +67,8 @@ class EpisodeFolderTarget:
         first = pieces[0].attributes.get(FIRST, {})
 
         def rows(key: str, of_pieces: list[NDArray[Any]]) -> NDArray[Any]:
-            blank = blank(key, of_pieces[0])
-            return np.concatenate([np.array(first.get(key, blank), blank.dtype)[None], *of_pieces])
+            dummy = blank(key, of_pieces[0])
+            return np.concatenate([np.array(first.get(key, dummy), dummy.dtype)[None], *of_pieces])
 
         discounts = [_discounts(piece) for piece in pieces]
         return {
