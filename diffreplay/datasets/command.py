@@ -13,6 +13,8 @@ from diffreplay.datasets.convert import Converted, convert, open_source
 from diffreplay.datasets.episode import Description
 from diffreplay.datasets.formats import FORMATS
 
+OPTIONS = ("capacity", "nstep", "discount", "codec", "save_every")
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Tell a parser of the arguments of `run`."""
@@ -30,6 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--nstep", type=int, metavar="N", help="steps that a sampled transition spans (default: 1)")
     parser.add_argument("--discount", type=float, metavar="GAMMA", help="for n-step returns (default: 0.99)")
     parser.add_argument("--codec", help="of frames (default: delta)")
+    parser.add_argument(
+        "--save-every", type=int, metavar="N", help="steps between saves, from which a run that stopped goes on"
+    )
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
 
 
@@ -39,7 +44,7 @@ def run(args: argparse.Namespace) -> list[str]:
     Raises:
         ReplayError, OSError: it could not be done.
     """
-    options = {key: value for key in ("nstep", "discount", "codec") if (value := getattr(args, key)) is not None}
+    options = {key: value for key in OPTIONS if (value := getattr(args, key)) is not None}
     source, begin = open_source(args.source, args.source_format, args.frame_stack), time.monotonic()
     with warnings.catch_warnings(record=True) as told, _bar(args.quiet, source.description) as bar:
         warnings.simplefilter("always", UserWarning)
@@ -47,7 +52,6 @@ def run(args: argparse.Namespace) -> list[str]:
             source,
             args.target,
             target_format=args.target_format,
-            capacity=args.capacity,
             progress=bar.update,
             where=str(args.source),
             **options,

@@ -15,6 +15,7 @@ from diffreplay.datasets import formats
 from diffreplay.datasets.checking import check_episode
 from diffreplay.datasets.episode import Source, Target
 from diffreplay.datasets.formats import FORMATS, SNAPSHOT
+from diffreplay.datasets.to_snapshot import SAVE_EVERY
 from diffreplay.errors import InputError
 
 NO_FINAL = (
@@ -70,6 +71,7 @@ def convert(
     target_format: str | None = None,
     frame_stack: int | None = None,
     capacity: int | None = None,
+    save_every: int = SAVE_EVERY,
     progress: Callable[[int], None] | None = None,
     where: str | None = None,
     **options: Any,
@@ -85,6 +87,7 @@ def convert(
         target_format: likewise; None to go by the suffix, or for a snapshot.
         frame_stack: frames in an observation of the buffer; None for what the source says, or 1.
         capacity: transitions that the buffer of a snapshot keeps; None for as many as the source has.
+        save_every: steps after which a snapshot is saved at an episode's end; what was cut short goes on from there.
         progress: called with the number of steps after each episode or piece of one.
         where: what messages call the source; None for its path or format.
         options: further ones of `ReplayBuffer`, for a snapshot.
@@ -106,15 +109,17 @@ def convert(
     if where is None:
         where = str(source) if isinstance(source, str | os.PathLike) else opened.format
     told = {"from": opened.format, "to": name, "source": described.fingerprint, "frame_stack": described.frame_stack}
+    pace: dict[str, int] = {}
     if name == SNAPSHOT:
         options |= {"capacity": _capacity(capacity, described.steps)}
+        pace = {"save_every": checks.positive("save_every", save_every)}
     elif options or capacity is not None:
         raise InputError(f"expected options of a buffer for a snapshot only, got {sorted(options) or 'capacity'}")
     conversion = json.loads(json.dumps(told | {"options": {key: str(value) for key, value in options.items()}}))
     write = FORMATS[name].write
     if write is None:
         raise InputError(f"{path}: expected a format that can be written, got {name!r}")
-    written = write(path, described, conversion, **options)
+    written = write(path, described, conversion, **pace, **options)
     try:
         return _run(opened, written, where, name, progress)
     finally:

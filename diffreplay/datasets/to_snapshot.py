@@ -20,7 +20,7 @@ from diffreplay.testing import TimeStep
 NOTES = "dataset"  # key of a snapshot's notes
 VERSION = 1  # of these notes and of the listing
 EXACT_REWARD = "exact_reward"  # name of the extra values of rewards that are not float32
-SAVED_EVERY = 20_000  # steps
+SAVE_EVERY = 20_000  # steps
 PAGES_HELD = 64 << 20  # bytes of raw frames after which pages are let go
 LEAST_FREE = 256 << 20  # bytes that the disk has to have left
 
@@ -36,6 +36,7 @@ class SnapshotTarget:
         description: of the source.
         conversion: what tells this conversion from others, as JSON holds it.
         capacity: of the buffer.
+        save_every: steps after which it is saved, at an episode's end.
         options: further ones of `ReplayBuffer`.
 
     Attributes:
@@ -46,9 +47,15 @@ class SnapshotTarget:
     """
 
     def __init__(
-        self, directory: Path, description: Description, conversion: dict[str, Any], capacity: int, **options: Any
+        self,
+        directory: Path,
+        description: Description,
+        conversion: dict[str, Any],
+        capacity: int,
+        save_every: int = SAVE_EVERY,
+        **options: Any,
     ) -> None:
-        self._directory, self._description = directory, description
+        self._directory, self._description, self._save_every = directory, description, save_every
         notes = unfinished(directory, conversion)
         if notes is None:
             check_disk(directory)
@@ -104,7 +111,7 @@ class SnapshotTarget:
         self._listing.add(line | ({"attributes": episode.attributes} if episode.attributes else {}))
         self._notes["done"] += 1
         self._pending = None
-        if self._unsaved >= SAVED_EVERY:
+        if self._unsaved >= self._save_every:
             self._save()
 
     def _pace(self, steps: int) -> None:
