@@ -80,6 +80,7 @@ def _save_rows(store: FrameStore, directory: Path, name: str, saved: list[FileEn
         while first < stop:
             segments.append(write_segment(directory, name, store, first, segment_end(store, first, stop)))
             first = segments[-1].end
+            store.arena.page_out()
         if entry:
             segments.append(entry)
             first = entry.end
