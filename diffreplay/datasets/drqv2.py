@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from diffreplay import checks
 from diffreplay.datasets.episode import Description, Episode
 from diffreplay.datasets.npz import Header, read_arrays, read_headers
+from diffreplay.datasets.specs import spec_of
 from diffreplay.datasets.stacks import single
 from diffreplay.errors import CorruptDataError, InputError
 from diffreplay.parts import ArraySpec
@@ -78,10 +79,7 @@ class EpisodeFolder:
         )
 
     def _spec(self, key: str, row: Header, layout: str | None = "") -> ArraySpec:
-        try:
-            return ArraySpec(row.shape, row.dtype, layout)
-        except InputError as error:
-            raise CorruptDataError(f"{self._files[0]}: {key}: {error}") from None
+        return spec_of(f"{self._files[0]}: {key}", row.shape, row.dtype, layout)
 
     def _find_stack(self) -> int:
         """Frames in an observation, as the first episode tells: of three channels or of one where they are shifted."""

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from diffreplay.datasets.needs import needs
+from diffreplay.datasets.needs import needs, reason
 from diffreplay.errors import CorruptDataError, ReplayError
 from diffreplay.snapshots import open_regular
 
@@ -48,7 +48,7 @@ def opened(path: Path) -> Iterator[Any]:
         raise
     except DAMAGE as error:
         raise CorruptDataError(
-            f"{path}: expected a whole HDF5 file, got damaged or other data ({error!s:.200})"
+            f"{path}: expected a whole HDF5 file, got damaged or other data ({reason(error)})"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""Packages that not everybody has installed."""
+"""Packages that not everybody has installed, and what they say went wrong."""
 
 from __future__ import annotations
 
@@ -25,3 +25,8 @@ def needs(package: str, what: str) -> Any:
             f"{what}: expected {package.partition('.')[0]} to be installed, got {error}; "
             "pip install 'diffreplay[datasets]'"
         ) from error
+
+
+def reason(error: Exception) -> str:
+    """What an error of another package says, on one line and not too long."""
+    return f"{' '.join(str(error).split()) or type(error).__name__:.200}"

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
+from diffreplay.datasets.needs import reason
 from diffreplay.errors import CorruptDataError
 from diffreplay.snapshots import open_regular
 
@@ -93,7 +94,7 @@ def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
         raise CorruptDataError(f"{path}: cannot be read: {error.strerror or error}") from error
     except DAMAGE as error:
         raise CorruptDataError(
-            f"{path}: expected an .npz file that is whole, got damaged or other data ({error})"
+            f"{path}: expected an .npz file that is whole, got damaged or other data ({reason(error)})"
         ) from error
 
 

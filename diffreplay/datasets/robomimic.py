@@ -84,6 +84,7 @@ class Demonstrations:
         count = demo.attrs.get("num_samples")
         if not isinstance(count, int | np.integer) or count < 1:
             raise CorruptDataError(f"{where}: expected the number of steps in num_samples, got {count!r:.60}")
+        count = int(count)
         for key, array in arrays.items():
             if len(array) != count:
                 raise CorruptDataError(

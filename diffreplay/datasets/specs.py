@@ -25,7 +25,7 @@ def observation_spec(where: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -
     layout = ""
     if len(shape) == 3 and dtype in (np.uint8, np.uint16):
         layout = "HWC" if shape[2] <= FEW_CHANNELS else "CHW" if shape[0] <= FEW_CHANNELS else ""
-    return _spec(where, shape, dtype, layout)
+    return spec_of(where, shape, dtype, layout)
 
 
 def value_spec(where: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> ArraySpec:
@@ -34,10 +34,19 @@ def value_spec(where: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Arra
     Raises:
         CorruptDataError: there is no such spec.
     """
-    return _spec(where, shape, dtype, "")
+    return spec_of(where, shape, dtype, "")
 
 
-def _spec(where: str, shape: tuple[int, ...], dtype: np.dtype[Any], layout: str) -> ArraySpec:
+def spec_of(where: str, shape: tuple[int, ...], dtype: np.dtype[Any], layout: str | None) -> ArraySpec:
+    """The spec of one step's array.
+
+    Args:
+        where, shape, dtype: as of `observation_spec`.
+        layout: as of `ArraySpec`.
+
+    Raises:
+        CorruptDataError: there is no such spec.
+    """
     try:
         spec = ArraySpec(shape, dtype, layout)
     except InputError as error:

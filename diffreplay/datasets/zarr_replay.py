@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from diffreplay.datasets import zarr_files
 from diffreplay.datasets.episode import REWARD, Description, Episode
-from diffreplay.datasets.needs import needs
+from diffreplay.datasets.needs import needs, reason
 from diffreplay.datasets.specs import observation_spec, value_spec
 from diffreplay.datasets.zarr_files import ArrayHeader
 from diffreplay.errors import CorruptDataError, ReplayError
@@ -47,6 +47,8 @@ class ZarrReplay:
 
     def __init__(self, path: Path, frame_stack: int | None = None) -> None:
         self._path, zarr = path, needs("zarr", str(path))
+        if not zarr_files.is_zarr(path):
+            raise CorruptDataError(f"{path}: expected a zarr group with data and meta, got something else")
         zarr_files.check_files(path)
         self._headers = {
             each.name: zarr_files.header(each) for each in sorted((path / "data").iterdir()) if each.is_dir()
@@ -91,7 +93,7 @@ class ZarrReplay:
         except ReplayError:
             raise
         except Exception as error:  # codecs raise errors of their own
-            raise CorruptDataError(f"{path}: expected a whole array, got damaged data ({error!s:.200})") from error
+            raise CorruptDataError(f"{path}: expected a whole array, got damaged data ({reason(error)})") from error
 
     def _rows(self, key: str, first: int, end: int) -> NDArray[Any]:
         with self._damage(self._path / "data" / key):
