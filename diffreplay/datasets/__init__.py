@@ -22,7 +22,7 @@ Imports `replay`, `offline` and what these do. What others use stands here.
 """
 
 from diffreplay.datasets.command import add_arguments, run
-from diffreplay.datasets.convert import Converted, convert, open_source
+from diffreplay.datasets.converting import Converted, convert, open_source
 from diffreplay.datasets.episode import Description, Episode, Source, Target
 from diffreplay.datasets.formats import FORMATS, Format
 from diffreplay.datasets.iterator import from_episodes

@@ -9,7 +9,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from diffreplay.datasets.convert import Converted, convert, open_source
+from diffreplay.datasets.converting import Converted, convert, open_source
 from diffreplay.datasets.episode import Description
 from diffreplay.datasets.formats import FORMATS
 

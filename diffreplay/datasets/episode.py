@@ -31,6 +31,11 @@ class Description:
         attributes: what is said of all of them, as JSON holds it; kept for the way back.
         warnings: a sentence for each thing that is lossy in the source already, or that a target does not keep.
         fingerprint: what tells this source from one that was changed meanwhile, such as sizes of its files.
+
+    Examples:
+        >>> camera, action = diffreplay.ArraySpec((3, 16, 16)), diffreplay.ArraySpec((2,), "float32")
+        >>> diffreplay.datasets.Description(camera, action, frame_stack=3).parts
+        {'': ArraySpec(shape=(3, 16, 16), dtype='|u1', layout='CHW')}
     """
 
     observations: ArraySpec | Mapping[str, ArraySpec]
@@ -72,6 +77,12 @@ class Episode:
         attributes: what is said of this episode, as JSON holds it; kept for the way back.
         begins: it is the first piece of its episode.
         ends: it is the last piece of its episode.
+
+    Examples:
+        >>> frames, actions = np.zeros((11, 3, 16, 16), np.uint8), np.zeros((10, 2), np.float32)
+        >>> episode = diffreplay.datasets.Episode(frames, actions, np.zeros(10, np.float32), terminated=True)
+        >>> len(episode.actions), episode.parts[""].shape
+        (10, (11, 3, 16, 16))
     """
 
     observations: Arrays
@@ -99,6 +110,21 @@ class Source(Protocol):
     Attributes:
         format: its name, as `--from` takes it.
         description: what the episodes are. All that can be checked without reading them whole was.
+
+    Examples:
+        >>> class Still:
+        ...     format = "still"
+        ...     description = diffreplay.datasets.Description(
+        ...         diffreplay.ArraySpec((3, 16, 16)), diffreplay.ArraySpec((2,), "float32"), steps=30
+        ...     )
+        ...
+        ...     def episodes(self, start=0):
+        ...         for _ in range(start, 3):
+        ...             actions, rewards = np.zeros((10, 2), np.float32), np.zeros(10, np.float32)
+        ...             yield diffreplay.datasets.Episode(np.zeros((11, 3, 16, 16), np.uint8), actions, rewards)
+        >>> source: diffreplay.datasets.Source = Still()
+        >>> diffreplay.datasets.convert(source, "still").episodes
+        3
     """
 
     format: str
@@ -113,7 +139,19 @@ class Source(Protocol):
 
 
 class Target(Protocol):
-    """Takes episodes, one after the other."""
+    """Takes episodes, one after the other.
+
+    Examples:
+        >>> class Counting:
+        ...     done = 0
+        ...
+        ...     def write(self, episode):
+        ...         self.done += episode.ends
+        ...
+        ...     def finish(self): ...
+        ...     def close(self): ...
+        >>> target: diffreplay.datasets.Target = Counting()
+    """
 
     @property
     def done(self) -> int:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from diffreplay.errors import CorruptDataError
-from diffreplay.snapshots import open_regular
+from diffreplay.snapshots import Lock, open_regular
 
 LISTING = "dataset.jsonl"
 LONGEST_LINE = 1 << 26
@@ -31,17 +31,21 @@ class Listing:
 
     Raises:
         CorruptDataError: it does not hold these.
+        InUseError: a conversion that is running writes it.
     """
 
     def __init__(self, path: Path, nbytes: int = 0, checksum: str = "") -> None:
-        self._file = open(path, "r+b" if nbytes else "w+b")  # noqa: SIM115  # `close` closes it
+        if not nbytes:
+            path.touch()
+        self._lock = Lock(path)
+        self._file = open(path, "r+b")  # noqa: SIM115  # `close` closes it
         self._digest = hashlib.blake2b(digest_size=16)
         for data in iter(lambda: self._file.read(min(1 << 20, nbytes - self._file.tell())), b""):
             self._digest.update(data)
         if nbytes and (self._file.tell() != nbytes or self._digest.hexdigest() != checksum):
-            self._file.close()
+            self.close()
             raise CorruptDataError(f"{path}: expected {nbytes} bytes with checksum {checksum}, got others")
-        self._file.truncate()
+        self._file.truncate(nbytes)
 
     def add(self, line: dict[str, Any]) -> None:
         """Append a line."""
@@ -58,6 +62,7 @@ class Listing:
     def close(self) -> None:
         """Close the file; what was not synced counts for nothing."""
         self._file.close()
+        self._lock.release()
 
 
 def read_listing(path: Path, nbytes: int, checksum: str) -> Iterator[dict[str, Any]]:

@@ -84,7 +84,8 @@ class EpisodeFolderTarget:
         self._folder.finish()
 
     def close(self) -> None:
-        """Nothing is open between episodes."""
+        """Let others go on with the folder."""
+        self._folder.close()
 
 
 def _stacks(pieces: list[Episode], description: Description) -> NDArray[Any]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from diffreplay.errors import InputError
-from diffreplay.snapshots import open_regular, sync_directory, write_durably
+from diffreplay.snapshots import Lock, open_regular, sync_directory, write_durably
 
 MARK = ".diffreplay-conversion"
 LONGEST_MARK = 1 << 20
@@ -24,6 +24,7 @@ class UnfinishedFolder:
 
     Raises:
         InputError: something else is there.
+        InUseError: a conversion that is running writes it.
     """
 
     def __init__(self, directory: Path, conversion: dict[str, Any]) -> None:
@@ -40,13 +41,18 @@ class UnfinishedFolder:
                     f"{directory}: expected no target, or this conversion, unfinished, to go on with; got something "
                     "else: give another target, or remove it first"
                 )
-            return
-        directory.mkdir(parents=True, exist_ok=True)
-        write_durably(self._mark, body)
+        else:
+            directory.mkdir(parents=True, exist_ok=True)
+            write_durably(self._mark, body)
+        self._lock = Lock(self._mark)
 
     def finish(self) -> None:
         """Have the folder be complete."""
         self._mark.unlink()
+
+    def close(self) -> None:
+        """Let others go on with it."""
+        self._lock.release()
 
 
 class UnfinishedPath:
@@ -65,8 +71,7 @@ class UnfinishedPath:
     """
 
     def __init__(self, path: Path) -> None:
-        if os.path.lexists(path):
-            raise InputError(f"{path}: expected no target, got one: give another, or remove it first")
+        _refuse(path)
         self._final, self.path = path, path.with_name(f".{path.name}.unfinished")
         path.parent.mkdir(parents=True, exist_ok=True)
         self.remove()
@@ -80,5 +85,11 @@ class UnfinishedPath:
 
     def finish(self) -> None:
         """Give it its name."""
+        _refuse(self._final)
         os.rename(self.path, self._final)
         sync_directory(self._final.parent)
+
+
+def _refuse(path: Path) -> None:
+    if os.path.lexists(path):
+        raise InputError(f"{path}: expected no target, got one: give another, or remove it first")

@@ -19,7 +19,7 @@ from says import says
 import diffreplay
 from diffreplay import ReplayBuffer
 from diffreplay.datasets import convert, from_episodes
-from diffreplay.errors import CorruptDataError, InputError
+from diffreplay.errors import CorruptDataError, InputError, InUseError
 
 LENGTHS = [30 + k % 7 for k in range(60)]
 
@@ -130,6 +130,21 @@ def cut_short(episodes: Path, target: Path) -> None:
     with pytest.raises(InterruptedError):
         convert(episodes, target, progress=stop, save_every=1)
     assert notes(target)["done"] == 1
+
+
+@pytest.mark.parametrize("to", ["snapshot", "drqv2"])
+def test_one_conversion_at_a_time_writes_a_target(tmp_path, to):
+    drqv2_folder(tmp_path / "episodes", [20, 20])
+    convert(tmp_path / "episodes", tmp_path / "snapshot")
+    source, target = tmp_path / ("episodes" if to == "snapshot" else "snapshot"), tmp_path / "target"
+
+    def again(steps: int) -> None:
+        with pytest.raises(InUseError) as refused:
+            convert(source, target, target_format=to)
+        says(refused, target, "running process")
+
+    assert convert(source, target, target_format=to, progress=again, save_every=1).episodes == 2
+    convert(target, tmp_path / "back.hdf5")
 
 
 def test_a_damaged_listing_is_told(tmp_path):

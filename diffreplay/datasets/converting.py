@@ -34,6 +34,10 @@ class Converted:
         episodes: that the target holds now.
         steps: actions that were written, those of an earlier run that was gone on with aside.
         resumed: episodes that were there already.
+
+    Examples:
+        >>> diffreplay.datasets.Converted("drqv2", "snapshot", episodes=3, steps=1500, resumed=0).steps
+        1500
     """
 
     source_format: str
@@ -56,10 +60,18 @@ def open_source(
     Raises:
         InputError: there is nothing, or its format is not known.
         CorruptDataError: it is damaged; the message names the file.
+
+    Examples:
+        >>> commit = replay.save("run/replay")
+        >>> source = diffreplay.datasets.open_source("run/replay")
+        >>> source.format, source.description.episodes, source.description.steps
+        ('snapshot', 1, 100)
     """
     if not isinstance(source, str | os.PathLike):
         return source
     path = checks.path("source", source)
+    if frame_stack is not None:
+        frame_stack = checks.positive("frame_stack", frame_stack)
     return FORMATS[formats.source_format(path, source_format)].open(path, frame_stack)
 
 
@@ -98,6 +110,13 @@ def convert(
     Raises:
         InputError: an argument makes no sense, or the target is there and not of this conversion.
         CorruptDataError: the source is damaged; the message names the file. What was written stays, to go on with.
+
+    Examples:
+        >>> commit = replay.save("run/replay")
+        >>> diffreplay.datasets.convert("run/replay", "run/episodes", target_format="drqv2")
+        Converted(source_format='snapshot', target_format='drqv2', episodes=1, steps=100, resumed=0)
+        >>> diffreplay.datasets.convert("run/episodes", "run/again", nstep=3).steps
+        100
     """
     opened, path = open_source(source, source_format, frame_stack), checks.path("target", target)
     name = formats.target_format(path, opened.format, target_format)
