@@ -10,7 +10,7 @@ from diffreplay import datasets
 from diffreplay.cli import inspect, pictures
 from diffreplay.errors import ReplayError
 
-DAMAGED, FAILED = 1, 2  # exit statuses; argparse, too, ends with 2
+DAMAGED, FAILED, INTERRUPTED = 1, 2, 130  # exit statuses; argparse, too, ends with 2
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -35,6 +35,9 @@ def main(argv: list[str] | None = None) -> int:
     except (ReplayError, OSError) as error:
         print(f"diffreplay: {error}", file=sys.stderr)
         return FAILED
+    except KeyboardInterrupt:
+        print(f"diffreplay: {args.command} was interrupted", file=sys.stderr)
+        return INTERRUPTED
 
 
 def _inspect(args: argparse.Namespace) -> int:

@@ -25,7 +25,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("target", type=Path, metavar="TARGET", help="where nothing is yet, or this conversion stopped")
     parser.add_argument("--from", dest="source_format", choices=FORMATS, help="format of SOURCE (default: what it is)")
     parser.add_argument(
-        "--to", dest="target_format", choices=written, help="format of TARGET (default: as its suffix says; snapshot)"
+        "--to",
+        dest="target_format",
+        choices=written,
+        help="format of TARGET (default: as its suffix or a snapshot's origin says; snapshot)",
     )
     parser.add_argument("--frame-stack", type=int, metavar="F", help="frames in an observation (default: as SOURCE)")
     parser.add_argument("--capacity", type=int, metavar="N", help="transitions of the buffer (default: as SOURCE has)")

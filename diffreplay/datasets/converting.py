@@ -96,7 +96,8 @@ def convert(
         source: a path, or a `Source`, such as `from_episodes` makes.
         target: a path where nothing is yet, or what the same conversion has written so far.
         source_format: a key of `FORMATS`; None to recognise it.
-        target_format: likewise; None to go by the suffix, or for a snapshot.
+        target_format: likewise; None to go by the suffix; else a snapshot becomes what it was converted from, and
+            everything else a snapshot.
         frame_stack: frames in an observation of the buffer; None for what the source says, or 1.
         capacity: transitions that the buffer of a snapshot keeps; None for as many as the source has.
         save_every: steps after which a snapshot is saved at an episode's end; what was cut short goes on from there.
@@ -119,7 +120,7 @@ def convert(
         100
     """
     opened, path = open_source(source, source_format, frame_stack), checks.path("target", target)
-    name = formats.target_format(path, opened.format, target_format)
+    name = formats.target_format(path, opened, target_format)
     described = opened.description
     for sentence in described.warnings:
         warnings.warn(sentence, UserWarning, stacklevel=2)

@@ -76,16 +76,18 @@ def source_format(path: Path, name: str | None = None) -> str:
     return found
 
 
-def target_format(path: Path, source: str, name: str | None = None) -> str:
-    """The format that a target is to have: as named, as its suffix tells, or a snapshot.
+def target_format(path: Path, source: Source, name: str | None = None) -> str:
+    """The format that a target is to have: as named, as its suffix tells, as a snapshot came from, or a snapshot.
 
     Raises:
         InputError: no such format is known or can be written, or it has to be named.
     """
     if name is None:
-        name = next((key for key, each in FORMATS.items() if each.suffix and path.suffix in each.suffix.split()), None)
-    if name is None and source == SNAPSHOT:
-        raise InputError(f"{path}: expected the format that a snapshot is to be converted to; name it: {_listed(True)}")
+        name = next((key for key, each in FORMATS.items() if path.suffix in each.suffix.split()), None)
+    if name is None and source.format == SNAPSHOT:
+        name = getattr(source, "origin", None)
+        if name not in FORMATS or FORMATS[name].write is None:
+            raise InputError(f"{path}: expected the format that a snapshot is to become; name it: {_listed(True)}")
     name = known(name or SNAPSHOT)
     if FORMATS[name].write is None:
         raise InputError(f"{path}: expected a format that can be written, {_listed(True)}, got {name!r}")

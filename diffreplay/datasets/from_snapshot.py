@@ -33,6 +33,9 @@ class SnapshotSource:
     Args:
         directory: of the snapshot.
 
+    Attributes:
+        origin: the format that it was converted from; None where nobody did.
+
     Raises:
         CorruptDataError: there is no snapshot, or it is damaged.
         InputError: it is one of a conversion that was not completed.
@@ -44,6 +47,7 @@ class SnapshotSource:
         self._replay = open_snapshot(directory)
         self._frames = cast(MappedFrames, self._replay.reader.frames)
         self._said = _Said(directory, find_manifest(directory, self._replay.commit))
+        self.origin = self._said.origin
         self._rows = EpisodeRows(self._frames)
         if self._said.lines is not None and len(self._rows) != self._said.episodes:
             raise CorruptDataError(
@@ -142,6 +146,7 @@ class _Said:
     def __init__(self, directory: Path, manifest: Manifest) -> None:
         self.lines: Callable[[], Iterator[dict[str, Any]]] | None = None
         self.final_observation, self.episodes = True, 0
+        self.origin: str | None = None
         self.reward: ArraySpec | None = None
         self.attributes: dict[str, Any] = {}
         self.warnings: tuple[str, ...] = ()
@@ -153,12 +158,14 @@ class _Said:
                 f"{directory}: expected a snapshot that is whole, got a conversion that was not completed: run it "
                 "again first, which goes on"
             )
+        conversion = notes.get("conversion")
+        self.origin = str(conversion.get("from")) if isinstance(conversion, dict) else None
         if notes.get("rows") != manifest.head or manifest.tail or not (directory / LISTING).exists():
             self.warnings = ("what was noted of the source is left out, as the buffer was changed or copied since",)
             return
         try:
             nbytes, digest = notes["listing"]
-            described = next(read_listing(directory / LISTING, nbytes, digest))["description"]
+            described = next(read_listing(directory / LISTING, nbytes, digest), {})["description"]
             self.final_observation, self.attributes = described["final_observation"], described["attributes"]
             self.warnings, self.episodes = tuple(described["warnings"]), notes["done"]
             reward = ArraySpec.from_json(described["reward"])

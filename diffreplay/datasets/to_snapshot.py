@@ -70,7 +70,8 @@ class SnapshotTarget:
             self._listing.add({"description": describe(description)})
         self._replay, self._notes = replay, dict(notes)
         self._observations = Observations(description)
-        self._step_bytes = max(1, replay.store.layout.step_bytes)
+        layout = replay.store.layout
+        self._step_bytes = max(1, layout.row_bytes + sum(column.row_bytes for column in layout.scalars))
         self._unsaved = self._held = 0
         self._pending: dict[str, Any] | None = None  # the last action of a piece, which led to what comes next
         self._steps = 0  # of the present episode

@@ -18,7 +18,7 @@ def test_the_commands_of_the_page(tmp_path, monkeypatch, capsys):
     robomimic_file(tmp_path / "low_dim.hdf5", [5, 7])
     assert main(["convert", "exp_local/walker/buffer", "walker", "--nstep", "3"]) == 0
     says(capsys.readouterr().out, "exp_local/walker/buffer (drqv2) | walker (snapshot) | 2 episodes | 32 steps")
-    assert main(["convert", "walker", "episodes", "--to", "drqv2"]) == 0
+    assert main(["convert", "walker", "episodes"]) == 0
     same_folders(tmp_path / "exp_local/walker/buffer", tmp_path / "episodes")
     assert main(["convert", "low_dim.hdf5", "lift", "--frame-stack", "2"]) == 0
     assert main(["convert", "lift", "lift.hdf5", "--quiet"]) == 0
@@ -45,7 +45,7 @@ def test_the_commands_of_the_page(tmp_path, monkeypatch, capsys):
         (["episodes", "target", "--capacity", "3"], "capacity | 20 | 3"),
         (["episodes", "target.hdf5", "--nstep", "3"], "snapshot only | nstep"),
         (["episodes", "target", "--from", "zarr"], "episodes | zarr"),
-        (["snapshot", "target"], "target | format | drqv2"),
+        (["mine", "target"], "target | format | drqv2"),
         (["snapshot", "target.zarr", "--frame-stack", "2"], "snapshot | frame_stack"),
         (["nothing", "target"], "nothing"),
     ],
@@ -54,6 +54,7 @@ def test_mistakes_are_told_in_a_line(tmp_path, monkeypatch, capsys, arguments, t
     monkeypatch.chdir(tmp_path)
     drqv2_folder(tmp_path / "episodes", [20])
     assert main(["convert", "episodes", "snapshot", "--quiet"]) == 0
+    diffreplay.ReplayBuffer(100, (3, 16, 16), (1,)).save("mine")
     capsys.readouterr()
     assert main(["convert", *arguments]) == 2
     printed = capsys.readouterr()

@@ -156,3 +156,11 @@ def test_names_tell_lengths(tmp_path):
         convert(tmp_path / "episodes", tmp_path / "snapshot")
     says(refused, wrong, "502 rows | 31")
     assert not (tmp_path / "snapshot").exists()
+
+
+def test_a_snapshot_in_another_codec_keeps_where_it_came_from(tmp_path):
+    drqv2_folder(tmp_path / "episodes", [6, 9])
+    convert(tmp_path / "episodes", tmp_path / "snapshot")
+    convert(tmp_path / "snapshot", tmp_path / "other", target_format="snapshot", codec="zstd", nstep=3)
+    convert(tmp_path / "other", tmp_path / "back", target_format="drqv2")
+    same_folders(tmp_path / "episodes", tmp_path / "back")
