@@ -105,7 +105,9 @@ class EpisodeFolder:
     def _episode(self, file: Path, arrays: dict[str, NDArray[Any]]) -> Episode:
         stacks = arrays.pop("observation")
         frames = single(stacks, self._frame_stack) if self._frame_stack > 1 else stacks
-        first = {key: values[0] for key, values in arrays.items() if not np.array_equal(values[0], blank(key, values))}
+        first = {
+            key: values[0] for key, values in arrays.items() if values[0].tobytes() != blank(key, values).tobytes()
+        }
         steps = {key: values[1:] for key, values in arrays.items()}
         discounts = steps.pop("discount")[:, 0]
         return Episode(

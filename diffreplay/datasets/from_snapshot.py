@@ -21,7 +21,7 @@ from diffreplay.parts import ArraySpec, Part
 from diffreplay.snapshots import Manifest, find_manifest
 from diffreplay.store import Rows
 
-PIECE_BYTES = 64 << 20  # of raw frames
+PIECE_BYTES = 32 << 20  # of raw frames
 NONSENSE = (LookupError, TypeError, ValueError, AttributeError)
 
 

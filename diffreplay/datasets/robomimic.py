@@ -19,7 +19,7 @@ from diffreplay.datasets.specs import observation_spec, value_spec
 from diffreplay.errors import CorruptDataError
 from diffreplay.parts import ArraySpec
 
-PIECE_BYTES = 64 << 20
+PIECE_BYTES = 32 << 20
 FIELDS = ("actions", "rewards", "dones")
 OBS, NEXT_OBS, MASK = "obs/", "next_obs/", "mask"
 

@@ -92,7 +92,7 @@ class ZarrTarget:
 
     def finish(self) -> None:
         """Write where episodes end, and give the directory its name."""
-        ends = np.array(self._ends, np.int64)
+        ends = np.array(self._ends, self._kept.get("ends", "<i8"))
         self._meta.create_array(ENDS, data=ends, chunks=(max(1, len(ends)),))
         groups = self._kept.get("groups", {})
         for key, group in (("", self._root), ("data", self._data), ("meta", self._meta)):

@@ -22,7 +22,7 @@ from diffreplay.datasets.zarr_files import ArrayHeader
 from diffreplay.errors import CorruptDataError, ReplayError
 from diffreplay.parts import ArraySpec
 
-PIECE_BYTES = 64 << 20
+PIECE_BYTES = 32 << 20
 ACTION, NEXT_REWARD, ENDS = "action", "reward", "episode_ends"
 FEW_CHANNELS = 4
 ZARR = "zarr"  # key of attributes that an export goes by
@@ -83,6 +83,7 @@ class ZarrReplay:
             ends = np.asarray(self._open(zarr, path, header)[:])
         if ends[0] < 1 or np.any(ends[1:] <= ends[:-1]) or ends[-1] > np.iinfo(np.int64).max:
             raise CorruptDataError(f"{path}: expected ends of episodes that grow, got {ends[:9].tolist()}")
+        self._ends_dtype = header.dtype.str
         return ends.astype(np.int64)
 
     @contextmanager
@@ -138,7 +139,7 @@ class ZarrReplay:
             final_observation=False,
             episodes=len(self._ends),
             steps=int(self._ends[-1]),
-            attributes={ZARR: {"arrays": kept, "groups": groups}},
+            attributes={ZARR: {"arrays": kept, "groups": groups, "ends": self._ends_dtype}},
             warnings=(f"{path / 'meta'}: left out {', '.join(others)}",) if others else (),
             fingerprint=f"{len(self._ends)} episodes, {int(self._ends[-1])} steps of {sorted(self._headers)}",
         )
