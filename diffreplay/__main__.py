@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from diffreplay import datasets
-from diffreplay.cli import inspect, pictures
+from diffreplay.cli import inspect, page, pictures, video
 from diffreplay.errors import ReplayError
 
 DAMAGED, FAILED, INTERRUPTED = 1, 2, 130  # exit statuses; argparse, too, ends with 2
@@ -20,11 +20,13 @@ def main(argv: list[str] | None = None) -> int:
     command = commands.add_parser("inspect", help="check a snapshot and print what it holds")
     command.add_argument("directory", type=Path, help="of a snapshot, as `ReplayBuffer.save` was given it")
     command.add_argument("--frames", type=Path, metavar="PNG", help="draw sample frames, references and differences")
+    command.add_argument("--html", type=Path, metavar="HTML", help="write all of it and more as one page")
     command.add_argument("--mp4", type=Path, metavar="MP4", help="render an episode")
     command.add_argument(
         "--episode", type=int, metavar="N", help="of --mp4: 0 is the oldest, -1 the newest (default: the longest)"
     )
     command.add_argument("--camera", metavar="NAME", help="of --mp4: which image of several (default: the first)")
+    command.add_argument("--no-decode", action="store_true", help="compare checksums, but decode no frame")
     datasets.add_arguments(commands.add_parser("convert", help="convert a dataset to a snapshot, or a snapshot to one"))
     args = parser.parse_args(argv)
     try:
@@ -41,12 +43,14 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _inspect(args: argparse.Namespace) -> int:
-    report = inspect(args.directory)
+    report = inspect(args.directory, decode=not args.no_decode)
     print("\n".join(report.lines))
     if args.frames is not None:
         print(pictures.write_picture(report.replay, args.frames))
+    if args.html is not None:
+        print(page.write_page(report, args.html))
     if args.mp4 is not None:
-        print(pictures.write_video(report.replay, report.episodes, args.episode, args.mp4, args.camera))
+        print(video.write_video(report.replay, report.episodes, args.episode, args.mp4, args.camera))
     return DAMAGED if report.damage else 0
 
 

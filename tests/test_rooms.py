@@ -68,7 +68,7 @@ MAY_IMPORT = {
     },
     "testing": {"errors", "codecs", "replay"},
     "sb3": {"errors", "limits", "parts", "stats", "codecs", "store"},
-    "cli": {"errors", "parts", "codecs", "store", "snapshots", "replay"},
+    "cli": {"errors", "parts", "store", "snapshots", "offline"},
     "__main__": {"errors", "cli", "datasets"},
     "__init__": {"errors", "stats", "parts", "batch", "codecs", "loading", "sharing", "offline", "replay", "estimate"},
 }

@@ -1,7 +1,7 @@
 """A snapshot as a dataset: sampled where it lies on disk, by any number of processes, and never written to.
 
 `open` gives a `SavedReplay`. `mapping` maps the files, `frames` reads rows from them, through an `index` that is filled
-as rows are asked for.
+as rows are asked for; `rest` leaves out what is damaged. `saved` makes them of what a commit says.
 
 Imports `snapshots`, `loading` and what these do. What others use stands here.
 """

@@ -7,7 +7,6 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 
 from diffreplay.codecs import Codec
 from diffreplay.errors import CorruptDataError
-from diffreplay.offline.index import BEGIN, FilledIndex, more_columns, slot_column
+from diffreplay.offline.index import BEGIN, FilledIndex, MappedLayout, mapped_layout, slot_column
 from diffreplay.offline.mapping import MappedFiles
 from diffreplay.snapshots import unpack_rows
 from diffreplay.store import (
@@ -49,29 +48,6 @@ def _renew_turn() -> None:
 os.register_at_fork(after_in_child=_renew_turn)
 
 
-@dataclass(frozen=True)
-class MappedLayout(Layout):
-    """The layout of a snapshot that is mapped.
-
-    Args:
-        mapped_bytes: of the files of rows, which are the log.
-        segments: how many these are.
-    """
-
-    mapped_bytes: int = 0
-    segments: int = 0
-
-    @property
-    def log_bytes(self) -> int:
-        """Size of the log."""
-        return self.mapped_bytes
-
-    @property
-    def nbytes(self) -> int:
-        """Memory besides the files: in place of the log, a byte for each file of rows, 1 once the index has these."""
-        return self.log_offset + self.segments
-
-
 class MappedFrames(FrameReader):
     """Random access to the rows of a snapshot; a file's checksum is compared when one of its rows is first asked for.
 
@@ -101,6 +77,7 @@ class MappedFrames(FrameReader):
         self._first, self._head = int(self._firsts[0]) if len(self._firsts) else manifest.head, manifest.head
         self._bases = self._block_bases()
         layout, self._whole = self._mapped_layout(), False
+        self._held = None if files.damage else manifest.held
         self._filling: int | None = None  # the thread that marks where episodes end
         super().__init__(layout, Arena(max(layout.nbytes, 1)) if arena is None else arena, codec)
         self._ready = self.arena.array("u1", (layout.segments,), layout.log_offset)
@@ -117,20 +94,12 @@ class MappedFrames(FrameReader):
         return self.files.begins[np.searchsorted(self._firsts, np.maximum(blocks, self._first), "right") - 1]
 
     def _mapped_layout(self) -> MappedLayout:
-        plain, begins = self._plain, self.files.begins
-        # The blocks' frames end before the next block's first file but one begins.
+        """Each block's frames end before the next block's first file but one begins."""
+        begins = self.files.begins
         lasts = np.append(self._bases[1:], begins[-1]) + max([entry.nbytes for entry in self._segments], default=0)
-        wide = int(np.max(lasts - self._bases, initial=0)) >= 1 << 31
-        ends = [replace(column, dtype="<u8") if wide else column for column in plain.index[: len(plain.ends)]]
-        index = (*ends, *plain.index[len(ends) :], *more_columns(len(plain.images), "<u8" if wide else ends[0].dtype))
-        fields = {name: getattr(plain, name) for name in ("images", "frame_stack", "scalars", "stacked")}
-        return MappedLayout(
-            **fields,
-            max_rows=self._head - self._first,
-            index=index,
-            mapped_bytes=int(begins[-1]),
-            segments=len(self._segments),
-        )
+        block_bytes = int(np.max(lasts - self._bases, initial=0))
+        rows = self._head - self._first
+        return mapped_layout(self._plain, rows, int(begins[-1]), len(self._segments), block_bytes)
 
     def _make_memory(self) -> Memory:
         memory = Memory(self.layout, self.arena)
@@ -156,7 +125,7 @@ class MappedFrames(FrameReader):
             counters[Counter.set_head(image)] = max(numbers, default=-1) + 1
         counters[Counter.REFERENCE_BYTES] = sum(entry.nbytes for sets in self._sets for entry in sets)
         counters[Counter.ALLOCATED_BYTES] = sum(entry.nbytes for entry in manifest.files())
-        held = manifest.held
+        held = self._held
         counters[Counter.TRANSITIONS] = UNKNOWN if held is None else held.transitions
         counters[Counter.PAYLOAD_BYTES] = 0 if held is None else held.payload_bytes
 
@@ -175,7 +144,7 @@ class MappedFrames(FrameReader):
 
     def frames_elsewhere(self, tail: int, head: int) -> int:
         """How many of the rows hold no frame, as another row has it already."""
-        held = self.files.manifest.held
+        held = self._held
         return super().frames_elsewhere(tail, head) if held is None else head - tail - held.frames
 
     def fill_all(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,9 +19,52 @@ def slot_column(image: int) -> str:
     return f"slot{image}"
 
 
-def more_columns(images: int, dtype: str) -> tuple[Column, ...]:
-    """What such an index has besides other columns."""
-    return Column(BEGIN, dtype), *(Column(slot_column(image), "<u2") for image in range(images))
+@dataclass(frozen=True)
+class MappedLayout(Layout):
+    """The layout of a snapshot that is mapped.
+
+    Args:
+        mapped_bytes: of the files of rows, which are the log.
+        segments: how many these are.
+    """
+
+    mapped_bytes: int = 0
+    segments: int = 0
+
+    @property
+    def log_bytes(self) -> int:
+        """Size of the log; not 0, as places in it are counted modulo this."""
+        return max(self.mapped_bytes, 1)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory besides the files: in place of the log, a byte for each file of rows, 1 once the index has these."""
+        return self.log_offset + self.segments
+
+
+def mapped_layout(plain: Layout, rows: int, mapped_bytes: int, segments: int, block_bytes: int) -> MappedLayout:
+    """The layout of a snapshot that is mapped.
+
+    Args:
+        plain: of what was saved.
+        rows: how many there are.
+        mapped_bytes, segments: as of `MappedLayout`.
+        block_bytes: of the log, from where a block of rows begins to where its last row ends, at most.
+    """
+    wide = block_bytes >= 1 << 31
+    ends = [replace(column, dtype="<u8") if wide else column for column in plain.index[: len(plain.ends)]]
+    begin = Column(BEGIN, "<u8" if wide else ends[0].dtype)
+    slots = [Column(slot_column(image), "<u2") for image in range(len(plain.images))]
+    return MappedLayout(
+        plain.images,
+        plain.frame_stack,
+        rows,
+        (*ends, *plain.index[len(ends) :], begin, *slots),
+        plain.scalars,
+        stacked=plain.stacked,
+        mapped_bytes=mapped_bytes,
+        segments=segments,
+    )
 
 
 class FilledIndex(Index):

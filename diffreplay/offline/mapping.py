@@ -31,8 +31,10 @@ class MappedFiles:
         manifest: of the commit.
         layout: of what was saved.
         known: which files of these names they are, where another process has mapped and maybe checked them.
+        damage: a sentence for each file, by its name, that is left out.
 
     Attributes:
+        damage: likewise; to be added to where more is found.
         begins: of each file of rows, where in `log` it begins.
         log: all files of rows.
         sets: for each image the slots of its reference sets.
@@ -43,10 +45,16 @@ class MappedFiles:
     """
 
     def __init__(
-        self, directory: Path, manifest: Manifest, layout: Layout, known: dict[str, tuple[int, ...]] | None = None
+        self,
+        directory: Path,
+        manifest: Manifest,
+        layout: Layout,
+        known: dict[str, tuple[int, ...]] | None = None,
+        damage: dict[str, str] | None = None,
     ) -> None:
         self.directory, self.manifest, self._layout = directory, manifest, layout
-        sizes = [round_up(entry.nbytes) for entry in manifest.segments]
+        self.damage = damage or {}
+        sizes = [0 if entry.name in self.damage else round_up(entry.nbytes) for entry in manifest.segments]
         slots = [SET_SLOTS * image.set_slot for image in layout.images]
         self.begins = np.cumsum([0, *sizes], dtype=np.int64)
         self._places: dict[str, int] = {}  # by name, where a file begins in the map
@@ -60,19 +68,24 @@ class MappedFiles:
         self._address: int = np.frombuffer(self._map, np.uint8).__array_interface__["data"][0]
         place, view, self.sets = 0, memoryview(self._map), []
         for image, sets, nbytes in zip(layout.images, manifest.sets, slots, strict=True):
-            for entry in sets:
+            for entry in self._whole(sets):
                 check_set_entry(directory, entry, image)
                 self._add(entry, place + entry.first % SET_SLOTS * image.set_slot)
             self.sets.append(view[place : place + nbytes])
             place += nbytes
         self.log = view[place:]
-        for entry, begin in zip(manifest.segments, self.begins.tolist(), strict=False):
+        begins = dict(zip([entry.name for entry in manifest.segments], self.begins.tolist(), strict=False))
+        for entry in self._whole(manifest.segments):
             check_segment_entry(directory, entry, layout)
-            self._add(entry, place + begin)
+            self._add(entry, place + begins[entry.name])
         self._map.madvise(mmap.MADV_RANDOM)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return MappedFiles, (self.directory, self.manifest, self._layout, self._identities)
+        return MappedFiles, (self.directory, self.manifest, self._layout, self._identities, self.damage)
+
+    def _whole(self, entries: list[FileEntry]) -> list[FileEntry]:
+        """Those that are not left out."""
+        return [entry for entry in entries if entry.name not in self.damage]
 
     def _add(self, entry: FileEntry, place: int) -> None:
         """Map a file at a place of the map."""
@@ -126,6 +139,10 @@ class MappedFiles:
             if entry.nbytes:
                 self._map.madvise(mmap.MADV_RANDOM, place, entry.nbytes)
         return data
+
+    def release(self) -> None:
+        """Have nothing of the files in this process's memory; it comes back from the page cache when it is read."""
+        self._map.madvise(mmap.MADV_DONTNEED)
 
 
 def _identity(found: os.stat_result) -> tuple[int, ...]:

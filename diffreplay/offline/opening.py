@@ -2,53 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
 from diffreplay import checks, codecs
 from diffreplay.errors import CorruptDataError, ReadOnlyError
-from diffreplay.loading import Readable, ReplayReader, columns_of, keep_priorities
+from diffreplay.loading import Readable, ReplayReader, keep_priorities
 from diffreplay.offline.frames import MappedFrames
-from diffreplay.offline.mapping import MappedFiles
-from diffreplay.parts import ArraySpec, Shape, extras_of, parts_of
-from diffreplay.snapshots import FileEntry, Manifest, find_manifest, make, open_rows, read_priorities
-from diffreplay.store import layout_of
-
-
-class Saved:
-    """What a snapshot says of its buffer: arguments as of `ReplayBuffer`.
-
-    Attributes:
-        parts: of an observation.
-        layout: as of the buffer's store, but for how much that holds.
-    """
-
-    def __init__(
-        self,
-        capacity: int,
-        observation_shape: Shape,
-        action_shape: tuple[int, ...],
-        *,
-        codec: codecs.Codec,
-        frame_stack: int,
-        nstep: int,
-        discount: float,
-        action_dtype: str,
-        shorter_at_end: bool = False,
-        extras: Mapping[str, ArraySpec] | None = None,
-        channels_first: bool = False,
-        max_bytes: int | None = None,
-    ) -> None:
-        self.capacity, self.nstep = checks.positive("capacity", capacity), checks.positive("nstep", nstep)
-        self.discount, self.codec = checks.share("discount", discount), codec
-        self.shorter_at_end = bool(shorter_at_end) and nstep > 1
-        frame_stack = checks.positive("frame_stack", frame_stack)
-        self.parts = parts_of(observation_shape, frame_stack, channels_first)
-        action = checks.number_dtype(action_dtype), checks.shape("action_shape", action_shape)
-        columns, stacked = columns_of(self.parts, *action, extras_of(extras))
-        images = [part.image_shape for part in self.parts if part.is_image]
-        self.layout = layout_of(images, frame_stack, 0, codec, columns, max_bytes, stacked)
+from diffreplay.offline.saved import Saved, all_frames, rest_of_frames
+from diffreplay.snapshots import FileEntry, find_manifest, make
 
 
 class SavedReplay(Readable):
@@ -65,6 +27,10 @@ class SavedReplay(Readable):
         directory: of the snapshot.
         commit: the one that was opened.
         capacity: transitions that the buffer kept.
+        frames: the rows.
+        parts: of an observation.
+        extras: names of further values of a step.
+        damage: a sentence for each file that was left out, with `skip_damaged`.
         reader: what `len`, `stats`, `can_sample` and `sample` ask.
 
     Examples:
@@ -73,10 +39,18 @@ class SavedReplay(Readable):
         True
     """
 
-    def __init__(self, frames: MappedFrames, saved: Saved, codec: str | codecs.Codec | None, seed: int) -> None:
+    def __init__(
+        self,
+        frames: MappedFrames,
+        saved: Saved,
+        codec: str | codecs.Codec | None,
+        seed: int,
+        damage: list[str] | None = None,
+    ) -> None:
         self.directory, self.commit = frames.files.directory, frames.files.manifest.commit
-        self.capacity = saved.capacity
-        self._frames, self._codec, self._seed = frames, codec, seed
+        self.capacity, self.extras = saved.capacity, saved.extras
+        self.frames, self.parts, self.damage = frames, saved.parts, damage or []
+        self._codec, self._seed, self._skips_damaged = codec, seed, damage is not None
         self.reader = ReplayReader(
             frames, saved.parts, saved.nstep, saved.discount, saved.shorter_at_end, checks.generator(seed)
         )
@@ -85,16 +59,16 @@ class SavedReplay(Readable):
         stats = self.stats()
         return (
             f"SavedReplay({str(self.directory)!r}, {stats.transitions} transitions, {stats.total_bytes / 1e6:.1f} MB, "
-            f"{stats.compression_ratio:.1f}x smaller than stacks, {self._frames.codec.name})"
+            f"{stats.compression_ratio:.1f}x smaller than stacks, {self.frames.codec.name})"
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _again, (self.directory, self.commit, self._codec, self._seed)
+        return _again, (self.directory, self.commit, self._codec, self._seed, self._skips_damaged)
 
     @property
     def frame_stack(self) -> int:
         """Frames in an observation."""
-        return self._frames.layout.frame_stack
+        return self.frames.layout.frame_stack
 
     @property
     def nstep(self) -> int:
@@ -104,7 +78,7 @@ class SavedReplay(Readable):
     @property
     def codec(self) -> codecs.Codec:
         """How frames are coded."""
-        return self._frames.codec
+        return self.frames.codec
 
     def verify(self) -> list[str]:
         """Compare the checksums of all files; those of priorities were compared when it was opened.
@@ -112,18 +86,22 @@ class SavedReplay(Readable):
         Returns:
             What is damaged, a sentence each; empty when all is well.
         """
-        manifest, problems = self._frames.files.manifest, []
+        manifest, problems = self.frames.files.manifest, []
         for entry in [*manifest.segments, *(entry for sets in manifest.sets for entry in sets)]:
             if problem := self._problem(entry):
                 problems.append(problem)
         return problems
 
     def _problem(self, entry: FileEntry) -> str:
+        files = self.frames.files
         try:
-            self._frames.files.checked(entry)
+            if entry.name not in files.damage:
+                files.checked(entry)
         except CorruptDataError as error:
             return str(error)
-        return ""
+        finally:
+            files.release()
+        return files.damage.get(entry.name, "")
 
     def _refuse(self, *_: Any, **__: Any) -> NoReturn:
         """Say that it does not write."""
@@ -141,6 +119,7 @@ def open(
     commit: str | None = None,
     codec: str | codecs.Codec | None = None,
     verify: bool = False,
+    skip_damaged: bool = False,
     seed: int = 0,
 ) -> SavedReplay:
     """Open a snapshot to sample from it where it lies: read-only, mapped into memory.
@@ -154,6 +133,7 @@ def open(
         commit: which of the two that it keeps; the newest by default.
         codec: needed where the buffer was made with a codec of one's own.
         verify: compare all checksums now.
+        skip_damaged: likewise, and leave out what is damaged, as `ReplayBuffer.load` does; `damage` tells of it.
         seed: of `sample`.
 
     Raises:
@@ -174,34 +154,25 @@ def open(
         manifest = find_manifest(directory, commit)
         saved = make(Saved, directory, manifest.buffer, codec, "saved")
         try:
-            frames, priorities = _frames(directory, manifest, saved), read_priorities(directory, manifest)
-            break
+            if skip_damaged:
+                frames, priorities, damage = rest_of_frames(directory, manifest, saved)
+            else:
+                frames, priorities, damage = *all_frames(directory, manifest, saved), None
+            if not damage or find_manifest(directory, commit).commit == manifest.commit:
+                break
         except CorruptDataError:
             if find_manifest(directory, commit).commit == manifest.commit:
                 raise
-            # Another process saved meanwhile, and deleted what was being opened.
-    replay = SavedReplay(frames, saved, codec, seed)
+        # Another process saved meanwhile, and deleted what was being opened.
+    replay = SavedReplay(frames, saved, codec, seed, damage)
     keep_priorities(replay.reader, priorities)
-    if verify:
+    if verify and not skip_damaged:
         frames.fill_all()
     return replay
 
 
-def _again(directory: Path, commit: str, codec: str | codecs.Codec | None, seed: int) -> SavedReplay:
+def _again(
+    directory: Path, commit: str, codec: str | codecs.Codec | None, seed: int, skip_damaged: bool = False
+) -> SavedReplay:
     """What is unpickled."""
-    return open(directory, commit=commit, codec=codec, seed=seed)
-
-
-def _frames(directory: Path, manifest: Manifest, saved: Saved) -> MappedFrames:
-    """The rows of a commit.
-
-    Raises:
-        CorruptDataError: its files are not what it says.
-    """
-    if len(manifest.sets) != len(saved.layout.images):
-        raise CorruptDataError(
-            f"{directory}: expected a manifest of reference sets for {len(saved.layout.images)} images, got "
-            f"{len(manifest.sets)}"
-        )
-    going_on = open_rows(directory, manifest) if saved.shorter_at_end else None
-    return MappedFrames(MappedFiles(directory, manifest, saved.layout), saved.layout, saved.codec, going_on)
+    return open(directory, commit=commit, codec=codec, seed=seed, skip_damaged=skip_damaged)

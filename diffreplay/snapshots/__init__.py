@@ -8,7 +8,7 @@
 Imports `store` and `codecs`, and nothing above. What others use stands here.
 """
 
-from diffreplay.snapshots.damage import verify
+from diffreplay.snapshots.damage import check_rest, damage_by_size, gone_rows, undecodable, verify, verify_files
 from diffreplay.snapshots.entries import check_bytes, open_file
 from diffreplay.snapshots.files import Lock, checksum, make_directory, open_regular, sync_directory, write_durably
 from diffreplay.snapshots.loading import load
@@ -24,11 +24,14 @@ __all__ = [
     "Lock",
     "Manifest",
     "check_bytes",
+    "check_rest",
     "check_segment_entry",
     "check_set_entry",
     "checksum",
+    "damage_by_size",
     "encode",
     "find_manifest",
+    "gone_rows",
     "load",
     "make",
     "make_directory",
@@ -39,7 +42,9 @@ __all__ = [
     "read_priorities",
     "save",
     "sync_directory",
+    "undecodable",
     "unpack_rows",
     "verify",
+    "verify_files",
     "write_durably",
 ]

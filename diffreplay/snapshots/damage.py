@@ -1,35 +1,43 @@
-"""What of a buffer is damaged: of its snapshots' files, and of its frames in memory."""
+"""What of a buffer is damaged: of its snapshots' files, and of its frames; and which rows are lost with a file."""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from diffreplay.errors import CorruptDataError, ReplayError
 from diffreplay.snapshots.entries import read_file
-from diffreplay.snapshots.manifest import MANIFEST, PREVIOUS, FileEntry, read_manifest
+from diffreplay.snapshots.manifest import MANIFEST, PREVIOUS, FileEntry, Manifest, read_manifest
+from diffreplay.snapshots.segments import check_segment, check_set
 from diffreplay.snapshots.state import Buffer
-from diffreplay.store import FrameStore, OverrunError
+from diffreplay.store import FrameReader, Layout, OverrunError
 
-VERIFY_ROWS = 1024
+VERIFY_ROWS = 1024  # whose frames are decoded at once at most,
+VERIFY_BYTES = 1 << 24  # or so many bytes of them
+LOST_ROWS = 1 << 19  # that may be claimed of files that are missing,
+LOST_TIMES = 10  # or so many times those that are there
 
 
 def verify(replay: Buffer) -> list[str]:
     """What is damaged, a sentence each: of the snapshots that `replay` knows, and of its frames in memory."""
     problems = [problem for directory in replay.commits for problem in verify_files(directory)]
-    store = replay.store
-    for first in range(store.tail, store.head, VERIFY_ROWS):
-        rows = store.present(np.arange(first, min(first + VERIFY_ROWS, store.head)))
-        rows = rows[store.oldest_needed(rows) >= store.tail]
-        if _undecodable(store, rows):
-            problems += [f"row {row}: {error}" for row in rows if (error := _undecodable(store, np.array([row])))]
+    for found in undecodable(replay.store):
+        problems += found
     return problems
 
 
-def verify_files(directory: Path) -> list[str]:
-    """What is damaged in a snapshot's files, a sentence each: every checksum is compared, nothing is decoded."""
+def verify_files(directory: Path, known: Collection[str] = ()) -> list[str]:
+    """What is damaged in a snapshot's files, a sentence each: every checksum is compared, nothing is decoded.
+
+    Args:
+        directory: of the snapshot.
+        known: names of files that are left out.
+    """
     problems: list[str] = []
     entries: dict[str, FileEntry] = {}
     for name in (MANIFEST, PREVIOUS):
@@ -40,13 +48,26 @@ def verify_files(directory: Path) -> list[str]:
             problems.append(str(error))
     for entry in entries.values():
         try:
-            read_file(directory, entry)
+            if entry.name not in known:
+                read_file(directory, entry)
         except CorruptDataError as error:
             problems.append(str(error))
     return problems
 
 
-def _undecodable(store: FrameStore, rows: np.ndarray[Any, np.dtype[np.int64]]) -> str:
+def undecodable(store: FrameReader) -> Iterator[list[str]]:
+    """Decode every frame, some rows at a time; of these, a sentence for each that does not decode."""
+    tail, head = store.bounds()
+    largest = max([image.frame_bytes for image in store.layout.images], default=1)
+    at_once = max(1, min(VERIFY_ROWS, VERIFY_BYTES // largest))
+    for first in range(tail, head, at_once):
+        rows = store.present(np.arange(first, min(first + at_once, head)))
+        rows = rows[store.oldest_needed(rows) >= tail]
+        singly = rows if _undecodable(store, rows) else ()
+        yield [f"row {row}: {error}" for row in singly if (error := _undecodable(store, np.array([row])))]
+
+
+def _undecodable(store: FrameReader, rows: NDArray[np.int64]) -> str:
     """Why rows do not decode; empty where they do."""
     try:
         for image in range(len(store.layout.images)):
@@ -56,3 +77,55 @@ def _undecodable(store: FrameStore, rows: np.ndarray[Any, np.dtype[np.int64]]) -
     except OverrunError:  # nobody writes meanwhile, so that the index itself is wrong
         return "expected an index that names a coded frame, got one that makes no sense"
     return ""
+
+
+def damage_by_size(layout: Layout, directory: Path, manifest: Manifest) -> dict[str, str]:
+    """What is wrong with each file, by its name, whose size already tells."""
+    damage: dict[str, str] = {}
+    checks: list[tuple[FileEntry, Any]] = [
+        (entry, partial(check_set, directory, entry, image))
+        for sets, image in zip(manifest.sets, layout.images, strict=True)
+        for entry in sets
+    ]
+    checks += [(entry, partial(check_segment, directory, entry, layout)) for entry in manifest.segments]
+    for entry, check in checks:
+        try:
+            check()
+        except CorruptDataError as error:
+            damage[entry.name] = str(error)
+    return damage
+
+
+def check_rest(directory: Path, manifest: Manifest, damage: dict[str, str]) -> None:
+    """Refuse a manifest that claims many rows and has few, as each takes its place in the index.
+
+    Raises:
+        CorruptDataError: so it is.
+    """
+    gone = sum(entry.end - entry.first for entry in manifest.segments if entry.name in damage)
+    rest = manifest.head - manifest.tail - gone
+    if gone > max(LOST_ROWS, LOST_TIMES * rest):
+        raise CorruptDataError(
+            f"{directory}: expected files of at least one in {LOST_TIMES + 1} rows, got {max(rest, 0)} of "
+            f"{manifest.head - manifest.tail}; {next(iter(damage.values()))}"
+        )
+
+
+def gone_rows(store: FrameReader, lost_rows: list[tuple[int, int]], lost_sets: list[list[int]]) -> NDArray[np.bool_]:
+    """Which live rows cannot be decoded any more, (N,): lost ones, and those coded against something lost.
+
+    Args:
+        store: that holds the rows, and in place of lost ones such as end where they begin.
+        lost_rows: runs of them, the first one and the one after the last.
+        lost_sets: of each image, numbers of the reference sets that are lost.
+    """
+    tail, head = store.bounds()
+    rows = np.arange(tail, head)
+    gone = np.zeros(len(rows), bool)
+    for first, end in lost_rows:
+        gone[max(first - tail, 0) : max(end - tail, 0)] = True
+    for image, lost in enumerate(lost_sets):
+        coded = store.lengths(rows, image) < store.layout.images[image].frame_bytes
+        gone |= coded & np.isin(store.codings[image].sets.serving(rows), lost)
+    needed = store.oldest_needed(rows) - tail
+    return gone | ((needed >= 0) & gone[np.maximum(needed, 0)])

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from diffreplay.errors import CorruptDataError
+from diffreplay.snapshots.damage import check_rest, damage_by_size, gone_rows
 from diffreplay.snapshots.entries import read_file
 from diffreplay.snapshots.manifest import FileEntry, Manifest
-from diffreplay.snapshots.segments import check_segment, check_set, read_segment
+from diffreplay.snapshots.segments import read_segment
 from diffreplay.snapshots.state import saved_ranges
 from diffreplay.store import (
     BLOCK_ROWS,
@@ -27,10 +26,6 @@ from diffreplay.store import (
     cut_out,
     finish_adopting,
 )
-
-LOST_ROWS = 1 << 19  # that may be claimed of files that are missing,
-LOST_TIMES = 10  # or so many times those that are there
-Mask = NDArray[np.bool_]
 
 
 def restore(store: FrameStore, directory: Path, manifest: Manifest, skip_damaged: bool) -> list[str]:
@@ -51,10 +46,10 @@ def restore(store: FrameStore, directory: Path, manifest: Manifest, skip_damaged
             f"{directory}: expected a manifest of reference sets for {len(store.layout.images)} images, got "
             f"{len(manifest.sets)}"
         )
-    damage = _look(store, directory, manifest)
+    damage = damage_by_size(store.layout, directory, manifest)
     if damage and not skip_damaged:
         return list(damage.values())
-    _check_rest(directory, manifest, damage)
+    check_rest(directory, manifest, damage)
     first_sets = [sets[0].first if sets else 0 for sets in manifest.sets]
     ranges = saved_ranges(directory, manifest)
     state = StoreState(manifest.tail, manifest.head, manifest.log_tail, first_sets, [], [], ranges)
@@ -77,37 +72,9 @@ def restore(store: FrameStore, directory: Path, manifest: Manifest, skip_damaged
             raise CorruptDataError(f"{directory / entry.name}: {error}") from error
         store.arena.page_out()
     if damage:
-        cut_out(store, store.tail, _gone(store, lost_rows, lost_sets))
+        cut_out(store, store.tail, gone_rows(store, lost_rows, lost_sets))
     finish_adopting(store, manifest.head)
     return list(damage.values())
-
-
-def _look(store: FrameStore, directory: Path, manifest: Manifest) -> dict[str, str]:
-    """What is wrong with each file whose size already tells."""
-    damage, layout = {}, store.layout
-    checks = [
-        (entry, partial(check_set, directory, entry, image))
-        for sets, image in zip(manifest.sets, layout.images, strict=True)
-        for entry in sets
-    ]
-    checks += [(entry, partial(check_segment, directory, entry, layout)) for entry in manifest.segments]
-    for entry, check in checks:
-        try:
-            check()
-        except CorruptDataError as error:
-            damage[entry.name] = str(error)
-    return damage
-
-
-def _check_rest(directory: Path, manifest: Manifest, damage: dict[str, str]) -> None:
-    """Refuse a manifest that claims many rows and has few, as each takes its place in the index."""
-    gone = sum(entry.end - entry.first for entry in manifest.segments if entry.name in damage)
-    rest = manifest.head - manifest.tail - gone
-    if gone > max(LOST_ROWS, LOST_TIMES * rest):
-        raise CorruptDataError(
-            f"{directory}: expected files of at least one in {LOST_TIMES + 1} rows, got {max(rest, 0)} of "
-            f"{manifest.head - manifest.tail}; {next(iter(damage.values()))}"
-        )
 
 
 def _read_sets(
@@ -136,16 +103,3 @@ def _no_rows(store: FrameStore, entry: FileEntry) -> StoredRows:
         with suppress(OverrunError):
             sets[:] = [its.serving(before)[0] for its in store.sets]
     return StoredRows(entry.first, {}, np.zeros(shape, np.uint32), [], sets)
-
-
-def _gone(store: FrameStore, lost_rows: list[tuple[int, int]], lost_sets: list[list[int]]) -> Mask:
-    """Which live rows cannot be decoded any more: lost ones, and those coded against something lost."""
-    tail, rows = store.tail, np.arange(store.tail, store.head)
-    gone = np.zeros(len(rows), bool)
-    for first, end in lost_rows:
-        gone[max(first - tail, 0) : max(end - tail, 0)] = True
-    for image, lost in enumerate(lost_sets):
-        coded = store.lengths(rows, image) < store.layout.images[image].frame_bytes
-        gone |= coded & np.isin(store.sets[image].serving(rows), lost)
-    needed = store.oldest_needed(rows) - tail
-    return gone | ((needed >= 0) & gone[np.maximum(needed, 0)])
