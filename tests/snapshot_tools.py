@@ -150,7 +150,7 @@ def by_row(store, rows):
 def decodable(store):
     """Rows that were neither lost nor lost what they are coded against."""
     rows = store.present(np.arange(*store.bounds()))
-    return rows[store.oldest_needed(rows) >= store.tail]
+    return rows[store.oldest_needed(rows) >= store.bounds()[0]]
 
 
 def contents(replay):

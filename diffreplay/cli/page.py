@@ -32,7 +32,8 @@ h1 { font-size: 1.4rem; } h2 { font-size: 1.1rem; margin: 2rem 0 .5rem; } h3 { f
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; }
 th, td { text-align: left; vertical-align: top; padding: .25rem .75rem .25rem 0; border-bottom: 1px solid var(--rule); }
-th { font-weight: 600; overflow-wrap: normal; } td.number { font-variant-numeric: tabular-nums; white-space: nowrap; }
+th { font-weight: 600; overflow-wrap: normal; }
+th[scope="col"], td.number { font-variant-numeric: tabular-nums; white-space: nowrap; }
 .damage { border-left: 4px solid #c62828; padding: .25rem .75rem; }
 .row { display: flex; gap: .5rem; overflow-x: auto; padding-bottom: .5rem; }
 figure { margin: 0; flex: none; width: 8rem; } figcaption { font-size: .75rem; color: var(--soft); }

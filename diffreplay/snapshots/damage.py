@@ -18,7 +18,7 @@ from diffreplay.snapshots.state import Buffer
 from diffreplay.store import FrameReader, Layout, OverrunError
 
 VERIFY_ROWS = 1024  # whose frames are decoded at once at most,
-VERIFY_BYTES = 1 << 24  # or so many bytes of them
+VERIFY_BYTES = 1 << 23  # or so many bytes of them
 LOST_ROWS = 1 << 19  # that may be claimed of files that are missing,
 LOST_TIMES = 10  # or so many times those that are there
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 import subprocess
 import sys
@@ -11,10 +13,11 @@ import imageio.v3 as imageio
 import numpy as np
 import pytest
 from says import says
-from snapshot_tools import CODECS, SEVERAL, RestlessZstd, Writer, buffer, held, make_directory  # noqa: F401
+from snapshot_tools import CODECS, SEVERAL, RestlessZstd, Writer, buffer, held, make_directory, reseal  # noqa: F401
 
 from diffreplay import ArraySpec, ReplayBuffer, codecs
 from diffreplay.__main__ import main
+from diffreplay.cli import inspect
 from diffreplay.cli.report import find_episodes
 from diffreplay.snapshots.manifest import MANIFEST, read_manifest
 from diffreplay.testing import TimeStep
@@ -155,6 +158,91 @@ def test_the_video_shows_an_episode(directory, channels, capsys):
         assert np.abs(video[:, 128, 128].mean(axis=1) - frames[:, 8, 8].mean(axis=1)).max() < 30
     assert main(["inspect", str(directory), "--mp4", str(path), "--episode", "3"]) == 2
     says(capsys.readouterr().err, "--episode: | -3 to 2 | got 3")
+
+
+def test_returns_are_sums_of_the_rewards_of_each_episode(directory, capsys):
+    """The first step's reward belongs to no transition."""
+    replay, rng = ReplayBuffer(100, (1, 16, 16), (1,), frame_stack=1), np.random.default_rng(0)
+    sums = []
+    for length in (5, 12, 8, 1):
+        rewards = rng.integers(-9, 10, length) / 4
+        sums.append(rewards[1:].sum())
+        for t, reward in enumerate(rewards.tolist()):
+            obs = rng.integers(0, 256, (1, 16, 16), np.uint8)
+            replay.add(TimeStep(obs, [0.0], reward, is_first=t == 0, is_last=t == length - 1))
+    replay.save(directory)
+    report = inspect(directory)
+    assert report.returns.tolist() == sums
+    assert main(["inspect", str(directory)]) == 0
+    expected = f"{min(sums):.6g} to {max(sums):.6g}, {np.median(sums):.6g} in the middle"
+    assert values(capsys.readouterr().out)["returns"] == expected
+
+
+def test_sizes_of_each_camera(directory):
+    replay = saved(directory, case=f"{SEVERAL}delta")
+    report, store, rows = inspect(directory), replay.store, np.arange(70)
+    coded = [int(store.lengths(rows, image).sum()) for image in (0, 1)]
+    assert [camera.coded_bytes for camera in report.cameras] == coded
+    for camera, nbytes in zip(report.cameras, coded, strict=True):
+        assert camera.share == nbytes / sum(coded) and camera.bytes_a_frame == nbytes / 70
+        assert camera.raw_bytes == 70 * 256 and camera.reference_bytes == store.sets[camera.number].nbytes
+        assert camera.ratio == camera.raw_bytes / (nbytes + camera.reference_bytes)
+    told = [value for name, value in report.facts if name == "camera"]
+    assert [value.split(":")[0] for value in told] == ["front", "depth"]
+
+
+def test_a_frame_that_does_not_decode_is_named_although_checksums_fit(directory, capsys):
+    """Somebody made the file so; the frames of the other rows are read as ever."""
+    replay = saved(directory, codec=CODECS["zstd"]())
+    (entry,) = read_manifest(directory).segments
+    data = bytearray((directory / entry.name).read_bytes())
+    lengths = replay.store.lengths(np.arange(70))
+    row = int(np.argmin(lengths))
+    start = len(data) - int(lengths[row:].sum())
+    data[start : start + int(lengths[row])] = b"x" * int(lengths[row])
+    (directory / entry.name).write_bytes(data)
+    seal = hashlib.blake2b(data, digest_size=16).hexdigest()
+    reseal(directory, lambda fields: json.loads(json.dumps(fields).replace(entry.checksum, seal)))
+    assert main(["inspect", str(directory)]) == 1
+    assert values(capsys.readouterr().out)["damage"].startswith(f"row {row}: ")
+    assert main(["inspect", str(directory), "--no-decode"]) == 0
+    assert values(capsys.readouterr().out)["damage"] == "none: every checksum fits; no frame was decoded"
+
+
+@pytest.mark.parametrize("which", ["gone", "only of the commit before"])
+def test_every_file_that_is_damaged_is_named_and_the_rest_described(directory, which, capsys):
+    replay = buffer(40, codec="raw")
+    writer = Writer(replay)
+    for _ in range(2):
+        writer.add(60)
+        replay.save(directory)
+    now = {entry.name for entry in read_manifest(directory).files()}
+    before = {entry.name for entry in read_manifest(directory, "previous.json").files()} - now
+    (name,) = before if which != "gone" else sorted(now)[:1]
+    (directory / name).unlink()
+    assert main(["inspect", str(directory)]) == 1
+    found = values(capsys.readouterr().out)
+    says(found["damage"], directory / name, "cannot be read: No such file")
+    assert (found["transitions"].split()[0] == str(len(replay))) == (which != "gone")
+
+
+def test_it_takes_hardly_more_memory_for_a_larger_snapshot(directory):
+    """Peaks of processes that inspect 15 MB and 75 MB, with frames to draw and a page to write."""
+    peaks = []
+    rng = np.random.default_rng(0)
+    for steps in (300, 1500):
+        replay = ReplayBuffer(steps, (3, 128, 128), (1,), frame_stack=1, codec="raw")
+        for t in range(steps):
+            obs = rng.integers(0, 256, (3, 128, 128), np.uint8)
+            replay.add(TimeStep(obs, [0.0], is_first=t % 50 == 0, is_last=t % 50 == 49))
+        replay.save(directory / str(steps))
+        program = "import sys; from diffreplay.__main__ import main; assert main(sys.argv[1:]) == 0; "
+        program += "print(open('/proc/self/status').read().split('VmHWM:')[1].split()[0])"
+        drawn = ["--html", directory / "x.html", "--frames", directory / "x.png", "--mp4", directory / "x.mp4"]
+        command = [sys.executable, "-c", program, "inspect", directory / str(steps), *drawn]
+        done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=300, check=True)
+        peaks.append(int(done.stdout.splitlines()[-1]) * 1024)
+    assert peaks[1] - peaks[0] < 25e6
 
 
 def test_several_parts_are_told_and_drawn(directory, capsys):
