@@ -60,7 +60,7 @@ def inspect(directory: Path, decode: bool = True) -> Report:
     damage = [*replay.damage, *verify_files(replay.directory, {entry.name for entry in manifest.files()})]
     for found in undecodable(replay.frames) if decode else ():
         damage += found
-        replay.frames.files.release()
+        replay.frames.files.page_out()
     episodes, cameras = find_episodes(replay), find_cameras(replay)
     returns = find_returns(replay, episodes)
     well = "every checksum fits" + (", every frame decodes" if decode else "; no frame was decoded")

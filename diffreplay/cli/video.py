@@ -51,7 +51,7 @@ def write_video(
             for piece in pieces:
                 for frame in read(replay, image, part, piece):
                     video.append_data(_picture(frame, white))
-                replay.frames.files.release()
+                replay.frames.files.page_out()
     except (OSError, ValueError) as error:
         raise InputError(f"--mp4: expected a file name in a folder that can be written, got {path} ({error})") from None
     return f"rendered episode {number}, {len(rows)} steps, to {path}"

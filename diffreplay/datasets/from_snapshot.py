@@ -137,7 +137,7 @@ class SnapshotSource:
             else:
                 column = next(each for each in frames.layout.scalars if each.name == f"obs/{part.name}")
                 out[...] = frames.stacked(column, shown).view(part.dtype).reshape(out.shape)
-            yield part, out
+            yield part, out if stacked else out.reshape(len(out), *part.spec.shape)
 
 
 class _Said:

@@ -86,6 +86,16 @@ def _check(path: Path, dataset: Any) -> None:
     where = f"{path}: {dataset.name}"
     if dataset.shape is None or dataset.dtype.kind not in "biuf" or dataset.dtype.subdtype or not dataset.ndim:
         raise CorruptDataError(f"{where}: expected an array of numbers, got {dataset.dtype} {dataset.shape}")
+    check_size(path, dataset)
+
+
+def check_size(path: Path, dataset: Any) -> None:
+    """Refuse an array that lies in other files, or that this one cannot hold.
+
+    Raises:
+        CorruptDataError: so it is.
+    """
+    where = f"{path}: {dataset.name}"
     if dataset.is_virtual or dataset.external:
         raise CorruptDataError(f"{where}: expected data in the file itself, got data in other files")
     nbytes = int(np.prod(dataset.shape, dtype=object)) * dataset.dtype.itemsize

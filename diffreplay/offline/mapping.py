@@ -140,10 +140,6 @@ class MappedFiles:
                 self._map.madvise(mmap.MADV_RANDOM, place, entry.nbytes)
         return data
 
-    def release(self) -> None:
-        """Have nothing of the files in this process's memory; it comes back from the page cache when it is read."""
-        self._map.madvise(mmap.MADV_DONTNEED)
-
 
 def _identity(found: os.stat_result) -> tuple[int, ...]:
     """Which file it is, and when it was written."""

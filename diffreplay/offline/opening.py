@@ -100,7 +100,7 @@ class SavedReplay(Readable):
         except CorruptDataError as error:
             return str(error)
         finally:
-            files.release()
+            files.page_out()
         return files.damage.get(entry.name, "")
 
     def _refuse(self, *_: Any, **__: Any) -> NoReturn:

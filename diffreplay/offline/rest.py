@@ -33,7 +33,7 @@ class RestOfFrames(MappedFrames):
                 lost_rows.append((entry.first, entry.end))
                 for image in range(len(manifest.sets)):
                     self.index.put(slot_column(image), np.arange(entry.first, entry.end), NO_SET)
-            files.release()
+            files.page_out()
         self._whole = True
         if files.damage:
             cut_out(self, self.bounds()[0], gone_rows(self, lost_rows, lost_sets))
@@ -56,7 +56,7 @@ class RestOfFrames(MappedFrames):
             if entry.name in damage:
                 lost.append(entry.first)
             self._checked.add((image, entry.first))  # what is coded against a damaged one is taken out
-            self.files.release()
+            self.files.page_out()
         return lost
 
     def _count(self) -> None:
