@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from diffreplay.datasets import drqv2, hdf5, minari_data, zarr_files
+from diffreplay.datasets import drqv2, hdf5, minari_data, minari_files, zarr_files
 from diffreplay.datasets.episode import Source, Target
 from diffreplay.datasets.from_snapshot import SnapshotSource
 from diffreplay.datasets.robomimic import Demonstrations
@@ -52,7 +52,7 @@ FORMATS = {
         "a snapshot of a ReplayBuffer", lambda path: (path / MANIFEST).exists(), _open_snapshot, SnapshotTarget
     ),
     "drqv2": Format("DrQ-v2's folder of .npz episodes", drqv2.is_folder, drqv2.EpisodeFolder, EpisodeFolderTarget),
-    "minari": Format("a Minari dataset", minari_data.is_dataset, minari_data.MinariEpisodes, MinariTarget),
+    "minari": Format("a Minari dataset", minari_files.is_dataset, minari_data.MinariEpisodes, MinariTarget),
     "robomimic": Format(
         "HDF5 as robomimic lays it out", hdf5.is_hdf5, Demonstrations, DemonstrationsTarget, ".hdf5 .h5"
     ),

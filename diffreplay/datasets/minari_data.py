@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,45 +11,14 @@ from numpy.typing import NDArray
 
 from diffreplay.datasets import hdf5
 from diffreplay.datasets.episode import Description, Episode
+from diffreplay.datasets.minari_files import ENDS, MAIN, METADATA, data_folder, look, read_metadata, reading, sizes
 from diffreplay.datasets.minari_spaces import is_image, leaves, seen_spec
-from diffreplay.datasets.needs import needs, reason
+from diffreplay.datasets.needs import needs
 from diffreplay.datasets.specs import value_spec
-from diffreplay.errors import CorruptDataError, ReplayError
+from diffreplay.errors import CorruptDataError
 from diffreplay.parts import ArraySpec
-from diffreplay.snapshots import open_regular
 
-METADATA, MAIN = "metadata.json", "main_data.hdf5"
-LARGEST_METADATA = 1 << 28
 INFOS, FIRST_INFOS = "infos/", "first_infos"
-ENDS = ("terminations", "truncations")
-DAMAGE = (*hdf5.DAMAGE, AssertionError, LookupError, AttributeError, NotImplementedError, ArithmeticError)
-
-
-def data_folder(path: Path) -> Path:
-    """Where the metadata lies: `path`, or `data` in it."""
-    return path / "data" if (path / "data" / METADATA).exists() else path
-
-
-def is_dataset(path: Path) -> bool:
-    """Whether it is a folder with the metadata of such a dataset."""
-    return (data_folder(path) / METADATA).exists()
-
-
-@contextmanager
-def reading(path: Path) -> Iterator[None]:
-    """Whatever Minari fails at within is told as damage of the dataset.
-
-    Raises:
-        CorruptDataError: so it is.
-    """
-    try:
-        yield
-    except ReplayError:
-        raise
-    except DAMAGE as error:
-        raise CorruptDataError(
-            f"{path}: expected a whole Minari dataset, got damaged or other data ({reason(error)})"
-        ) from error
 
 
 class MinariEpisodes:
@@ -75,11 +42,12 @@ class MinariEpisodes:
     def __init__(self, path: Path, frame_stack: int | None = None) -> None:
         self._path, self._folder = path, data_folder(path)
         storage = needs("minari.dataset.minari_storage", str(path)).MinariStorage
-        self._metadata = self._read_metadata()
+        self._metadata = read_metadata(self._folder)
         # Both spaces have to stand there: else Minari makes an environment, and so runs what the metadata names.
         self._seen = leaves(f"{path}: observation_space", self._metadata.get("observation_space"))
         leaves(f"{path}: action_space", self._metadata.get("action_space"), action=True)
-        self._groups = self._look() if self._is_hdf5 else []
+        self._jpeg = bool(self._metadata.get("jpeg_encoding", True))
+        self._groups = look(self._folder, self._seen, self._jpeg) if self._is_hdf5 else []
         with reading(path):
             self._storage = storage.read(self._folder)
             self._count = int(self._storage.total_episodes)
@@ -92,55 +60,6 @@ class MinariEpisodes:
     @property
     def _is_hdf5(self) -> bool:
         return bool(self._metadata.get("data_format") == "hdf5")
-
-    def _read_metadata(self) -> dict[str, Any]:
-        path = self._folder / METADATA
-        try:
-            with open_regular(path) as file:
-                text = file.read(LARGEST_METADATA + 1)
-            found = json.loads(text if len(text) <= LARGEST_METADATA else b"")
-        except (OSError, ValueError, RecursionError) as error:
-            raise CorruptDataError(f"{path}: expected Minari's metadata, got other data ({reason(error)})") from None
-        formats = ("hdf5", "arrow", "parquet")
-        if not isinstance(found, dict) or found.get("data_format") not in formats:
-            told = found.get("data_format") if isinstance(found, dict) else found
-            raise CorruptDataError(f"{path}: expected a data_format of {', '.join(formats)}, got {told!r:.60}")
-        return found
-
-    def _look(self) -> list[dict[str, tuple[int, Any, tuple[int, ...]]]]:
-        """Of each episode what its arrays are: rows, dtype and shape of a row; nothing of them is read.
-
-        Raises:
-            CorruptDataError: an episode is missing, or the file cannot hold what it says.
-        """
-        path, found = self._folder / MAIN, []
-        with hdf5.opened(path) as file:
-            groups = hdf5.children(path, file)
-            for number in range(len(groups)):
-                group = groups.get(f"episode_{number}")
-                if not hasattr(group, "keys"):
-                    raise CorruptDataError(f"{path}: expected episode_0 and so on, got {sorted(groups)[:3]}")
-                arrays = dict(self._arrays(path, group, ""))
-                missing = [key for key in ("rewards", *ENDS) if key not in arrays]
-                if missing:
-                    raise CorruptDataError(f"{path}: episode_{number}: expected {missing[0]}, got {sorted(arrays)[:9]}")
-                found.append(arrays)
-        return found
-
-    def _arrays(self, path: Path, group: Any, prefix: str) -> Iterator[tuple[str, tuple[int, Any, tuple[int, ...]]]]:
-        for name, item in hdf5.children(path, group).items():
-            if hasattr(item, "keys"):
-                yield from self._arrays(path, item, f"{prefix}{name}/")
-                continue
-            where = f"{path}: {item.name}"
-            if item.shape is None:
-                raise CorruptDataError(f"{where}: expected numbers or text, got nothing")
-            hdf5.check_size(path, item)
-            h5py = needs("h5py", str(path))
-            is_jpeg = h5py.check_vlen_dtype(item.dtype) == np.uint8 and prefix.startswith("observations/")
-            if item.dtype.kind not in "biufS" and not is_jpeg and h5py.check_string_dtype(item.dtype) is None:
-                raise CorruptDataError(f"{where}: expected numbers or text, got {item.dtype}")
-            yield prefix + name, (item.shape[0] if item.shape else -1, item.dtype, item.shape[1:])
 
     def _find_infos(self) -> dict[str, tuple[np.dtype[Any], tuple[int, ...], int]]:
         """The infos that are kept: dtype, shape of a row, and how many rows there are besides those of steps."""
@@ -175,11 +94,11 @@ class MinariEpisodes:
             steps=int(self._storage.total_steps) if "total_steps" in self._metadata else None,
             attributes={"minari": self._metadata},
             warnings=tuple(self._warnings()),
-            fingerprint=f"{sorted(_sizes(self._folder))}",
+            fingerprint=f"{sizes(self._folder)}",
         )
 
     def _warnings(self) -> Iterator[str]:
-        if self._metadata.get("jpeg_encoding", True):
+        if self._jpeg:
             images = [name or "observations" for name, space in self._seen.items() if is_image(space)]
             if images:
                 yield (
@@ -262,9 +181,3 @@ def _spec(where: str, values: NDArray[Any]) -> ArraySpec:
     if not values.ndim:
         raise CorruptDataError(f"{where}: expected a value of each step, got one")
     return value_spec(where, values.shape[1:], values.dtype)
-
-
-def _sizes(folder: Path) -> Iterator[tuple[str, int]]:
-    for path in folder.rglob("*"):
-        if path.is_file():
-            yield str(path.relative_to(folder)), path.stat().st_size

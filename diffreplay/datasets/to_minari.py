@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from diffreplay.datasets import hdf5
 from diffreplay.datasets.episode import Description, Episode
-from diffreplay.datasets.minari_data import ENDS, FIRST_INFOS, INFOS, METADATA
+from diffreplay.datasets.minari_data import FIRST_INFOS, INFOS
+from diffreplay.datasets.minari_files import ENDS, METADATA
 from diffreplay.datasets.minari_spaces import box, dict_space, nested
 from diffreplay.datasets.needs import needs
 from diffreplay.datasets.stacks import newest

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
+import subprocess
+import sys
 
 import h5py
 import minari
@@ -11,6 +14,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 from minari.data_collector import EpisodeBuffer
+from PIL import Image
 from says import says
 
 import diffreplay
@@ -301,6 +305,32 @@ def test_data_that_is_wrong_gives_a_sentence(tmp_path, what):
         convert(tmp_path / "some-v0", tmp_path / "snapshot")
     says(error, tmp_path / "some-v0", "expected")
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("what", ["larger images", "no images"])
+def test_jpeg_that_is_not_what_its_space_says_gives_a_sentence(tmp_path, what):
+    """Before memory is taken for what it claims."""
+    made("some-v0", SEEN["image"], ACTIONS["box"], jpeg_encoding=True, infos=False)
+    file = io.BytesIO()
+    Image.fromarray(np.zeros((300, 400, 3), np.uint8)).save(file, "JPEG")
+    data = np.frombuffer(file.getvalue(), np.uint8) if what == "larger images" else np.arange(99, dtype=np.uint8)
+    change_file(tmp_path / "some-v0", lambda file: replaced(file, "episode_1/observations", np.stack([data] * 10)))
+    with pytest.raises(CorruptDataError) as error:
+        convert(tmp_path / "some-v0", tmp_path / "snapshot")
+    expected = "of [40, 36] pixels, got [300, 400]" if what == "larger images" else "got other data"
+    says(error, "episode_1/observations", "expected a JPEG", expected)
+    assert not (tmp_path / "snapshot").exists()
+
+
+def test_without_minari_it_says_what_to_install(tmp_path):
+    made("some-v0", SEEN["vector"], ACTIONS["box"])
+    program = (
+        "import sys; sys.modules['minari'] = None; from diffreplay.__main__ import main; sys.exit(main(sys.argv[1:]))"
+    )
+    command = [sys.executable, "-c", program, "convert", str(tmp_path / "some-v0"), str(tmp_path / "snapshot")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
+    says(done.stderr, tmp_path / "some-v0", "expected minari to be installed", "pip install 'diffreplay[datasets]'")
 
 
 @pytest.mark.parametrize("name", ["metadata.json", "main_data.hdf5"])

@@ -1,0 +1,142 @@
+"""The files of a Minari dataset, looked at before Minari reads them: what they claim has to be possible."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from diffreplay.datasets import hdf5
+from diffreplay.datasets.minari_spaces import is_image
+from diffreplay.datasets.needs import needs, reason
+from diffreplay.errors import CorruptDataError, ReplayError
+from diffreplay.snapshots import open_regular
+
+METADATA, MAIN = "metadata.json", "main_data.hdf5"
+LARGEST_METADATA = 1 << 28
+FORMATS = ("hdf5", "arrow", "parquet")
+ENDS = ("terminations", "truncations")
+DAMAGE = (*hdf5.DAMAGE, AssertionError, LookupError, AttributeError, NotImplementedError, ArithmeticError)
+Arrays = dict[str, tuple[int, Any, tuple[int, ...]]]
+"""Of arrays by their names: rows, dtype and shape of a row."""
+
+
+def data_folder(path: Path) -> Path:
+    """Where the metadata lies: `path`, or `data` in it."""
+    return path / "data" if (path / "data" / METADATA).exists() else path
+
+
+def is_dataset(path: Path) -> bool:
+    """Whether it is a folder with the metadata of such a dataset."""
+    return (data_folder(path) / METADATA).exists()
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Whatever Minari fails at within is told as damage of the dataset.
+
+    Raises:
+        CorruptDataError: so it is.
+    """
+    try:
+        yield
+    except ReplayError:
+        raise
+    except DAMAGE as error:
+        raise CorruptDataError(
+            f"{path}: expected a whole Minari dataset, got damaged or other data ({reason(error)})"
+        ) from error
+
+
+def read_metadata(folder: Path) -> dict[str, Any]:
+    """What the metadata in a folder says.
+
+    Raises:
+        CorruptDataError: it is damaged, or of a format that Minari does not have.
+    """
+    path = folder / METADATA
+    try:
+        with open_regular(path) as file:
+            text = file.read(LARGEST_METADATA + 1)
+        found = json.loads(text if len(text) <= LARGEST_METADATA else b"")
+    except (OSError, ValueError, RecursionError) as error:
+        raise CorruptDataError(f"{path}: expected Minari's metadata, got other data ({reason(error)})") from None
+    if not isinstance(found, dict) or found.get("data_format") not in FORMATS:
+        told = found.get("data_format") if isinstance(found, dict) else found
+        raise CorruptDataError(f"{path}: expected a data_format of {', '.join(FORMATS)}, got {told!r:.60}")
+    return found
+
+
+def look(folder: Path, seen: dict[str, dict[str, Any]], jpeg: bool) -> list[Arrays]:
+    """Of each episode of an HDF5 file what its arrays are; of images that are JPEG, the first one's head is read.
+
+    Args:
+        folder: of the file.
+        seen: the spaces of observations.
+        jpeg: images are JPEG.
+
+    Raises:
+        CorruptDataError: an episode is missing, or the file cannot hold what it says.
+    """
+    path, found = folder / MAIN, []
+    images = {f"observations/{name}".rstrip("/"): space for name, space in seen.items() if jpeg and is_image(space)}
+    with hdf5.opened(path) as file:
+        groups = hdf5.children(path, file)
+        for number in range(len(groups)):
+            group = groups.get(f"episode_{number}")
+            if not hasattr(group, "keys"):
+                raise CorruptDataError(f"{path}: expected episode_0 and so on, got {sorted(groups)[:3]}")
+            arrays = dict(_arrays(path, group, "", images))
+            missing = [key for key in ("rewards", *ENDS) if key not in arrays]
+            if missing:
+                raise CorruptDataError(f"{path}: episode_{number}: expected {missing[0]}, got {sorted(arrays)[:9]}")
+            found.append(arrays)
+    return found
+
+
+def _arrays(
+    path: Path, group: Any, prefix: str, images: dict[str, dict[str, Any]]
+) -> Iterator[tuple[str, tuple[int, Any, tuple[int, ...]]]]:
+    h5py = needs("h5py", str(path))
+    for key, item in hdf5.children(path, group).items():
+        name = prefix + key
+        if hasattr(item, "keys"):
+            yield from _arrays(path, item, f"{name}/", images)
+            continue
+        where = f"{path}: {item.name}"
+        if item.shape is None:
+            raise CorruptDataError(f"{where}: expected numbers or text, got nothing")
+        hdf5.check_size(path, item)
+        is_jpeg = name in images and h5py.check_vlen_dtype(item.dtype) == np.uint8
+        if item.dtype.kind not in "biufS" and not is_jpeg and h5py.check_string_dtype(item.dtype) is None:
+            raise CorruptDataError(f"{where}: expected numbers or text, got {item.dtype}")
+        if name in images and item.shape and len(item):
+            _check_jpeg(where, bytes(item[0]), images[name])
+        yield name, (item.shape[0] if item.shape else -1, item.dtype, item.shape[1:])
+
+
+def _check_jpeg(where: str, data: bytes, space: dict[str, Any]) -> None:
+    """Refuse an image that is larger than its space says before memory is taken for it.
+
+    Raises:
+        CorruptDataError: so it is, or it is no JPEG.
+    """
+    pillow = needs("PIL.Image", where)
+    try:
+        with pillow.open(io.BytesIO(data), formats=("JPEG",)) as image:
+            width, height = image.size
+    except (*DAMAGE, pillow.DecompressionBombError) as error:
+        raise CorruptDataError(f"{where}: expected a JPEG, got other data ({reason(error)})") from None
+    if [height, width] != list(space["shape"][:2]):
+        raise CorruptDataError(f"{where}: expected a JPEG of {space['shape'][:2]} pixels, got {[height, width]}")
+
+
+def sizes(folder: Path) -> list[tuple[str, int]]:
+    """Names and sizes of all files in a folder."""
+    found = [path for path in folder.rglob("*") if path.is_file()]
+    return sorted((str(path.relative_to(folder)), path.stat().st_size) for path in found)
