@@ -62,7 +62,7 @@ class MinariTarget:
         }
         self._unfinished.path.mkdir()
         self._storage = storage.MinariStorage.new(
-            self._unfinished.path / "data",
+            (self._unfinished.path / "data").absolute(),  # Minari takes the size of files by this path twice
             **{name: spaces.deserialize_space(text) for name, text in space.items()},
             jpeg_encoding=False,
         )

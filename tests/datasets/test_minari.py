@@ -128,6 +128,14 @@ def dataset_metadata(path):
     return minari.MinariDataset(path / "data").storage.metadata
 
 
+def test_paths_may_be_relative(tmp_path, monkeypatch):
+    made("some-v0", SEEN["vector"], ACTIONS["box"])
+    monkeypatch.chdir(tmp_path)
+    convert("some-v0", "snapshot")
+    convert("snapshot", "back-v0", target_format="minari")
+    same_datasets(minari.load_dataset("some-v0"), minari.load_dataset("back-v0"))
+
+
 @pytest.mark.parametrize("seen", SEEN)
 def test_observations_of_several_frames(tmp_path, seen):
     made("some-v0", SEEN[seen], ACTIONS["box"])
