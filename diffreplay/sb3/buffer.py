@@ -19,13 +19,10 @@ from diffreplay.errors import InputError
 from diffreplay.parts import Part
 from diffreplay.sb3.earlier import buffer_state
 from diffreplay.sb3.images import ImageArray
-from diffreplay.sb3.pickling import Unchanged
-from diffreplay.sb3.spaces import channels_of, split_images, with_channels
-from diffreplay.sb3.store import ImageStore
-from diffreplay.sb3.table import ImageTable
+from diffreplay.sb3.spaces import split_images
 from diffreplay.sb3.usage import buffer_stats
-from diffreplay.sb3.watch import FrameWatch
 from diffreplay.stats import ReplayStats
+from diffreplay.tables import FrameWatch, ImageStore, ImageTable, Unchanged, channels_of, with_channels
 
 
 class CompressedBuffer(BaseBuffer):

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from typing import Any
 
+from diffreplay import tables
 from diffreplay.sb3.images import ImageArray
+
+# Under these names they look for what has moved.
+for _class in (tables.ImageStore, tables.ImageTable, tables.FrameWatch, tables.Unchanged):
+    _name = _class.__module__
+    sys.modules.setdefault(_name.replace("tables", "sb3"), sys.modules[_name])
 
 
 def buffer_state(state: dict[str, Any]) -> dict[str, Any]:

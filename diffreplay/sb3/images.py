@@ -16,10 +16,8 @@ from numpy.typing import DTypeLike, NDArray
 
 from diffreplay.errors import IndexingError, InputError
 from diffreplay.parts import Part
-from diffreplay.sb3.indexing import is_basic, table_key
-from diffreplay.sb3.store import ImageStore
-from diffreplay.sb3.table import ImageTable, indexed
 from diffreplay.store import Rows
+from diffreplay.tables import ImageStore, ImageTable, indexed, is_basic, table_key
 
 PIECE = 4096  # observations read at once; more only take more memory
 
@@ -163,15 +161,14 @@ class ImageArray(NDArrayOperatorsMixin):
         """Whole observations at an index of the table: a new array."""
         rows = self.table.held(self.table.rows(key))
         if rows.size <= PIECE:
-            then = None if self.table.then is None else self.table.then.rows(key)
-            return self._get(rows, None if then is None or (then < self.store.frames.tail).any() else then)
+            return self._get(rows, None if self.table.then is None else self.table.then.rows(key))
         pixels = np.empty((rows.size, *self._shape), np.uint8)
         for begin in range(0, rows.size, PIECE):
             pixels[begin : begin + PIECE] = self._get(rows.reshape(-1)[begin : begin + PIECE])
         return pixels.reshape(*rows.shape, *self._shape)
 
     def _get(self, rows: Rows, then: Rows | None = None) -> NDArray[np.uint8]:
-        return self.store.get(rows, self.image, then).reshape(*rows.shape, *self._shape)
+        return self.table.read(rows, self.image, then).reshape(*rows.shape, *self._shape)
 
     def _pixels(self, key: Any) -> Any:
         """Pixels at any index: NumPy says which observation each comes from, and from which place in it."""

@@ -21,9 +21,8 @@ from diffreplay.parts import Part
 from diffreplay.sb3.buffer import CompressedBuffer
 from diffreplay.sb3.ring import ImageRing
 from diffreplay.sb3.spaces import grouped
-from diffreplay.sb3.store import ImageStore
-from diffreplay.sb3.table import ImageTable
 from diffreplay.sb3.usage import share_bytes
+from diffreplay.tables import ImageStore, ImageTable
 
 ARRAYS = ("observations", "next_observations")
 

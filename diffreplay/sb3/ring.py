@@ -9,8 +9,7 @@ import numpy as np
 
 from diffreplay.codecs import Codec
 from diffreplay.parts import Part
-from diffreplay.sb3.store import ImageStore
-from diffreplay.sb3.table import ImageTable
+from diffreplay.tables import ImageStore, ImageTable
 
 EVICT_EVERY = 64  # adds; memory is given back by thousands of frames, so more often would only cost time
 

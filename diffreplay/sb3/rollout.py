@@ -14,9 +14,8 @@ from diffreplay.parts import Part
 from diffreplay.sb3.buffer import CompressedBuffer
 from diffreplay.sb3.images import ImageArray
 from diffreplay.sb3.spaces import grouped
-from diffreplay.sb3.store import ImageStore
-from diffreplay.sb3.table import ImageTable
 from diffreplay.sb3.usage import share_bytes
+from diffreplay.tables import ImageStore, ImageTable
 
 STATES_PER_REFERENCE = 128
 MOST_REFERENCES = 64  # in a set

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any, TypeGuard
 
 import numpy as np
 from gymnasium import spaces
 from stable_baselines3.common.preprocessing import is_image_space_channels_first
 
-from diffreplay.errors import InputError
 from diffreplay.parts import ArraySpec, Part
 from diffreplay.store import MAX_IMAGES
+from diffreplay.tables import image_of
 
 NO_PIXELS = spaces.Box(0, 255, (0,), np.uint8)  # stands in for an image where SB3 allocates arrays
 GOAL = "desired_goal"  # Gymnasium's name for it
@@ -48,11 +48,7 @@ def _is_pixels(space: spaces.Space[Any]) -> TypeGuard[spaces.Box]:
 def image_part(name: str, space: spaces.Box, frame_stack: int | None = None) -> Part:
     """Find the frames in the observations of a space.
 
-    Images have their channels first or last, as Stable-Baselines3 decides it. The frames of a stack lie one
-    after the other along that axis: with a multiple of 3 channels they are taken for RGB frames, else for gray
-    ones, unless `frame_stack` says otherwise; the first observations show whether that is so (see `FrameWatch`).
-    A wrong guess costs compression, never exactness. With more than three axes the frames of a stack lie along the
-    first one. Observations of one or two axes are one frame.
+    Images have their channels first or last, as Stable-Baselines3 decides it; the rest is told by `image_of`.
 
     Args:
         name: of the part.
@@ -66,33 +62,8 @@ def image_part(name: str, space: spaces.Box, frame_stack: int | None = None) -> 
         InputError: `frame_stack` does not divide the channels.
     """
     shape = tuple(int(side) for side in space.shape)
-    if len(shape) < 3:
-        if frame_stack not in (None, 1):
-            raise InputError(f"frame_stack: expected 1 or None for observations of shape {shape}, got {frame_stack}")
-        return Part(name, ArraySpec((*shape, 1)[:2], np.uint8, "HW"), 1)
-    layout = "CHW" if len(shape) > 3 or is_image_space_channels_first(space) else "HWC"
-    channels = shape[layout.index("C")]
-    if frame_stack is None:
-        frame_stack = channels // 3 if channels % 3 == 0 and len(shape) == 3 else channels
-    if isinstance(frame_stack, bool) or not isinstance(frame_stack, int | np.integer) or frame_stack < 1:
-        raise InputError(f"frame_stack: expected a positive integer or None, got {frame_stack!r}")
-    if channels % frame_stack:
-        raise InputError(f"frame_stack: expected a divisor of the {channels} channels, got {frame_stack}")
-    sides = (*shape[:2], int(np.prod(shape[2:], dtype=int)))
-    return with_channels(Part(name, ArraySpec(sides, np.uint8, layout), 1), channels // int(frame_stack))
-
-
-def channels_of(part: Part) -> int:
-    """Channels of an observation."""
-    return part.frame_stack * part.image_shape[2]
-
-
-def with_channels(part: Part, channels: int) -> Part:
-    """The same observations as frames of so many channels."""
-    sides = list(part.spec.shape)
-    sides[part.spec.layout.index("C")] = channels
-    spec = ArraySpec(sides, part.spec.dtype, part.spec.layout)
-    return replace(part, spec=spec, frame_stack=channels_of(part) // channels)
+    channels_first = len(shape) != 3 or is_image_space_channels_first(space)
+    return image_of(name, shape, np.uint8, frame_stack, channels_first=channels_first)
 
 
 def grouped(parts: Iterable[Part]) -> list[list[Part]]:
@@ -129,8 +100,11 @@ class FrameCut:
     frame_shape: tuple[int, int, int]
     channels_first: bool
 
-    def part(self) -> Part:
-        """The part, without a name."""
+    def __iter__(self) -> Iterator[Part]:
+        """The one part that it is, as stores take parts today, without a name."""
+        yield self._part()
+
+    def _part(self) -> Part:
         height, width, channels = self.frame_shape
         if len(self.shape) < 3:
             return Part("", ArraySpec((height, width), np.uint8, "HW"), 1)

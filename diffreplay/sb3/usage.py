@@ -6,10 +6,9 @@ from collections.abc import Sequence
 
 from diffreplay.errors import InputError
 from diffreplay.parts import Part
-from diffreplay.sb3.store import ImageStore
-from diffreplay.sb3.table import ImageTable
 from diffreplay.stats import ReplayStats
 from diffreplay.store import Counter
+from diffreplay.tables import ImageStore, ImageTable
 
 
 def buffer_stats(

@@ -17,7 +17,7 @@ from diffreplay import codecs
 from diffreplay.errors import CorruptDataError, EmptyBufferError, InputError, UnknownCodecError
 from diffreplay.sb3 import CompressedDictReplayBuffer, CompressedReplayBuffer, pickling
 from diffreplay.sb3.spaces import image_part
-from diffreplay.sb3.table import ImageTable
+from diffreplay.tables import ImageTable
 
 pytestmark = pytest.mark.usefixtures(one_thread.__name__)
 

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffreplay.errors import CorruptDataError, IndexingError
-from diffreplay.sb3.store import ImageStore
 from diffreplay.store import NO_ROW, Rows
+from diffreplay.tables.store import ImageStore
 
 
 class ImageTable:
@@ -64,6 +64,15 @@ class ImageTable:
             raise CorruptDataError("index: expected observations that are still held, got one evicted under max_bytes")
         return rows
 
+    def read(self, rows: Rows, image: int, then: Rows | None = None) -> NDArray[Any]:
+        """An image of the observations in rows of any shape, those of `then` likely to follow: a new array.
+
+        Raises:
+            CorruptDataError: one was evicted.
+        """
+        rows = self.held(rows)
+        return self.store.get(rows, image, None if then is None or (then < self.store.frames.tail).any() else then)
+
     def write(self, position: int, image: int, observations: NDArray[np.uint8]) -> None:
         """Store an image of each environment's observation, which may have to wait for the others of `gathering`."""
         parts = {image: observations}
@@ -85,10 +94,13 @@ class ImageTable:
             rows = self.rows(position)
             rows[rows < self.store.frames.tail] = NO_ROW
             parts = {image: self.store.get(rows, image) for image in range(len(self.store.parts))} | parts
-        rows = self.store.put([parts[image] for image in range(len(parts))])
-        if rows.max() - self._origin >= self.LARGEST:
+        self.assign(position, self.store.put([parts[image] for image in range(len(parts))]))
+
+    def assign(self, key: Any, rows: Rows) -> None:
+        """Have the entries at a NumPy index be those of rows that are held."""
+        if rows.max(initial=0) - self._origin >= self.LARGEST:
             self._move_origin(self.store.frames.tail)
-        self._entries[position] = rows - self._origin + 1
+        self._entries[key] = rows - self._origin + 1
 
     def env_major(self) -> ImageTable:
         """The entries (steps, n_envs) as one axis, environment after environment."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,10 +11,9 @@ from numpy.typing import NDArray
 
 from diffreplay.codecs import Codec
 from diffreplay.parts import Part
-from diffreplay.sb3.pickling import restore_store, store_state
-from diffreplay.sb3.spaces import FrameCut
-from diffreplay.sb3.watch import FrameWatch
 from diffreplay.store import NO_ROW, FrameStore, Rows, Stack, append, continues, same
+from diffreplay.tables.pickling import restore_store, store_state
+from diffreplay.tables.watch import FrameWatch
 
 
 class ImageStore:
@@ -38,14 +37,14 @@ class ImageStore:
 
     def __init__(
         self,
-        parts: Sequence[Part] | FrameCut,
+        parts: Iterable[Part],
         n_envs: int,
         observations: int,
         codec: Codec,
         max_bytes: int | None = None,
         log_limit: int | None = None,
     ) -> None:
-        self.parts = (parts.part(),) if isinstance(parts, FrameCut) else tuple(parts)
+        self.parts = tuple(parts)
         self.n_envs = n_envs
         self._arguments = n_envs, observations, codec, max_bytes, log_limit
         frame_stack = self.parts[0].frame_stack
@@ -60,7 +59,7 @@ class ImageStore:
             planar=[part.planar_stack for part in self.parts],
         )
         self.watches: dict[str, FrameWatch] = {}
-        self._expected: dict[int, tuple[Rows, NDArray[np.uint8]]] = {}
+        self._expected: dict[int, tuple[Rows, NDArray[Any]]] = {}
 
     @property
     def nbytes(self) -> int:
@@ -71,7 +70,7 @@ class ImageStore:
         """Store one observation of each environment, unless it is the one stored last for that environment.
 
         Args:
-            observations: of each image (n_envs, *shape) uint8, in any shape of so many pixels; copied.
+            observations: of each image (n_envs, *shape) of its dtype, in any shape of so many pixels; copied.
 
         Returns:
             (n_envs,) rows that `get` takes.
@@ -93,7 +92,7 @@ class ImageStore:
         # What does not continue the stack before begins an episode.
         return append(self.frames, stack, (), env, first=not continues(stack, newest.stack))
 
-    def get(self, rows: Rows, image: int, then: Rows | None = None) -> NDArray[np.uint8]:
+    def get(self, rows: Rows, image: int, then: Rows | None = None) -> NDArray[Any]:
         """An image of the observations at `rows` of any shape: a new array (*rows.shape, *shape); zeros at NO_ROW.
 
         Args:
@@ -142,13 +141,17 @@ class ImageStore:
             state["watches"] = {self.parts[0].name: watch}
         self.watches = state.get("watches", {})
 
-    def _read(self, rows: Rows, image: int) -> NDArray[np.uint8]:
+    def _read(self, rows: Rows, image: int) -> NDArray[Any]:
         part = self.parts[image]
         stacks = self.frames.stacks(rows.reshape(-1))
         unique, places = np.unique(stacks, return_inverse=True)
-        frames = np.empty(part.window_shape(len(unique), 1), np.uint8)
+        frames = np.empty(part.window_shape(len(unique), 1), part.dtype)
         if part.planar and len(unique):
             self.frames.read_windows(unique[:, None], self.frames.tail, frames, image)
+        elif part.dtype.itemsize > 1:
+            halves = np.empty((len(unique), *part.image_shape), np.uint8)
+            self.frames.read_into(unique, self.frames.tail, halves, image)
+            part.decoded(halves, frames.reshape(len(unique), *frames.shape[2:]))
         elif len(unique):
             self.frames.read_into(unique, self.frames.tail, frames.reshape(-1, *part.image_shape), image)
         stacked = frames[:, 0][places.reshape(stacks.shape)]
