@@ -78,9 +78,10 @@ class ImageStore:
         stacks = [
             part.stacks(np.ascontiguousarray(images)) for part, images in zip(self.parts, observations, strict=True)
         ]
-        return np.array([self._put(stack, env) for env, stack in enumerate(zip(*stacks, strict=True))], np.int64)
+        return np.array([self.put_one(stack, env) for env, stack in enumerate(zip(*stacks, strict=True))], np.int64)
 
-    def _put(self, stack: Stack, env: int) -> int:
+    def put_one(self, stack: Stack, env: int) -> int:
+        """Store an observation of an environment, unless it is the one stored last for it; return its row."""
         newest = self.frames.streams.get(env)
         if newest is None or newest.row < self.frames.tail:
             return append(self.frames, stack, (), env, first=True)

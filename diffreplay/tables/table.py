@@ -48,9 +48,9 @@ class ImageTable:
         """Bytes of the entries, without the frames they stand for."""
         return self._entries.nbytes
 
-    def rows(self, key: Any) -> Rows:
-        """Rows at a NumPy index of the entries; NO_ROW where nothing was written."""
-        entries = np.asarray(indexed(self._entries, key)).astype(np.int64)
+    def rows(self, key: Any, steps: slice = slice(None)) -> Rows:
+        """Rows at a NumPy index of the entries, or of some of their steps; NO_ROW where nothing was written."""
+        entries = np.asarray(indexed(self._entries[steps], key)).astype(np.int64)
         return np.where(entries > 0, entries + (self._origin - 1), NO_ROW)
 
     def held(self, rows: Rows) -> Rows:
@@ -101,6 +101,13 @@ class ImageTable:
         if rows.max(initial=0) - self._origin >= self.LARGEST:
             self._move_origin(self.store.frames.tail)
         self._entries[key] = rows - self._origin + 1
+
+    def move(self, old: Rows, new: Rows) -> None:
+        """Have the entries of the rows `old`, in ascending order, be those of the rows `new` of the same observations."""
+        rows = self.rows(...)
+        places = np.minimum(np.searchsorted(old, rows), len(old) - 1)
+        moved = old[places] == rows
+        self.assign(moved, new[places[moved]])
 
     def env_major(self) -> ImageTable:
         """The entries (steps, n_envs) as one axis, environment after environment."""
