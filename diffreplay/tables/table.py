@@ -103,7 +103,7 @@ class ImageTable:
         self._entries[key] = rows - self._origin + 1
 
     def move(self, old: Rows, new: Rows) -> None:
-        """Have the entries of the rows `old`, in ascending order, be those of the rows `new` of the same observations."""
+        """Have the entries of rows `old`, which ascend, be those of rows `new` that hold the same observations."""
         rows = self.rows(...)
         places = np.minimum(np.searchsorted(old, rows), len(old) - 1)
         moved = old[places] == rows

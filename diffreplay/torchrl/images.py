@@ -224,7 +224,7 @@ class CodedImages:
     def _check_process(self) -> None:
         if os.getpid() != self._owner:
             raise ReadOnlyError(
-                f"ReplayStorage: expected to be used by process {self._owner}, which made it, got process {os.getpid()}; "
+                f"ReplayStorage: expected use by process {self._owner}, which made it, got process {os.getpid()}; "
                 "sample there, or pickle the storage to have a copy"
             )
 

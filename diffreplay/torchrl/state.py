@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from diffreplay.errors import CorruptDataError, InputError
 from diffreplay.store import (
@@ -42,7 +41,9 @@ def images_state(images: CodedImages) -> dict[str, Any]:
     runs = [_run(frames, first, min(first + RUN, frames.head)) for first in range(frames.tail, frames.head, RUN)]
     return {
         "layout": _layout(images),
-        "store": json.dumps([state.tail, state.head, state.log_tail, state.first_sets, state.next_checks, state.ranges]),
+        "store": json.dumps(
+            [state.tail, state.head, state.log_tail, state.first_sets, state.next_checks, state.ranges]
+        ),
         "sets": sets,
         "runs": runs,
         "tables": [torch.from_numpy(table.rows(...)) for table in images.tables],
@@ -111,18 +112,19 @@ def _rows(frames: FrameStore, run: dict[str, Any]) -> StoredRows:
 
 def _bytes(values: Any) -> torch.Tensor:
     """A copy of an array's bytes."""
-    return torch.from_numpy(np.frombuffer(values, np.uint8).copy() if not isinstance(values, np.ndarray) else _flat(values))
-
-
-def _flat(values: NDArray[Any]) -> NDArray[np.uint8]:
-    return np.frombuffer(values.tobytes(), np.uint8).copy()
+    return torch.from_numpy(np.frombuffer(np.ascontiguousarray(values).tobytes(), np.uint8).copy())
 
 
 def _checksum(sets: list[dict[str, Any]], runs: list[dict[str, Any]]) -> int:
     value = 0
     for one in sets:
-        value = zlib.crc32(one["frames"].numpy(), value)
+        value = zlib.crc32(one["frames"].numpy().tobytes(), value)
     for run in runs:
-        for part in (run["lengths"], run["sets"], run["coded"], *(run["columns"][name] for name in sorted(run["columns"]))):
-            value = zlib.crc32(np.ascontiguousarray(part.numpy()), value)
+        for part in (
+            run["lengths"],
+            run["sets"],
+            run["coded"],
+            *(run["columns"][name] for name in sorted(run["columns"])),
+        ):
+            value = zlib.crc32(part.numpy().tobytes(), value)
     return value

@@ -5,22 +5,22 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from multiprocessing.context import get_spawning_popen
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from tensordict import LazyStackedTensorDict, TensorDict, TensorDictBase
-from torchrl.data.replay_buffers.checkpointers import TensorStorageCheckpointer
 from torchrl.data.replay_buffers.storages import LazyTensorStorage
 
 from diffreplay import codecs
 from diffreplay.codecs import Codec
-from diffreplay.errors import CorruptDataError, IndexingError, InputError
+from diffreplay.errors import InputError
 from diffreplay.parts import ArraySpec, Part
 from diffreplay.stats import ReplayStats
 from diffreplay.tables import image_of
+from diffreplay.torchrl.cursors import entries_at
+from diffreplay.torchrl.files import Checkpointer
 from diffreplay.torchrl.images import CodedImages
 from diffreplay.torchrl.state import images_state, load_images
 from diffreplay.torchrl.tensor import ImageTensor
@@ -28,51 +28,14 @@ from diffreplay.torchrl.usage import storage_stats
 
 Key = tuple[str, ...]
 DTYPES = {torch.uint8: "uint8", torch.uint16: "uint16"}
-FILE = "replay_storage.pt"
 NO_IMAGES = (
-    "ReplayStorage: expected images, which are uint8 or uint16 tensors of two or more axes an item, got none; everything "
-    "is kept uncompressed, as in LazyTensorStorage. Where a transform such as ToTensorImage makes floats of them, have "
-    "the replay buffer apply it instead of the environment: buffer.append_transform(...)"
+    "ReplayStorage: expected images, which are uint8 or uint16 tensors of two or more axes an item, got none; "
+    "everything is kept uncompressed, as in LazyTensorStorage. Where a transform such as ToTensorImage makes floats of "
+    "them, have the replay buffer apply it instead of the environment: buffer.append_transform(...)"
 )
 
 
-class Checkpointer(TensorStorageCheckpointer):  # type: ignore[misc]
-    """Writes what `state_dict` gives to one file, and reads it without unpickling anything but tensors.
-
-    Without images, files are TorchRL's own; those of a `LazyTensorStorage` are read, too.
-    """
-
-    def dumps(self, storage: ReplayStorage, path: str | Path) -> None:
-        """Write a storage to a folder."""
-        if not storage.has_images:
-            super().dumps(storage, path)
-            return
-        Path(path).mkdir(parents=True, exist_ok=True)
-        torch.save(storage.state_dict(), Path(path) / FILE)
-
-    def loads(self, storage: ReplayStorage, path: str | Path) -> None:
-        """Read what `dumps` wrote.
-
-        Raises:
-            CorruptDataError: the file is damaged, or none of `dumps`.
-        """
-        file = Path(path) / FILE
-        if not file.exists() and storage.initialized and not storage.has_images:
-            super().loads(storage, path)
-            return
-        if not file.exists():
-            other = LazyTensorStorage(storage.max_size, ndim=storage.ndim)
-            super().loads(other, path)
-            storage.take_over(other)
-            return
-        try:
-            state = torch.load(file, weights_only=True, map_location="cpu")
-        except Exception as error:  # of any kind, where the file is damaged
-            raise CorruptDataError(f"{file}: expected what dumps wrote, got something damaged ({error})") from None
-        storage.load_state_dict(state)
-
-
-class ReplayStorage(LazyTensorStorage):  # type: ignore[misc]
+class ReplayStorage(LazyTensorStorage):
     """TorchRL's `LazyTensorStorage`, with images kept compressed, losslessly.
 
     Images are the uint8 and uint16 tensors of two or more axes an item, under any key of a TensorDict. An image of
@@ -107,6 +70,7 @@ class ReplayStorage(LazyTensorStorage):  # type: ignore[misc]
     """
 
     _default_checkpointer = Checkpointer
+    _storage: Any
 
     def __init__(
         self,
@@ -159,7 +123,8 @@ class ReplayStorage(LazyTensorStorage):  # type: ignore[misc]
             self._init(data if single else data[0])
         keys = [key for key in self._images if key in data.keys(True, True)]
         if keys:
-            self._set_images(self._entries(cursor), {key: data.get(key) for key in keys}, _ended(data))
+            entries = entries_at(cursor, tuple(self._storage.shape[: self.ndim]))
+            self._set_images(entries, {key: data.get(key) for key in keys}, data.get(("next", "done"), None))
             data = data.exclude(*keys)
             if isinstance(data, LazyStackedTensorDict):
                 data = data.contiguous()
@@ -199,22 +164,6 @@ class ReplayStorage(LazyTensorStorage):  # type: ignore[misc]
             return np.broadcast_to(value.detach().cpu().numpy(), expected)
         except ValueError:
             raise InputError(f"{'.'.join(key)}: expected shape {expected}, got {tuple(value.shape)}") from None
-
-    def _entries(self, cursor: Any) -> NDArray[np.int64]:
-        """The numbers of the entries that an index writes to."""
-        shape = tuple(self._storage.shape[: self.ndim])
-        rest = int(np.prod(shape[1:]))
-        given = tuple(map(_array, cursor)) if isinstance(cursor, tuple) else _array(cursor)
-        try:
-            if isinstance(given, tuple) or given is None or given is Ellipsis:
-                return np.asarray(np.arange(shape[0] * rest).reshape(shape)[given])
-            steps = np.arange(shape[0])[given] if _selects(given) else np.asarray(given, np.int64)
-        except IndexError as error:
-            raise IndexingError(f"cursor: expected items below {shape[0]}, got {cursor!r} ({error})") from None
-        if np.any((steps < -shape[0]) | (steps >= shape[0])):
-            raise IndexingError(f"cursor: expected items below {shape[0]}, got {cursor!r}")
-        steps = steps % shape[0]
-        return steps.reshape((*steps.shape, *[1] * (self.ndim - 1))) * rest + np.arange(rest).reshape(shape[1:])
 
     def _init_standard(self, data: Any) -> None:
         if not isinstance(data, TensorDictBase):
@@ -285,7 +234,7 @@ class ReplayStorage(LazyTensorStorage):  # type: ignore[misc]
         return {"_storage": plain, **counts, "images": cameras}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Be as the storage whose `state_dict` this is: one of this kind, or a `LazyTensorStorage`, whose images are coded.
+        """Be as the storage whose `state_dict` this is: a `ReplayStorage`, or a `LazyTensorStorage`, to be coded.
 
         Raises:
             InputError: it is of another size or of another codec.
@@ -298,7 +247,7 @@ class ReplayStorage(LazyTensorStorage):  # type: ignore[misc]
             return
         if state_dict["max_size"] != self.max_size:
             raise InputError(f"max_size: expected {state_dict['max_size']}, as in the state, got {self.max_size}")
-        plain = _loaded(state_dict["_storage"]) if state_dict["initialized"] else None
+        plain: Any = _loaded(state_dict["_storage"]) if state_dict["initialized"] else None
         found: dict[Key, tuple[CodedImages, int]] = {}
         for one in state_dict["images"]:
             spec, stack, item = one["spec"]
@@ -321,7 +270,7 @@ class ReplayStorage(LazyTensorStorage):  # type: ignore[misc]
         if isinstance(data, TensorDictBase):
             steps = length if self.ndim == 1 else -(-length // data.shape[1 : self.ndim].numel())
             if length > self.max_size:
-                raise InputError(f"max_size: expected at least {length}, as the items that are loaded, got {self.max_size}")
+                raise InputError(f"max_size: expected at least {length}, to load so many items, got {self.max_size}")
             self.set(range(steps), data[:steps], set_cursor=False)
         else:
             self._storage, self.initialized = data, other.initialized
@@ -353,19 +302,3 @@ def _leaves(data: TensorDictBase) -> Sequence[tuple[Key, torch.Tensor]]:
     return [
         (key if isinstance(key, tuple) else (key,), value) for key, value in items if isinstance(value, torch.Tensor)
     ]
-
-
-def _ended(data: TensorDictBase) -> Any:
-    """Whether nothing follows each item's next observation, where the data tell."""
-    return data.get(("next", "done"), None)
-
-
-def _selects(part: Any) -> bool:
-    """Whether an index has to be resolved: a slice, or a mask."""
-    return isinstance(part, slice) or np.asarray(part).dtype == bool
-
-
-def _array(part: Any) -> Any:
-    if isinstance(part, torch.Tensor):
-        return part.detach().cpu().numpy()
-    return np.asarray(part, np.int64) if isinstance(part, range) else part

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, cast
 
 import numpy as np
 import torch
-from torch.utils._pytree import tree_map
 
 from diffreplay.errors import InputError
 from diffreplay.tables import table_key
@@ -46,13 +46,13 @@ class ImageTensor(torch.Tensor):
             key = key[0]
         if isinstance(key, slice):
             return ImageTensor(self.images, self.which, self.steps[key])
-        taken = table_key(tree_map(_array, key), len(self.images.shape), tuple(self.shape))
+        taken = table_key(_each(_array, key), len(self.images.shape), tuple(self.shape))
         return self._decoded(...)[key] if taken is None else self._decoded(taken)
 
     def __setitem__(self, key: Any, value: Any) -> None:
         shape = self.images.shape
         numbers = np.arange(int(np.prod(shape))).reshape(shape)[_slice(self.steps)]
-        key = tree_map(_array, key)
+        key = _each(_array, key)
         if table_key(key, len(shape), tuple(self.shape)) is None:
             raise InputError(f"index: expected one that takes whole images, got {key!r}")
         entries = numbers[key]
@@ -67,7 +67,7 @@ class ImageTensor(torch.Tensor):
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         return ImageTensor, (self.images, self.which, self.steps)
 
-    def __repr__(self, *, tensor_contents: Any = None) -> str:
+    def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
         return f"ImageTensor(shape={tuple(self.shape)}, dtype={self.dtype})"
 
     @classmethod
@@ -82,7 +82,9 @@ class ImageTensor(torch.Tensor):
         return _apply(func, name, args, kwargs or {})
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(  # type: ignore[override]
+        cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
         return _apply(func, str(func).split(".")[-2] if "." in str(func) else str(func), args, kwargs or {})
 
 
@@ -92,7 +94,16 @@ def _apply(func: Any, name: str, args: Any, kwargs: Any) -> Any:
         raise InputError(
             f"{name}: expected a function that changes no image in place, got one that does; assign images by an index"
         )
-    return func(*tree_map(_tensor, args), **tree_map(_tensor, kwargs))
+    return func(*_each(_tensor, args), **_each(_tensor, kwargs))
+
+
+def _each(function: Callable[[Any], Any], value: Any) -> Any:
+    """What a function gives for each value in tuples, lists and mappings."""
+    if isinstance(value, tuple | list):
+        return type(value)([_each(function, one) for one in value])
+    if isinstance(value, dict):
+        return {name: _each(function, one) for name, one in value.items()}
+    return function(value)
 
 
 def _tensor(value: Any) -> Any:
