@@ -129,10 +129,10 @@ def test_stable_baselines3_script_changes_two_lines() -> None:
         ),
         ("from_sb3.py", [], r"\d+\.\dx smaller than stacks"),
         ("from_cleanrl.py", ["--learning-starts=200"], r"loss [0-9.]+, replay [0-9.]+ MB"),
+        ("from_torchrl.py", ["--warmup=200"], r"loss [0-9.]+, \d+x smaller than stacks"),
     ],
 )
 def test_programs_that_moved_here(program: str, options: list[str], last: str) -> None:
-    """TorchRL is in no environment of this project: docs/moving/torchrl.md says so."""
     printed = run(f"moving/{program}", "--steps=210", *options)
     assert re.fullmatch(last, printed.splitlines()[-1]), printed
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from tensordict import TensorDict
 
 from diffreplay.errors import CorruptDataError, InputError
 from diffreplay.store import (
@@ -80,6 +81,11 @@ def load_images(images: CodedImages, state: dict[str, Any]) -> None:
             table.assign(..., held)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise CorruptDataError(f"state: expected what state_dict gave, got something damaged ({error!r})") from None
+
+
+def loaded(state: dict[str, Any]) -> Any:
+    """A TensorDict by its state, in memory of its own."""
+    return TensorDict().load_state_dict(state, strict=False).clone()
 
 
 def _layout(images: CodedImages) -> str:

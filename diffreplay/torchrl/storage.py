@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tensordict import LazyStackedTensorDict, TensorDict, TensorDictBase
+from tensordict import LazyStackedTensorDict, TensorDictBase
 from torchrl.data.replay_buffers.storages import LazyTensorStorage
 
 from diffreplay import codecs
@@ -22,7 +22,7 @@ from diffreplay.tables import image_of
 from diffreplay.torchrl.cursors import entries_at
 from diffreplay.torchrl.files import Checkpointer
 from diffreplay.torchrl.images import CodedImages
-from diffreplay.torchrl.state import images_state, load_images
+from diffreplay.torchrl.state import images_state, load_images, loaded
 from diffreplay.torchrl.tensor import ImageTensor
 from diffreplay.torchrl.usage import storage_stats
 
@@ -247,7 +247,7 @@ class ReplayStorage(LazyTensorStorage):
             return
         if state_dict["max_size"] != self.max_size:
             raise InputError(f"max_size: expected {state_dict['max_size']}, as in the state, got {self.max_size}")
-        plain: Any = _loaded(state_dict["_storage"]) if state_dict["initialized"] else None
+        plain: Any = loaded(state_dict["_storage"]) if state_dict["initialized"] else None
         found: dict[Key, tuple[CodedImages, int]] = {}
         for one in state_dict["images"]:
             spec, stack, item = one["spec"]
@@ -289,11 +289,6 @@ class ReplayStorage(LazyTensorStorage):
         if not self.initialized:
             return f"ReplayStorage(empty, max_size={self.max_size})"
         return f"ReplayStorage({len(self)} of {self.max_size}, images {['.'.join(key) for key in self._images]})"
-
-
-def _loaded(state: dict[str, Any]) -> Any:
-    """A TensorDict by its state, in memory of its own."""
-    return TensorDict().load_state_dict(state, strict=False).clone()
 
 
 def _leaves(data: TensorDictBase) -> Sequence[tuple[Key, torch.Tensor]]:

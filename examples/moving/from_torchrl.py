@@ -2,7 +2,7 @@
 
     python examples/moving/from_torchrl.py --steps 1000
 
-Needs the extra `atari` and TorchRL (`pip install torchrl`), which is no extra of this library: docs/moving/torchrl.md.
+Needs the extras `atari` and `torchrl`.
 """
 
 import argparse
@@ -12,13 +12,13 @@ import ale_py
 import gymnasium
 import torch
 from gymnasium.wrappers import AtariPreprocessing, FrameStackObservation
-from tensordict import TensorDict
 from torch import nn
+from torchrl.data import TensorDictReplayBuffer
 from torchrl.envs import GymWrapper, step_mdp
 from torchrl.modules import QValueActor
 from torchrl.objectives import DQNLoss, SoftUpdate
 
-import diffreplay  # changed
+from diffreplay.torchrl import ReplayStorage  # changed
 
 
 class Network(nn.Sequential):
@@ -47,28 +47,22 @@ def main() -> None:
     loss_module = DQNLoss(policy, action_space=env.action_spec, delay_value=True)
     loss_module.make_value_estimator(gamma=0.99)
     optimizer, target = torch.optim.Adam(loss_module.parameters(), lr=1e-4), SoftUpdate(loss_module, tau=0.005)
-    buffer = diffreplay.ReplayBuffer(100_000, (4, 84, 84), (), action_dtype="int64", frame_stack=4)  # changed
-    batches = iter(diffreplay.make_replay_loader(buffer, batch_size=32, num_workers=2))  # changed
+    buffer = TensorDictReplayBuffer(storage=ReplayStorage(100_000), batch_size=32, prefetch=2)  # changed
 
     td = env.reset()
     for step in range(1, args.steps + 1):
         td = env.rand_step(td) if random.random() < max(0.05, 1 - step / 50_000) else env.step(policy(td))
-        new = td["next"]  # changed
-        ends = new["terminated"], new["truncated"]  # changed
-        buffer.add_transition(td["observation"], td["action"], new["reward"], new["observation"], *ends)  # changed
+        buffer.add(td)
         td = env.reset() if td["next", "done"].any() else step_mdp(td)
         if step < args.warmup or step % 4:
             continue
-        obs, action, reward, discount, next_obs = next(batches)  # changed
-        ended = discount == 0  # changed
-        after = {"observation": next_obs, "reward": reward, "done": ended, "terminated": ended}  # changed
-        batch = TensorDict({"observation": obs, "action": action, "next": after}, [len(obs)])  # changed
+        batch = buffer.sample()
         loss = loss_module(batch)["loss"]
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         target.step()
-    print(f"loss {loss:.4f}, {buffer}")
+    print(f"loss {loss:.4f}, {buffer.storage.stats().compression_ratio:.0f}x smaller than stacks")
 
 
 if __name__ == "__main__":
