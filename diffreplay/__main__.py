@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import io
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from diffreplay import datasets
-from diffreplay.cli import inspect, page, pictures, video
-from diffreplay.errors import ReplayError
+from diffreplay.cli import inspect, page, pictures, printable, video
+from diffreplay.errors import InputError, ReplayError
 
 DAMAGED, FAILED, INTERRUPTED = 1, 2, 130  # exit statuses; argparse, too, ends with 2
 
@@ -29,29 +32,51 @@ def main(argv: list[str] | None = None) -> int:
     command.add_argument("--no-decode", action="store_true", help="compare checksums, but decode no frame")
     datasets.add_arguments(commands.add_parser("convert", help="convert a dataset to a snapshot, or a snapshot to one"))
     args = parser.parse_args(argv)
+    if args.command == "inspect" and args.mp4 is None and (args.camera is not None or args.episode is not None):
+        command.error("--camera and --episode: expected --mp4 beside them")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names of files and cameras may be anything
     try:
         if args.command == "convert":
             print("\n".join(datasets.run(args)))
             return 0
         return _inspect(args)
     except (ReplayError, OSError) as error:
-        print(f"diffreplay: {error}", file=sys.stderr)
+        _complain(error)
         return FAILED
     except KeyboardInterrupt:
         print(f"diffreplay: {args.command} was interrupted", file=sys.stderr)
         return INTERRUPTED
 
 
+def _complain(error: Exception) -> None:
+    print(f"diffreplay: {printable(' '.join(str(error).split()))}", file=sys.stderr)
+
+
 def _inspect(args: argparse.Namespace) -> int:
+    checks = {"frames": pictures.check_picture, "html": page.check_page, "mp4": video.check_video}
+    for name, check in checks.items():
+        if (path := getattr(args, name)) is not None:
+            check(path)
+            if not path.absolute().parent.is_dir():
+                raise InputError(f"--{name}: expected a file name in a folder that is there, got {path}")
     report = inspect(args.directory, decode=not args.no_decode)
     print("\n".join(report.lines))
-    if args.frames is not None:
-        print(pictures.write_picture(report.replay, args.frames))
-    if args.html is not None:
-        print(page.write_page(report, args.html))
-    if args.mp4 is not None:
-        print(video.write_video(report.replay, report.episodes, args.episode, args.mp4, args.camera))
-    return DAMAGED if report.damage else 0
+    writes: list[tuple[Any, Callable[[], str]]] = [
+        (args.frames, lambda: pictures.write_picture(report.replay, args.frames)),
+        (args.html, lambda: page.write_page(report, args.html)),
+        (args.mp4, lambda: video.write_video(report.replay, report.episodes, args.episode, args.mp4, args.camera)),
+    ]
+    status = DAMAGED if report.damage else 0
+    for path, write in writes:
+        try:
+            if path is not None:
+                print(printable(write()))
+        except (ReplayError, OSError) as error:  # the others are written all the same
+            _complain(error)
+            status = status or FAILED
+    return status
 
 
 if __name__ == "__main__":

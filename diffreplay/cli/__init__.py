@@ -7,6 +7,6 @@ Imports `offline` and what it stands on; nothing imports it but `__main__`.
 """
 
 from diffreplay.cli import page, pictures, video
-from diffreplay.cli.report import inspect
+from diffreplay.cli.report import inspect, printable
 
-__all__ = ["inspect", "page", "pictures", "video"]
+__all__ = ["inspect", "page", "pictures", "printable", "video"]

@@ -66,14 +66,13 @@ class Camera:
 def find_cameras(replay: SavedReplay) -> list[Camera]:
     """The images of a snapshot, in the order in which they are stored."""
     frames, damage = replay.frames, replay.frames.files.damage
-    rows = np.arange(*frames.bounds())
-    held = len(frames.present(rows))
+    rows = frames.present(np.arange(*frames.bounds()))
     total = max(int(frames.lengths(rows).sum()), 1)
     found = []
     for number, part in enumerate(part for part in replay.parts if part.is_image):
         coded = int(frames.lengths(rows, number).sum())
         sets = [entry.nbytes for entry in frames.files.manifest.sets[number] if entry.name not in damage]
-        found.append(Camera(number, part, held, coded, coded / total, sum(sets)))
+        found.append(Camera(number, part, len(rows), coded, coded / total, sum(sets)))
     return found
 
 

@@ -15,12 +15,11 @@ from numpy.typing import NDArray
 
 from diffreplay.cli.charts import spread
 from diffreplay.cli.contents import Camera, decodable
-from diffreplay.cli.pictures import brightest, need, read, rgb, sample
+from diffreplay.cli.pictures import brightest, need, read, rgb, sample, small
 from diffreplay.cli.report import Report, in_bytes, printable, sides_of
 from diffreplay.errors import InputError
 
 STRIP = 16  # frames of an episode at most
-LARGEST = 512  # pixels of the longer side of a frame; of larger ones every second is shown, or fewer
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 STYLE = """
 :root { color-scheme: light dark; --ink: #1c1e21; --paper: #fff; --soft: #667; --rule: #d8dade; --line: #0b62c4; }
@@ -58,9 +57,7 @@ def write_page(report: Report, path: Path) -> str:
         InputError: the file cannot be written or does not end in .html.
         ReplayError: Pillow is missing.
     """
-    if path.suffix not in (".html", ".htm") or path.is_dir():
-        raise InputError(f"--html: expected a file name that ends in .html, got {path}")
-    need("PIL.Image", "Pillow")
+    check_page(path)
     page = _page(report).encode(errors="xmlcharrefreplace")
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -73,6 +70,18 @@ def write_page(report: Report, path: Path) -> str:
             f"--html: expected a file name in a folder that can be written, got {path} ({error.strerror})"
         ) from None
     return f"wrote {in_bytes(len(page))} to {path}"
+
+
+def check_page(path: Path) -> None:
+    """Refuse what no page can be written to.
+
+    Raises:
+        InputError: the file name does not end in .html, or is a directory's.
+        ReplayError: Pillow is missing.
+    """
+    if path.suffix not in (".html", ".htm") or path.is_dir():
+        raise InputError(f"--html: expected a file name that ends in .html, got {path}")
+    need("PIL.Image", "Pillow")
 
 
 def _page(report: Report) -> str:
@@ -178,8 +187,8 @@ def _strip(report: Report, camera: Camera) -> str:
     if not len(steps):
         return ""
     steps = steps[np.unique(np.linspace(0, len(steps) - 1, min(STRIP, len(steps))).astype(int))]
-    frames = read(report.replay, camera.number, camera.part, rows[steps])
-    white = brightest(frames)
+    frames = [small(read(report.replay, camera.number, camera.part, rows[[step]])[0]) for step in steps]
+    white = max(map(brightest, frames))
     shown = [
         f"<figure>{_image(frame, white, f'step {step}')}<figcaption>step {step}</figcaption></figure>"
         for step, frame in zip(steps.tolist(), frames, strict=True)
@@ -189,7 +198,6 @@ def _strip(report: Report, camera: Camera) -> str:
 
 def _image(pixels: NDArray[Any], white: int, text: str) -> str:
     """A frame as a PNG within the page."""
-    step = -(-max(pixels.shape[:2]) // LARGEST)
     file = io.BytesIO()
-    need("PIL.Image", "Pillow").fromarray(np.ascontiguousarray(rgb(pixels, white)[::step, ::step])).save(file, "PNG")
+    need("PIL.Image", "Pillow").fromarray(np.ascontiguousarray(rgb(pixels, white))).save(file, "PNG")
     return f'<img alt="{_text(text)}" src="data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}">'

@@ -16,6 +16,7 @@ from diffreplay.parts import Part
 from diffreplay.store import NO_ROW, Rows
 
 SHOWN = 8
+LARGEST = 512  # pixels of the longer side of a frame; of larger ones every second is shown, or fewer
 TILE = 168  # pixels of the longer side of a frame, at least
 LABEL, GAP, MARGIN = 14, 6, 78  # pixels: a line of text, between tiles, and left of them
 INSTALL = "pip install 'imageio[ffmpeg]'"
@@ -35,6 +36,7 @@ def write_picture(replay: SavedReplay, path: Path) -> str:
         ReplayError: Pillow is missing.
         OSError: the file cannot be written.
     """
+    check_picture(path)
     image, draw = need("PIL.Image", "Pillow"), need("PIL.ImageDraw", "Pillow")
     cameras = [part for part in replay.parts if part.is_image]
     if not cameras:
@@ -66,23 +68,33 @@ def write_picture(replay: SavedReplay, path: Path) -> str:
     return f"drew {count} frames{f' of each of {len(cameras)} images' if len(cameras) > 1 else ''} to {path}"
 
 
+def check_picture(path: Path) -> None:
+    """Refuse what no picture can be written to.
+
+    Raises:
+        InputError: the suffix is of no known format, or it is a directory.
+        ReplayError: Pillow is missing.
+    """
+    image = need("PIL.Image", "Pillow")
+    if path.suffix.lower() not in image.registered_extensions() or path.is_dir():
+        raise InputError(f"--frames: expected a file name that ends in .png, got {path}")
+
+
 Column = list[tuple[str, NDArray[Any] | None]]
 """What stands above one another: a frame, what it is coded against and their difference, each under a line of text."""
 
 
 def _tile(part: Part) -> tuple[int, int, int]:
     """Pixels of a tile: its width, its height and the text above it; and how often a pixel is repeated."""
-    height, width, _ = _frame_shape(part)
+    height, width = small(np.empty(_frame_shape(part)[:2])).shape
     scale = -(-TILE // max(height, width))
     return width * scale, height * scale + LABEL + GAP, scale
 
 
 def sample(replay: SavedReplay, number: int, part: Part) -> tuple[list[Column], int]:
     """A few frames of an image, and what of them is to be shown as white."""
-    rows = _rows_to_show(replay, number)
-    frames = read(replay, number, part, rows)
-    columns = [_column(replay, number, part, row, frame) for row, frame in zip(rows.tolist(), frames, strict=True)]
-    return columns, brightest(frames)
+    columns = [_column(replay, number, part, row) for row in _rows_to_show(replay, number).tolist()]
+    return columns, max([brightest(pixels) for (_, pixels), *_ in columns if pixels is not None], default=255)
 
 
 def _rows_to_show(replay: SavedReplay, number: int) -> Rows:
@@ -93,13 +105,23 @@ def _rows_to_show(replay: SavedReplay, number: int) -> Rows:
     return rows[np.unique(np.linspace(0, max(len(rows) - 1, 0), min(SHOWN, len(rows))).astype(int))]
 
 
-def _column(replay: SavedReplay, number: int, part: Part, row: int, frame: NDArray[Any]) -> Column:
+def small(pixels: NDArray[Any]) -> NDArray[Any]:
+    """Of a large frame every second pixel, or fewer, in memory of its own."""
+    step = -(-max(pixels.shape[:2]) // LARGEST)
+    return pixels if step == 1 else pixels[::step, ::step].copy()
+
+
+def _column(replay: SavedReplay, number: int, part: Part, row: int) -> Column:
+    frame = read(replay, number, part, np.array([row]))[0]
     label, reference = _reference(replay, number, part, row, frame)
     nbytes = int(replay.frames.lengths(np.array([row]), number)[0])
-    column: Column = [(f"row {row}: {nbytes} bytes", frame), (label, reference)]
+    column: Column = [(f"row {row}: {nbytes} bytes", small(frame)), (label, None)]
     if reference is not None:
         different = np.any(frame != reference, axis=2).mean()
-        column.append((f"{different:.1%} of the pixels", difference(frame, reference)))
+        column[1:] = [
+            (label, small(reference)),
+            (f"{different:.1%} of the pixels", difference(small(frame), small(reference))),
+        ]
     return column
 
 

@@ -18,7 +18,7 @@ from diffreplay.store import Rows
 
 VIDEO_SIDE = 252  # pixels, at least
 FRAMES_PER_SECOND = 20
-PIECE = 64  # frames that are decoded at once
+PIECE, PIECE_BYTES = 64, 1 << 23  # frames that are decoded at once at most, or so many bytes of them
 
 
 def write_video(
@@ -37,13 +37,12 @@ def write_video(
         InputError: there is no such episode or image, or the file cannot be written or does not end in .mp4.
         ReplayError: imageio is missing.
     """
-    if path.suffix != ".mp4":
-        raise InputError(f"--mp4: expected a file name that ends in .mp4, got {path}")
+    check_video(path)
     image, part = _camera(replay, camera)
     imageio = need("imageio.v2", "imageio")
-    need("imageio_ffmpeg", "imageio's FFmpeg plugin")
     number, rows = _episode(replay, episodes, number)
-    pieces = [rows[first : first + PIECE] for first in range(0, len(rows), PIECE)]
+    size = max(1, min(PIECE, PIECE_BYTES // part.frame_bytes))
+    pieces = [rows[first : first + size] for first in range(0, len(rows), size)]
     white = max(brightest(read(replay, image, part, piece)) for piece in pieces) if part.dtype != np.uint8 else 255
     options = {"fps": FRAMES_PER_SECOND, "codec": "libx264", "macro_block_size": 2}
     try:
@@ -57,10 +56,25 @@ def write_video(
     return f"rendered episode {number}, {len(rows)} steps, to {path}"
 
 
+def check_video(path: Path) -> None:
+    """Refuse what no video can be written to.
+
+    Raises:
+        InputError: the file name does not end in .mp4, or is a directory's.
+        ReplayError: imageio is missing.
+    """
+    if path.suffix != ".mp4" or path.is_dir():
+        raise InputError(f"--mp4: expected a file name that ends in .mp4, got {path}")
+    need("imageio.v2", "imageio")
+    need("imageio_ffmpeg", "imageio's FFmpeg plugin")
+
+
 def _episode(replay: SavedReplay, episodes: Sequence[Rows], number: int | None) -> tuple[int, Rows]:
     """Number and rows of the episode to render."""
-    held = decodable(replay.frames)
-    episodes = [rows[np.isin(rows, held)] for rows in episodes] if len(held) else []
+    tail, head = replay.frames.bounds()
+    held = np.zeros(head - tail, bool)
+    held[decodable(replay.frames) - tail] = True
+    episodes = [rows[held[rows - tail]] for rows in episodes]
     if not any(map(len, episodes)):
         raise InputError("expected a snapshot that holds an episode to render, got one without any")
     if number is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,10 +35,29 @@ def verify(replay: Buffer) -> list[str]:
 def verify_files(directory: Path, known: Collection[str] = ()) -> list[str]:
     """What is damaged in a snapshot's files, a sentence each: every checksum is compared, nothing is decoded.
 
+    Another process may save there meanwhile, and delete files: then what it saved is looked at.
+
     Args:
         directory: of the snapshot.
         known: names of files that are left out.
     """
+    while True:
+        before = _manifests(directory)
+        problems = _problems(directory, known)
+        if not problems or _manifests(directory) == before:
+            return problems
+
+
+def _manifests(directory: Path) -> list[bytes]:
+    """The manifests as they are now."""
+    found = []
+    for name in (MANIFEST, PREVIOUS):
+        with suppress(OSError):
+            found.append((directory / name).read_bytes())
+    return found
+
+
+def _problems(directory: Path, known: Collection[str]) -> list[str]:
     problems: list[str] = []
     entries: dict[str, FileEntry] = {}
     for name in (MANIFEST, PREVIOUS):

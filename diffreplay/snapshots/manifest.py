@@ -107,7 +107,14 @@ def find_manifest(directory: Path, commit: str | None) -> Manifest:
     Raises:
         CorruptDataError: there is none, or it is damaged, of another version, or makes no sense.
     """
-    manifest = read_manifest(directory)
+    try:
+        manifest = read_manifest(directory)
+    except CorruptDataError as error:
+        if _readable(directory, PREVIOUS) is None:
+            raise
+        raise CorruptDataError(
+            f"{error}; {directory / PREVIOUS} holds the commit before, which counts once it has the name {MANIFEST}"
+        ) from None
     if commit is None or manifest.commit == commit:
         return manifest
     previous = read_manifest(directory, PREVIOUS) if (directory / PREVIOUS).exists() else None
