@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from diffreplay.datasets import drqv2, hdf5, minari_data, minari_files, zarr_files
+from diffreplay.datasets import drqv2, hdf5, lerobot_files, minari_data, minari_files, video_files, zarr_files
 from diffreplay.datasets.episode import Source, Target
 from diffreplay.datasets.from_snapshot import SnapshotSource
+from diffreplay.datasets.lerobot import LeRobotEpisodes
 from diffreplay.datasets.robomimic import Demonstrations
 from diffreplay.datasets.to_drqv2 import EpisodeFolderTarget
 from diffreplay.datasets.to_minari import MinariTarget
@@ -59,6 +60,8 @@ FORMATS = {
     "zarr": Format(
         "zarr as diffusion_policy's replay buffer lays it out", zarr_files.is_zarr, ZarrReplay, ZarrTarget, ".zarr"
     ),
+    "lerobot": Format("a LeRobot dataset of Parquet and videos", lerobot_files.is_dataset, LeRobotEpisodes, None),
+    "video": Format("a video file, or a folder of them", video_files.is_video, video_files.VideoFiles, None),
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 from typing import Any
 
 from diffreplay.errors import ReplayError
@@ -28,5 +29,6 @@ def needs(package: str, what: str) -> Any:
 
 
 def reason(error: Exception) -> str:
-    """What an error of another package says, on one line and not too long."""
-    return f"{' '.join(str(error).split()) or type(error).__name__:.200}"
+    """What an error of another package says, on one line and not too long, without its number and file."""
+    said = re.sub(r"^\[Errno -?\d+\] (.*?)(: '[^']*')?$", r"\1", " ".join(str(error).split()))
+    return f"{said or type(error).__name__:.200}"
