@@ -202,18 +202,7 @@ class LeRobotEpisodes:
             found[key] = parquet.numbers(f"{each.rows}: {key}", batch.column(batch.schema.get_field_index(key)), shape)
         self._check_places(each, found, first, count)
         ends = first + count == each.length
-        shown: dict[str, NDArray[Any]] = {}
-        for key, camera in cameras.items():
-            frames = shown[key] = camera.take(count)
-            got = first + len(frames)
-            if ends and len(frames) == count and each.videos[key].begin is None:
-                got += len(camera.take(1))
-            if got != first + count:
-                expected = f"{each.length} frames of episode {each.number}, as there are rows"
-                raise CorruptDataError(
-                    f"{each.videos[key].path}: expected {expected}, got {'more' if got > each.length else got}"
-                )
-        shown |= {key: found[key] for key in self._shown}
+        shown = self._frames(each, cameras, first, count) | {key: found[key] for key in self._shown}
         single = {key: found[key].reshape(count) for key in SINGLE if key in found}
         found |= single
         terminated = single.get(DONE, np.zeros(count, bool)).astype(bool)
@@ -231,6 +220,25 @@ class LeRobotEpisodes:
             begins=first == 0,
             ends=ends,
         )
+
+    def _frames(
+        self, each: EpisodeFiles, cameras: dict[str, Frames], first: int, count: int
+    ) -> dict[str, NDArray[Any]]:
+        """The next frames of each camera.
+
+        Raises:
+            CorruptDataError: there are fewer, or more than rows of the episode.
+        """
+        shown: dict[str, NDArray[Any]] = {}
+        for key, camera in cameras.items():
+            frames = shown[key] = camera.take(count)
+            got: int | str = first + len(frames)
+            if got == each.length and each.videos[key].begin is None and len(camera.take(1)):
+                got = "more"
+            if got != first + count:
+                expected = f"{each.length} frames of episode {each.number}, as there are rows"
+                raise CorruptDataError(f"{each.videos[key].path}: expected {expected}, got {got}")
+        return shown
 
     def _check_places(self, each: EpisodeFiles, found: dict[str, NDArray[Any]], first: int, count: int) -> None:
         """Refuse rows that are of another episode, or not in order."""

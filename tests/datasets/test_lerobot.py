@@ -96,6 +96,24 @@ def test_a_snapshot_holds_all_of_it(tmp_path, layout):
     assert [line["attributes"]["tasks"] for line in lines[1:]] == [[TASKS[n % 2]] for n in range(3)]
 
 
+def test_several_cameras_each_of_its_size(tmp_path, monkeypatch):
+    root, second = lerobot_v2(tmp_path / "set", LENGTHS), "observation.images.wrist"
+    for number, length in enumerate(LENGTHS):
+        path = root / f"videos/chunk-000/{second}/episode_{number:06d}.mp4"
+        write_video(path, length, seed=9, codec="mpeg4", size=(32, 80))
+    seen = {"dtype": "video", "shape": [3, 32, 80], "names": ["channels", "height", "width"]}
+    rewrite_info(root, lambda info: info["features"].update({second: seen}))
+    monkeypatch.setattr("diffreplay.datasets.lerobot.PIECE_BYTES", 100_000)
+    source = open_source(root)
+    assert "h264, mpeg4, which is lossy" in source.description.warnings[0]
+    found = whole(source)
+    check_whole(root, found)
+    for number in range(3):
+        assert np.array_equal(
+            found[number][second], decoded(root / f"videos/chunk-000/{second}/episode_{number:06d}.mp4")
+        )
+
+
 def test_frames_are_stacked(tmp_path):
     convert(lerobot_v2(tmp_path / "set", LENGTHS), tmp_path / "snapshot", frame_stack=3)
     batch = diffreplay.open(tmp_path / "snapshot").sample(8)
@@ -465,7 +483,7 @@ def test_a_video_that_grows_within_gives_a_sentence(tmp_path):
                     packet.pts = packet.dts = packet.pts + 3 * part
                     packet.stream = stream
                     container.mux(packet)
-    refuse(path, tmp_path / "snapshot", path, "expected", "got")
+    refuse(path, tmp_path / "snapshot", path, "expected frames of", "pixels, got")
 
 
 def test_the_command_says_it_without_a_traceback(root, tmp_path):
