@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from diffreplay.datasets import parquet, video, zarr_files
+from diffreplay.datasets import lerobot_columns, parquet, video, zarr_files
 from diffreplay.datasets.episode import REWARD, Description, Episode
+from diffreplay.datasets.lerobot_columns import ACTION, DONE, NEXT_REWARD, OBSERVED, SINGLE, TRUNCATED
 from diffreplay.datasets.lerobot_files import INFO, EpisodeFiles, Span, read_episodes, read_info, read_tasks, video_keys
 from diffreplay.datasets.specs import observation_spec, value_spec
 from diffreplay.datasets.video import Frames, Video
@@ -21,9 +22,6 @@ from diffreplay.errors import CorruptDataError
 from diffreplay.parts import ArraySpec
 
 PIECE_BYTES = 32 << 20
-ACTION, NEXT_REWARD, DONE, TRUNCATED, OBSERVED = "action", "next.reward", "next.done", "next.truncated", "observation"
-SINGLE = (NEXT_REWARD, DONE, TRUNCATED)  # of one number each, also where that stands in a list
-Kinds = dict[str, tuple[np.dtype[Any], tuple[int, ...]]]
 
 
 class LeRobotEpisodes:
@@ -49,13 +47,13 @@ class LeRobotEpisodes:
         zarr_files.check_files(path)
         self._info = read_info(path)
         self._tasks, self._episodes = read_tasks(path, self._info), read_episodes(path, self._info)
-        self._kinds, self._left_out = self._columns(self._episodes[0].rows)
+        self._kinds, self._images, self._left_out = lerobot_columns.find(path, self._info, self._episodes[0].rows)
         ends = Counter[Path]()
         for each in self._episodes:
             ends[each.rows] += each.length
         for file, rows in ends.items():
-            self._check_rows(file, rows)
-        self._sizes = {key: self._image_size(key) for key in video_keys(self._info)}
+            lerobot_columns.check(file, self._kinds, self._images, rows)
+        self._sizes = {key: self._image_size(key) for key in (*video_keys(self._info), *self._images)}
         self._videos: dict[Path, Video] = {}
         for episode in self._episodes:
             for key, span in episode.videos.items():
@@ -63,58 +61,6 @@ class LeRobotEpisodes:
         self._row_bytes = sum(dtype.itemsize * math.prod(shape) for dtype, shape in self._kinds.values())
         self._row_bytes += sum(3 * height * width for height, width in self._sizes.values())
         self.description = self._describe(frame_stack or 1)
-
-    def _columns(self, path: Path) -> tuple[Kinds, list[str]]:
-        """The columns of numbers: dtype and shape of a row; and the names of those of anything else."""
-        found: Kinds = {}
-        features = {key: each for key, each in self._info["features"].items() if each.get("dtype") != "video"}
-        with parquet.opened(path) as file:
-            kinds = parquet.kinds(path, file)
-            for key in (ACTION, *features):
-                if key not in kinds:
-                    raise CorruptDataError(f"{path}: expected a column {key!r}, got {sorted(kinds)!s:.200}")
-            for key, kind in kinds.items():
-                if kind is not None and key not in self._info["features"]:
-                    row = next(parquet.batches(file, [key], 0, 1, 1)).column(0)
-                    found[key] = kind[0], parquet.shape_of(row, kind[1])
-                elif kind is not None and key in features:
-                    found[key] = kind[0], self._told_shape(path, key, *kind)
-                elif kind is None and (
-                    key in (ACTION, *SINGLE) or features.get(key, {}).get("dtype", "string") != "string"
-                ):
-                    told = features.get(key, {}).get("dtype")
-                    raise CorruptDataError(f"{path}: {key}: expected numbers, got a column of others ({told!r:.30})")
-        for key in SINGLE:
-            if key in found and math.prod(found[key][1]) != 1:
-                raise CorruptDataError(f"{path}: {key}: expected one number in a row, got {found[key][1]}")
-        return found, sorted(kinds.keys() - found.keys() - set(video_keys(self._info)))
-
-    def _told_shape(self, path: Path, key: str, dtype: np.dtype[Any], deep: int) -> tuple[int, ...]:
-        """The shape of a column's rows, as the metadata says.
-
-        Raises:
-            CorruptDataError: it does not fit the column.
-        """
-        feature = self._info["features"][key]
-        told, shape = feature.get("dtype"), feature.get("shape")
-        if not isinstance(shape, list) or not all(type(n) is int and 0 < n < 1 << 31 for n in shape):
-            raise CorruptDataError(f"{self._path / INFO}: {key}: expected a shape, got {shape!r:.60}")
-        if told != dtype.name or (deep != len(shape) if deep else math.prod(shape) != 1):
-            expected = f"{told!r:.30} {tuple(shape)!s:.60}, as {INFO} says"
-            raise CorruptDataError(f"{path}: {key}: expected {expected}, got {dtype} in {deep} lists")
-        return tuple(shape) if deep else ()
-
-    def _check_rows(self, path: Path, rows: int) -> None:
-        """Refuse a file with other columns or rows than are expected."""
-        with parquet.opened(path) as file:
-            kinds = parquet.kinds(path, file)
-            for key, (dtype, shape) in self._kinds.items():
-                if kinds.get(key) != (dtype, len(shape)):
-                    got = "none" if key not in kinds else "others" if kinds[key] is None else str(kinds[key])
-                    raise CorruptDataError(f"{path}: {key}: expected {dtype} in {len(shape)} lists, got {got}")
-            if file.metadata.num_rows != rows:
-                raise CorruptDataError(f"{path}: expected {rows} rows, as meta says, got {file.metadata.num_rows}")
-            parquet.check_values(path, file, {key: shape for key, (_, shape) in self._kinds.items()})
 
     def _image_size(self, key: str) -> tuple[int, int]:
         """Height and width of a camera."""
@@ -186,7 +132,7 @@ class LeRobotEpisodes:
             with parquet.opened(each.rows) as file, ExitStack() as stack:
                 cameras = {key: stack.enter_context(closing(self._open(span))) for key, span in each.videos.items()}
                 done = 0
-                for batch in parquet.batches(file, list(self._kinds), each.first, each.length, size):
+                for batch in parquet.batches(file, [*self._kinds, *self._images], each.first, each.length, size):
                     yield self._episode(each, cameras, batch, done)
                     done += batch.num_rows
             if done != each.length:
@@ -197,12 +143,15 @@ class LeRobotEpisodes:
 
     def _episode(self, each: EpisodeFiles, cameras: dict[str, Frames], batch: Any, first: int) -> Episode:
         """The rows of a batch, of which the first one is number `first` of its episode."""
-        count, found = batch.num_rows, {}
-        for key, (_, shape) in self._kinds.items():
-            found[key] = parquet.numbers(f"{each.rows}: {key}", batch.column(batch.schema.get_field_index(key)), shape)
+        count, columns = batch.num_rows, dict(zip(batch.schema.names, batch.columns, strict=True))
+        found = {
+            key: parquet.numbers(f"{each.rows}: {key}", columns[key], shape) for key, (_, shape) in self._kinds.items()
+        }
         self._check_places(each, found, first, count)
         ends = first + count == each.length
         shown = self._frames(each, cameras, first, count) | {key: found[key] for key in self._shown}
+        for key in self._images:
+            shown[key] = lerobot_columns.images(f"{each.rows}: {key}", columns[key], self._sizes[key])
         single = {key: found[key].reshape(count) for key in SINGLE if key in found}
         found |= single
         terminated = single.get(DONE, np.zeros(count, bool)).astype(bool)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import resource
@@ -16,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from made_videos import CAMERA, HEIGHT, TASKS, WIDTH, columns, decoded, features, lerobot_v2, lerobot_v3, write_video
+from PIL import Image
 from says import says
 
 import diffreplay
@@ -27,6 +29,12 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*is lossy", "ignore:.*they are 
 LENGTHS = [9, 6, 12]
 LAYOUTS = {"v2": lerobot_v2, "v3": lerobot_v3}
 KEPT = ["timestamp", "frame_index", "episode_index", "index", "task_index", "next.done"]
+
+
+def png(frame, kind="PNG"):
+    file = io.BytesIO()
+    Image.fromarray(frame).save(file, kind)
+    return file.getvalue()
 
 
 def frames_of(root: Path, number: int) -> np.ndarray:
@@ -112,6 +120,46 @@ def test_several_cameras_each_of_its_size(tmp_path, monkeypatch):
         assert np.array_equal(
             found[number][second], decoded(root / f"videos/chunk-000/{second}/episode_{number:06d}.mp4")
         )
+
+
+def with_images(root, frames, key="observation.images.png"):
+    """Add a column of images that are PNG files, as LeRobot keeps them without videos."""
+    for number, shown in enumerate(frames):
+
+        def change(names, shown=shown):
+            names[key] = pa.array([{"bytes": png(frame), "path": f"{t}.png"} for t, frame in enumerate(shown)])
+
+        rewrite_rows(root, change, number)
+    seen = {"dtype": "image", "shape": [24, 20, 3], "names": ["height", "width", "channel"]}
+    rewrite_info(root, lambda info: info["features"].update({key: seen}))
+    return root
+
+
+def test_images_in_the_rows(tmp_path, monkeypatch):
+    frames = [np.random.default_rng(n).integers(0, 256, (n, 24, 20, 3), np.uint8) for n in LENGTHS]
+    root = with_images(lerobot_v2(tmp_path / "set", LENGTHS), frames)
+    monkeypatch.setattr("diffreplay.datasets.lerobot.PIECE_BYTES", 50_000)
+    found = whole(open_source(root))
+    check_whole(root, found)
+    assert all(np.array_equal(each["observation.images.png"], its) for each, its in zip(found, frames, strict=True))
+
+
+IMAGES = {
+    "a smaller one": png(np.zeros((8, 8, 3), np.uint8)),
+    "of one channel": png(np.zeros((24, 20), np.uint8)),
+    "JPEG": png(np.zeros((24, 20, 3), np.uint8), "JPEG"),
+    "nothing": None,
+    "other data": b"abc",
+    "cut short": png(np.random.default_rng(0).integers(0, 256, (24, 20, 3), np.uint8))[:-200],
+}
+
+
+@pytest.mark.parametrize("what", IMAGES)
+def test_images_that_are_wrong_give_a_sentence(root, tmp_path, what):
+    with_images(root, [np.zeros((n, 24, 20, 3), np.uint8) for n in LENGTHS])
+    bad = pa.array([{"bytes": IMAGES[what], "path": ""}] * 6, pa.struct({"bytes": pa.binary(), "path": pa.string()}))
+    rewrite_rows(root, lambda names: names.update({"observation.images.png": bad}))
+    refuse(root, tmp_path / "snapshot", rows_file(root), "observation.images.png: expected", "got")
 
 
 def test_frames_are_stacked(tmp_path):
@@ -291,6 +339,7 @@ def put(**values):
 ROWS = {
     "no action": (lambda names: names.pop("action"), "action"),
     "objects": (put(action=pa.array([{"x": 1}] * 6)), "action"),
+    "images that are none": (put(observation__state=pa.array([{"bytes": b"x"}] * 6)), "observation.state"),
     "texts": (put(action=pa.array(["1"] * 6)), "action"),
     "nested": (put(action=pa.array([[[1.0, 2.0]]] * 6, pa.list_(pa.list_(pa.float32())))), "action"),
     "another dtype": (put(action=pa.array([[1.0, 2.0]] * 6)), "action"),
