@@ -100,6 +100,8 @@ def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
                 if not container.streams.video:
                     raise CorruptDataError(f"{path}: expected a video, got a file without one")
                 stream = container.streams.video[0]
+                if stream.codec_context is None:
+                    raise CorruptDataError(f"{path}: expected a video whose codec PyAV knows, got another")
                 height, width = stream.codec_context.height, stream.codec_context.width
                 if not 0 < height * width <= MOST_PIXELS:
                     raise CorruptDataError(f"{path}: expected at most {MOST_PIXELS} pixels, got {width}x{height}")

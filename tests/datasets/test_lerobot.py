@@ -427,6 +427,13 @@ def test_a_playlist_is_not_followed(root, tmp_path):
         refuse(root, tmp_path / "snapshot", video_file(root), "expected a video (MP4, Matroska or AVI)", "begins with")
 
 
+def test_a_video_of_a_codec_that_nobody_knows(root, tmp_path):
+    data = video_file(root).read_bytes()
+    assert data.count(b"avc1") >= 1
+    video_file(root).write_bytes(data[:32] + data[32:].replace(b"avc1", b"zzz1"))  # in what describes the stream
+    refuse(root, tmp_path / "snapshot", video_file(root), "expected a video whose codec PyAV knows, got another")
+
+
 def test_flipped_bytes_never_give_a_traceback(root, tmp_path):
     """What codecs cannot tell is kept as they decode it; all else is a sentence."""
     rng, path, refused = np.random.default_rng(0), video_file(root), 0
