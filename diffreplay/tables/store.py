@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from diffreplay.codecs import Codec
 from diffreplay.parts import Part
-from diffreplay.store import NO_ROW, FrameStore, Rows, Stack, append, continues, same
+from diffreplay.store import NO_ROW, FrameStore, Rows, Stack, Stream, append, continues, same
 from diffreplay.tables.pickling import restore_store, store_state
 from diffreplay.tables.watch import FrameWatch
 
@@ -82,8 +82,8 @@ class ImageStore:
 
     def put_one(self, stack: Stack, env: int) -> int:
         """Store an observation of an environment, unless it is the one stored last for it; return its row."""
-        newest = self.frames.streams.get(env)
-        if newest is None or newest.row < self.frames.tail:
+        newest = self.newest(env)
+        if newest is None:
             return append(self.frames, stack, (), env, first=True)
         if same(stack, newest.stack):
             return newest.row
@@ -92,6 +92,11 @@ class ImageStore:
                 self.watches[part.name].see(_planes(part, before), _planes(part, after))
         # What does not continue the stack before begins an episode.
         return append(self.frames, stack, (), env, first=not continues(stack, newest.stack))
+
+    def newest(self, env: int) -> Stream | None:
+        """What was stored last for an environment, if all of its frames are still held."""
+        stream = self.frames.streams.get(env)
+        return None if stream is None or min(stream.row, *stream.needed) < self.frames.tail else stream
 
     def get(self, rows: Rows, image: int, then: Rows | None = None) -> NDArray[Any]:
         """An image of the observations at `rows` of any shape: a new array (*rows.shape, *shape); zeros at NO_ROW.

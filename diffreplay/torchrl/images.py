@@ -207,6 +207,11 @@ class CodedImages:
         near = rows[rows <= rows.min(initial=self.store.frames.head) + self._sequences.span]
         self.store.evict_before(int(self._oldest_needed(near).min(initial=self.store.frames.head)))
 
+    def measure(self) -> None:
+        """Find how far back observations reach that were put here from elsewhere."""
+        rows = self._rows()
+        self._sequences.span = int((rows - self._oldest_needed(rows)).max(initial=0))
+
     def _move_before(self, end: int) -> None:
         """Drop all rows before `end`, after storing anew what entries need of them."""
         rows = self._rows()
@@ -236,3 +241,4 @@ class CodedImages:
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
         self._begin()
+        self.measure()

@@ -117,8 +117,7 @@ class Sequences:
 
     def _newest(self, name: int) -> Stream | None:
         """A sequence by the observation that may be continued; None where it left."""
-        stream = None if name == MOVED else self._frames.streams.get(name)
-        return None if stream is None or stream.row < self._frames.tail else stream
+        return None if name == MOVED else self._store.newest(name)
 
     def _holds(self, row: int, stack: Stack) -> bool:
         stored = self._frames.readable_stack(row) if row != NO_ROW else None

@@ -79,6 +79,7 @@ def load_images(images: CodedImages, state: dict[str, Any]) -> None:
             if ((held != NO_ROW) & ((held < tail) | (held >= head))).any():
                 raise ValueError("rows that are not there")
             table.assign(..., held)
+        images.measure()
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise CorruptDataError(f"state: expected what state_dict gave, got something damaged ({error!r})") from None
 

@@ -84,7 +84,7 @@ class ReplayStorage(LazyTensorStorage):
         for name, value in {"max_size": max_size, "ndim": ndim}.items():
             if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
                 raise InputError(f"{name}: expected a positive integer, got {value!r}")
-        if torch.device(device).type != "cpu":
+        if str(device).partition(":")[0] != "cpu":
             raise InputError(f"device: expected the CPU, where images are compressed, got {device}; move what is drawn")
         self._codec, self._frame_stack = codecs.get(codec), frame_stack
         self._images: dict[Key, tuple[CodedImages, int]] = {}
@@ -124,6 +124,8 @@ class ReplayStorage(LazyTensorStorage):
         keys = [key for key in self._images if key in data.keys(True, True)]
         if keys:
             entries = entries_at(cursor, tuple(self._storage.shape[: self.ndim]))
+            if tuple(data.shape[: entries.ndim]) != entries.shape:
+                raise InputError(f"data: expected items of shape {entries.shape}, got {tuple(data.shape)}")
             self._set_images(entries, {key: data.get(key) for key in keys}, data.get(("next", "done"), None))
             data = data.exclude(*keys)
             if isinstance(data, LazyStackedTensorDict):
@@ -293,7 +295,10 @@ class ReplayStorage(LazyTensorStorage):
 
 def _leaves(data: TensorDictBase) -> Sequence[tuple[Key, torch.Tensor]]:
     """The tensors of a TensorDict by their keys as tuples."""
-    items = data.items(include_nested=True, leaves_only=True)
+    try:
+        items = list(data.items(include_nested=True, leaves_only=True))
+    except RuntimeError:  # a lazy stack of tensors of several shapes, which TorchRL keeps apart
+        return []
     return [
         (key if isinstance(key, tuple) else (key,), value) for key, value in items if isinstance(value, torch.Tensor)
     ]

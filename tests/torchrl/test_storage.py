@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tensordict import TensorDict, TensorDictBase
-from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
+from tensordict import LazyStackedTensorDict, TensorDict, TensorDictBase
+from torchrl.data import LazyTensorStorage, ReplayBuffer, TensorDictReplayBuffer
 from torchrl.data.replay_buffers import (
     PrioritizedSampler,
     PrioritizedSliceSampler,
@@ -126,6 +126,42 @@ def test_random_places_are_overwritten() -> None:
         index = torch.from_numpy(rng.integers(0, 60, 30))
         assert same(theirs.get(index), ours.get(index))
     assert same(theirs.get(slice(None)), ours.get(slice(None)))
+
+
+@pytest.mark.parametrize("codec", ["delta", "zstd"])
+def test_shuffled_items_overwrite_others_at_random(codec: str) -> None:
+    """Sequences go on whose older frames left, and so must not be built upon; after it was loaded, too."""
+    theirs, ours = pair(300, frame_stack=STACK, codec=codec)
+    data, rng = recording(3, 1000), np.random.default_rng(0)
+    for storage in (theirs, ours):
+        storage.set(range(300), data[:300])
+    for k in range(120):
+        places, items = torch.from_numpy(rng.permutation(300)[:50]), torch.from_numpy(rng.integers(0, 1000, 50))
+        for storage in (theirs, ours):
+            storage.set(places, data[items], set_cursor=False)
+        if k in (40, 80):
+            ours = pickle.loads(pickle.dumps(ours)) if k == 40 else reloaded(ours)
+        assert same(theirs.get(torch.arange(300)), ours.get(torch.arange(300))), k
+
+
+def reloaded(storage: ReplayStorage) -> ReplayStorage:
+    other = ReplayStorage(storage.max_size, frame_stack=STACK, codec=storage._codec)
+    other.load_state_dict(storage.state_dict())
+    return other
+
+
+def test_tensors_of_several_shapes() -> None:
+    """A lazy stack of them is kept as TorchRL keeps it."""
+    seen = torch.from_numpy(stacks(pictures(np.random.default_rng(13), 6)))
+    one = TensorDict({"pixels": seen, "map": torch.ones(6, 4, 8).byte()}, [6])
+    other = TensorDict({"pixels": seen.flip(0), "map": torch.ones(6, 3, 8).byte()}, [6])
+    theirs, ours = pair(8)
+    for storage in (theirs, ours):
+        ReplayBuffer(storage=storage, batch_size=4).extend(LazyStackedTensorDict(one, other, stack_dim=1))
+    assert not ours.has_images
+    for k in range(6):
+        for mine, its in zip(ours.get(k).unbind(0), theirs.get(k).unbind(0), strict=True):
+            assert same(mine, its)
 
 
 def test_what_nothing_needs_leaves() -> None:
@@ -455,6 +491,14 @@ def test_other_images_than_before_are_refused(change: dict[str, torch.Tensor], m
     assert same(theirs.get(slice(None)), ours.get(slice(None)))
 
 
+@pytest.mark.parametrize(("cursor", "items"), [(slice(5, 10), 0), (range(5), slice(3)), (torch.arange(3), slice(5))])
+def test_another_number_of_items_is_refused(cursor: Any, items: Any) -> None:
+    theirs, ours = filled()
+    with pytest.raises(InputError, match="data: expected items of shape"):
+        ours.set(cursor, recording(15, 9)[items])
+    assert same(theirs.get(slice(None)), ours.get(slice(None)))
+
+
 def test_places_that_are_not_there_are_refused() -> None:
     theirs, ours = filled()
     for cursor in (100, torch.tensor([3, 100]), [-101]):
@@ -469,6 +513,7 @@ def test_places_that_are_not_there_are_refused() -> None:
         ({"max_size": 0}, "max_size: expected a positive integer, got 0"),
         ({"max_size": 5, "ndim": True}, "ndim: expected a positive integer, got True"),
         ({"max_size": 5, "device": "cuda"}, "device: expected the CPU"),
+        ({"max_size": 5, "device": "auto"}, "device: expected the CPU"),
         ({"max_size": 5, "codec": "gzip"}, "gzip"),
     ],
 )
