@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
 from multiprocessing.context import get_spawning_popen
 from typing import Any
 
@@ -23,10 +22,9 @@ from diffreplay.torchrl.cursors import entries_at
 from diffreplay.torchrl.files import Checkpointer
 from diffreplay.torchrl.images import CodedImages
 from diffreplay.torchrl.state import images_state, load_images, loaded
-from diffreplay.torchrl.tensor import ImageTensor
+from diffreplay.torchrl.tensor import ImageTensor, Key, leaves
 from diffreplay.torchrl.usage import storage_stats
 
-Key = tuple[str, ...]
 DTYPES = {torch.uint8: "uint8", torch.uint16: "uint16"}
 NO_IMAGES = (
     "ReplayStorage: expected images, which are uint8 or uint16 tensors of two or more axes an item, got none; "
@@ -172,7 +170,7 @@ class ReplayStorage(LazyTensorStorage):
             super()._init_standard(data)
             return
         lanes = self.ndim - 1
-        found = [key for key, value in _leaves(data) if value.dtype in DTYPES and value.ndim - lanes >= 2]
+        found = [key for key, value in leaves(data) if value.dtype in DTYPES and value.ndim - lanes >= 2]
         if not found:
             warnings.warn(NO_IMAGES, stacklevel=4)
         parts = {key: self._part(key, data.get(key), lanes) for key in found}
@@ -291,14 +289,3 @@ class ReplayStorage(LazyTensorStorage):
         if not self.initialized:
             return f"ReplayStorage(empty, max_size={self.max_size})"
         return f"ReplayStorage({len(self)} of {self.max_size}, images {['.'.join(key) for key in self._images]})"
-
-
-def _leaves(data: TensorDictBase) -> Sequence[tuple[Key, torch.Tensor]]:
-    """The tensors of a TensorDict by their keys as tuples."""
-    try:
-        items = list(data.items(include_nested=True, leaves_only=True))
-    except RuntimeError:  # a lazy stack of tensors of several shapes, which TorchRL keeps apart
-        return []
-    return [
-        (key if isinstance(key, tuple) else (key,), value) for key, value in items if isinstance(value, torch.Tensor)
-    ]

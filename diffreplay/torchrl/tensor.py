@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import numpy as np
 import torch
+from tensordict import TensorDictBase
 
 from diffreplay.errors import InputError
 from diffreplay.tables import table_key
 from diffreplay.torchrl.images import CodedImages
 
+Key = tuple[str, ...]
 # What is answered without pixels.
 OF_SHAPES = {"__get__", "size", "dim", "numel", "stride", "element_size", "is_contiguous", "__len__", "is_pinned"}
 
@@ -132,3 +134,14 @@ def _pixels(value: Any, dtype: torch.dtype) -> Any:
 
 def _slice(steps: range) -> slice:
     return slice(steps.start, steps.stop, steps.step)
+
+
+def leaves(data: TensorDictBase) -> Sequence[tuple[Key, torch.Tensor]]:
+    """The tensors of a TensorDict by their keys as tuples."""
+    try:
+        items = list(data.items(include_nested=True, leaves_only=True))
+    except RuntimeError:  # a lazy stack of tensors of several shapes, which TorchRL keeps apart
+        return []
+    return [
+        (key if isinstance(key, tuple) else (key,), value) for key, value in items if isinstance(value, torch.Tensor)
+    ]
