@@ -281,7 +281,8 @@ def adopt_pages(
     for name, was in streams.items():
         stack, state = np.asarray(was.stack), Stream(())
         state.keep((stack if store.planar[0] else np.ascontiguousarray(stack.transpose(0, 2, 3, 1)),))
-        state.row, state.is_open, state.needed = was.row, was.is_open, was.needed
+        state.row, state.is_open = was.row, was.is_open
+        state.needed = store.needed_rows(was.row) if was.row >= store.tail else ()
         if was.reference is not None:
             state.references, state.reference_row, state.group_size = [was.reference], was.reference_row, was.group_size
         store.streams[name] = state
