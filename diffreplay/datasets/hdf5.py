@@ -108,31 +108,38 @@ def check_size(path: Path, dataset: Any) -> None:
 
 
 def attributes(path: Path, item: Any) -> dict[str, Any]:
-    """The attributes of a group as JSON holds them; `put_attributes` writes them again.
+    """The attributes of a group or an array as JSON holds them; `put_attributes` writes them again.
 
     Raises:
         CorruptDataError: one is neither text nor numbers.
     """
-    return {name: _to_json(f"{path}: {item.name}: {name}", value) for name, value in item.attrs.items()}
+    where = f"{path}: {item.name}"
+    return {
+        name: _to_json(f"{where}: {name}", value, item.attrs.get_id(name).dtype) for name, value in item.attrs.items()
+    }
 
 
-def _to_json(where: str, value: Any) -> Any:
+def _to_json(where: str, value: Any, dtype: np.dtype[Any]) -> Any:
+    """Of a value, and the dtype with which it is stored."""
+    h5py = needs("h5py", where)
+    text = h5py.check_string_dtype(dtype)
+    if text is None and dtype.kind not in "biuf":
+        raise CorruptDataError(f"{where}: expected text or numbers, got {dtype}")
+    if isinstance(value, h5py.Empty):
+        return {"empty": dtype.str if text is None else None}
     if isinstance(value, str):
         return value
-    if isinstance(value, bytes):
-        return {"bytes": value.decode("latin-1")}
     array = np.asarray(value)
-    if array.dtype.kind == "O" and all(isinstance(each, str) for each in array.flat):
-        return {"texts": array.tolist()}
-    if array.dtype.kind == "S":
-        return {"bytes": [each.decode("latin-1") for each in array.reshape(-1).tolist()], "shape": array.shape}
-    if array.dtype.kind not in "biuf":
-        raise CorruptDataError(f"{where}: expected text or numbers, got {array.dtype}")
-    return {"dtype": array.dtype.str, "numbers": array.tolist()}
+    if text is None:
+        return {"dtype": array.dtype.str, "numbers": array.tolist(), "shape": array.shape}
+    if text.length is None:
+        return {"texts": array.tolist(), "shape": array.shape}
+    names = [each.decode("latin-1") for each in array.reshape(-1).tolist()]
+    return {"bytes": names, "shape": array.shape, "dtype": f"S{text.length}"}
 
 
 def put_attributes(item: Any, values: dict[str, Any]) -> None:
-    """Write what `attributes` gave to a group."""
+    """Write what `attributes` gave to a group or an array."""
     for name, value in values.items():
         item.attrs[name] = from_json(value)
 
@@ -141,12 +148,18 @@ def from_json(value: Any) -> Any:
     """An attribute's value, of what `attributes` made of it."""
     if isinstance(value, str):
         return value
+    if "empty" in value:
+        h5py = needs("h5py", "attributes")
+        return h5py.Empty(value["empty"] or h5py.string_dtype())
     if "numbers" in value:
-        return np.array(value["numbers"], value["dtype"])[()]
+        numbers = np.array(value["numbers"], value["dtype"])
+        return numbers.reshape(value.get("shape", numbers.shape))[()]
     if "texts" in value:
-        return value["texts"]
+        texts = np.array(value["texts"], needs("h5py", "attributes").string_dtype())
+        return texts.reshape(value.get("shape", texts.shape))
     if "shape" in value:
-        return np.array([each.encode("latin-1") for each in value["bytes"]]).reshape(value["shape"])
+        found = [each.encode("latin-1") for each in value["bytes"]]
+        return np.array(found, value.get("dtype")).reshape(value["shape"])
     return value["bytes"].encode("latin-1")
 
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from diffreplay.datasets import hdf5
 from diffreplay.datasets.episode import Description, Episode
+from diffreplay.datasets.needs import needs
 from diffreplay.datasets.specs import observation_spec, value_spec
 from diffreplay.errors import CorruptDataError
 from diffreplay.parts import ArraySpec
@@ -22,6 +23,7 @@ from diffreplay.parts import ArraySpec
 PIECE_BYTES = 32 << 20
 FIELDS = ("actions", "rewards", "dones")
 OBS, NEXT_OBS, MASK = "obs/", "next_obs/", "mask"
+INNER, MASK_ATTRIBUTES = "inner attributes", "mask attributes"  # keys of what is kept
 
 
 class Demonstrations:
@@ -127,11 +129,12 @@ class Demonstrations:
             others = [key for key in others if not key.startswith(NEXT_OBS)]
         loose = "next_obs are not the observations of the steps that follow: they are kept as further values, uncoded"
         attributes = {"root": hdf5.attributes(self._path, file), "data": hdf5.attributes(self._path, file["data"])}
-        masks = hdf5.children(self._path, file).get(MASK)
-        if masks is not None:
-            attributes[MASK] = {
-                name: hdf5.mask(self._path, item) for name, item in hdf5.children(self._path, masks).items()
-            }
+        warnings = [f"{self._path}: {loose}"] if self._has_next and not self._is_shifted else []
+        groups = hdf5.children(self._path, file)
+        if MASK in groups:
+            attributes |= self._masks(groups[MASK])
+        if others_there := sorted(groups.keys() - {"data", MASK}):
+            warnings.append(f"{self._path}: left out {', '.join(others_there):.200}, as only data and {MASK} are kept")
         return Description(
             {key.removeprefix(OBS): spec(key, True) for key in shown},
             spec("actions"),
@@ -142,9 +145,33 @@ class Demonstrations:
             episodes=len(self._names),
             steps=sum(self._lengths),
             attributes=attributes,
-            warnings=(f"{self._path}: {loose}",) if self._has_next and not self._is_shifted else (),
+            warnings=tuple(warnings),
             fingerprint=f"{self._path.stat().st_size} bytes, {len(self._names)} demos, {sum(self._lengths)} steps",
         )
+
+    def _masks(self, group: Any) -> dict[str, Any]:
+        """What is kept of the filters: the names in each, how these are stored, and attributes."""
+        check_string_dtype, found = needs("h5py", str(self._path)).check_string_dtype, {}
+        there = hdf5.children(self._path, group)
+        for name, item in there.items():
+            names = hdf5.mask(self._path, item)
+            text = check_string_dtype(item.dtype)
+            if text is None:
+                raise CorruptDataError(f"{self._path}: {item.name}: expected an array of names, got {item.dtype}")
+            found[name] = {"names": names, "encoding": text.encoding, "length": text.length}
+        attributes = {name: hdf5.attributes(self._path, item) for name, item in {"": group, **there}.items()}
+        return {MASK: found, MASK_ATTRIBUTES: {name: values for name, values in attributes.items() if values}}
+
+    def _inner(self, group: Any, prefix: str = "") -> dict[str, Any]:
+        """The attributes of what is in a demo, by name, where it has some or is a group that holds nothing."""
+        found = {}
+        for name, item in hdf5.children(self._path, group).items():
+            values, is_group = hdf5.attributes(self._path, item), hasattr(item, "keys")
+            if values or (is_group and not len(item)):
+                found[prefix + name] = values
+            if is_group:
+                found |= self._inner(item, f"{prefix}{name}/")
+        return found
 
     def episodes(self, start: int = 0) -> Iterator[Episode]:
         """The demos from number `start` on, of long ones the pieces in order."""
@@ -156,6 +183,10 @@ class Demonstrations:
                 size = _piece(list(self._kinds.values()))
                 for first in range(0, length, size):
                     yield self._episode(demo, name, first, min(first + size, length), length)
+
+    def _attributes(self, demo: Any) -> dict[str, Any]:
+        found, inner = {hdf5.ATTRIBUTES: hdf5.attributes(self._path, demo)}, self._inner(demo)
+        return found | {INNER: inner} if inner else found
 
     def _episode(self, demo: Any, name: str, first: int, end: int, length: int) -> Episode:
         described, ends = self.description, end == length
@@ -176,7 +207,7 @@ class Demonstrations:
             discounts=discounts,
             extras=extras,
             name=name,
-            attributes={hdf5.ATTRIBUTES: hdf5.attributes(self._path, demo)},
+            attributes=self._attributes(demo) if end == length else {},
             begins=first == 0,
             ends=ends,
         )

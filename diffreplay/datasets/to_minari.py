@@ -16,6 +16,7 @@ from diffreplay.datasets.episode import Description, Episode
 from diffreplay.datasets.minari_data import FIRST_INFOS, INFOS
 from diffreplay.datasets.minari_files import ENDS, METADATA
 from diffreplay.datasets.minari_spaces import box, dict_space, nested
+from diffreplay.datasets.names import check_names
 from diffreplay.datasets.needs import needs
 from diffreplay.datasets.stacks import newest
 from diffreplay.datasets.to_robomimic import OLDER_FRAMES
@@ -41,7 +42,8 @@ class MinariTarget:
         conversion: what tells this conversion from others.
 
     Raises:
-        InputError: something is there, or the name is none of a dataset.
+        InUseError: a conversion that is running writes it.
+        InputError: something is there, the name is none of a dataset, or arrays would take the place of one another.
         ReplayError: Minari is not installed.
     """
 
@@ -52,18 +54,23 @@ class MinariTarget:
             raise InputError(f"{path}: expected the name of a Minari dataset, such as walker-v0, got {path.name!r}")
         self._minari = needs("minari", str(path))
         spaces, storage = needs("minari.serialization", str(path)), needs("minari.dataset.minari_storage", str(path))
-        self._path, self._description, self._unfinished = path, description, UnfinishedPath(path)
+        check_names(path, [key for key in description.parts if description.parts.keys() != {""}])
+        self._path, self._description = path, description
+        self._infos_by_key = {key: key.removeprefix(INFOS) for key in description.extras if not self._is_end(key)}
+        check_names(path, self._infos_by_key.values())
         said = description.attributes.get("minari", {})
         self._said: dict[str, Any] = said if isinstance(said, dict) else {}
         observed = nested({name: box(spec) for name, spec in description.parts.items()}, dict_space)
-        space = {
+        space: dict[str, Any] = {
             "observation_space": self._said.get("observation_space") or json.dumps(observed),
             "action_space": self._said.get("action_space") or json.dumps(box(description.action)),
         }
+        space = {name: spaces.deserialize_space(text) for name, text in space.items()}
+        self._unfinished = UnfinishedPath(path)
         self._unfinished.path.mkdir()
         self._storage = storage.MinariStorage.new(
             (self._unfinished.path / "data").absolute(),  # Minari takes the size of files by this path twice
-            **{name: spaces.deserialize_space(text) for name, text in space.items()},
+            **space,
             jpeg_encoding=False,
         )
         action = description.action
@@ -106,8 +113,12 @@ class MinariTarget:
             parts = {key: np.concatenate([values, values[-1:]]) for key, values in parts.items()}
         return parts
 
+    def _is_end(self, key: str) -> bool:
+        """Whether further values are Minari's own flags of each step."""
+        return key in ENDS and not self._description.extras[key].shape
+
     def _ends(self, episode: Episode, key: str) -> NDArray[Any]:
-        if key in episode.extras and episode.extras[key].shape == episode.rewards.shape:
+        if key in episode.extras and self._is_end(key):
             return episode.extras[key].astype(bool)
         ends = np.zeros(len(episode.actions), bool)
         if key == ENDS[0] and episode.discounts is not None:
@@ -119,15 +130,14 @@ class MinariTarget:
     def _infos(self, episode: Episode) -> dict[str, Any] | None:
         first = episode.attributes.get(FIRST_INFOS, {})
         found = {}
-        for key, values in episode.extras.items():
-            if key in ENDS:
-                continue
+        for key, name in self._infos_by_key.items():
+            values = episode.extras[key]
             if not key.startswith(INFOS):
                 self._tell(OTHERS)
             if episode.begins and key in first:
                 before = np.array(first[key]["numbers"], first[key]["dtype"])
                 values = np.concatenate([before[None].astype(values.dtype), values])
-            found[key.removeprefix(INFOS)] = values
+            found[name] = values
         return dict(nested(found)) if found else None
 
     def _tell(self, sentence: str) -> None:
@@ -163,4 +173,4 @@ class MinariTarget:
 
     def close(self) -> None:
         """Unless it was complete, it goes."""
-        self._unfinished.remove()
+        self._unfinished.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import warnings
 from pathlib import Path
@@ -11,11 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffreplay.datasets import hdf5
-from diffreplay.datasets.episode import Description, Episode
+from diffreplay.datasets.episode import REWARD, Description, Episode
+from diffreplay.datasets.names import check_names
 from diffreplay.datasets.needs import needs
-from diffreplay.datasets.robomimic import MASK, NEXT_OBS, OBS
+from diffreplay.datasets.robomimic import INNER, MASK, MASK_ATTRIBUTES, NEXT_OBS, OBS
 from diffreplay.datasets.stacks import newest
 from diffreplay.datasets.unfinished import UnfinishedPath
+from diffreplay.errors import InputError
 
 NAME = re.compile(r"[^/\0]*_\d+")
 CHUNK_BYTES = 1 << 20
@@ -35,25 +38,44 @@ class DemonstrationsTarget:
         conversion: what tells this conversion from others.
 
     Raises:
-        InputError: something is there.
+        InUseError: a conversion that is running writes it.
+        InputError: something is there, or arrays would take the place of one another.
         ReplayError: h5py is not installed.
     """
 
     done = 0
 
     def __init__(self, path: Path, description: Description, conversion: dict[str, Any]) -> None:
-        h5py = needs("h5py", str(path))
-        self._description, self._unfinished = description, UnfinishedPath(path)
-        self._is_loose = any(key.startswith(NEXT_OBS) for key in description.extras)
-        self._file = h5py.File(self._unfinished.path, "w")
+        self._h5py = needs("h5py", str(path))
+        self._description, said = description, description.attributes
+        self._was_one = "root" in said and "data" in said
+        self._check_names(path)
+        self._unfinished = UnfinishedPath(path)
+        self._file = self._h5py.File(self._unfinished.path, "w")
         self._data, self._steps, self._has_warned = self._file.create_group("data"), 0, False
         self._demo: Any = None
+
+    def _check_names(self, path: Path) -> None:
+        """Refuse names that clash, and further values that would count as observations."""
+        extras, shown = [*self._description.extras], [key or "image" for key in self._description.parts]
+        following = {NEXT_OBS + key for key in shown}
+        self._is_loose = following <= set(extras)
+        if self._description.final_observation and not self._is_loose:
+            extras = [*following, *extras]
+        dones = [] if "dones" in extras else ["dones"]
+        check_names(path, [*(OBS + key for key in shown), "actions", "rewards", *dones, *extras])
+        others = [key for key in extras if key.startswith((OBS, NEXT_OBS)) and key not in following]
+        if others or self._description.extras.get("dones", REWARD).shape:
+            found = others[0] if others else f"dones of shape {self._description.extras['dones'].shape}"
+            raise InputError(
+                f"{path}: expected names of arrays besides obs/ and next_obs/, and dones of a number each, got "
+                f"{found}: rename it"
+            )
 
     def write(self, episode: Episode) -> None:
         """Take an episode, or its next piece."""
         if episode.begins:
-            is_kept = NAME.fullmatch(episode.name) is not None and episode.name not in self._data
-            self._demo = self._data.create_group(episode.name if is_kept else f"demo_{self.done}")
+            self._demo = self._data.create_group(self._name(episode.name))
         count = len(episode.actions)
         for key, values in self._newest(episode).items():
             name = key or "image"
@@ -67,6 +89,12 @@ class DemonstrationsTarget:
         self._steps += count
         if episode.ends:
             self._end(episode)
+
+    def _name(self, name: str) -> str:
+        is_kept = NAME.fullmatch(name) is not None if not self._was_one else name not in ("", ".") and "/" not in name
+        if is_kept and name not in self._data:
+            return name
+        return next(free for k in itertools.count(self.done) if (free := f"demo_{k}") not in self._data)
 
     def _newest(self, episode: Episode) -> dict[str, NDArray[Any]]:
         if not episode.stacked:
@@ -92,6 +120,8 @@ class DemonstrationsTarget:
 
     def _end(self, episode: Episode) -> None:
         hdf5.put_attributes(self._demo, episode.attributes.get(hdf5.ATTRIBUTES, {}))
+        for name, values in episode.attributes.get(INNER, {}).items():
+            hdf5.put_attributes(self._demo[name] if name in self._demo else self._demo.create_group(name), values)
         if "num_samples" not in self._demo.attrs:
             self._demo.attrs["num_samples"] = len(self._demo["actions"])
         self.done += 1
@@ -100,18 +130,28 @@ class DemonstrationsTarget:
         """Write what is said of all demos, and give the file its name."""
         said = self._description.attributes
         hdf5.put_attributes(self._file, said.get("root", {}))
-        hdf5.put_attributes(self._data, {"env_args": NO_ENV, **said.get("data", {})})
-        if "total" not in self._data.attrs:
-            self._data.attrs["total"] = self._steps
-        for name, demos in said.get(MASK, {}).items():
-            self._file[f"{MASK}/{name}"] = np.array([demo.encode() for demo in demos] or [b""])[: len(demos)]
+        added = {} if self._was_one else {"env_args": NO_ENV, "total": {"dtype": "<i8", "numbers": self._steps}}
+        hdf5.put_attributes(self._data, added | said.get("data", {}))
+        if MASK in said:
+            self._write_masks(said[MASK], said.get(MASK_ATTRIBUTES, {}))
         self._file.close()
         self._unfinished.finish()
+
+    def _write_masks(self, masks: dict[str, Any], attributes: dict[str, Any]) -> None:
+        group = self._file.create_group(MASK)
+        for name, said in masks.items():
+            if isinstance(said, list):  # noted before masks kept their dtypes
+                said = {"names": said, "encoding": "ascii", "length": max(map(len, map(str.encode, said)), default=1)}
+            dtype = self._h5py.string_dtype(said["encoding"], said["length"])
+            names = np.array([demo.encode() for demo in said["names"]], "O" if said["length"] is None else dtype)
+            group.create_dataset(name, data=names, dtype=dtype)
+        for name, values in attributes.items():
+            hdf5.put_attributes(group[name] if name else group, values)
 
     def close(self) -> None:
         """Close the file; unless it was complete, it goes."""
         self._file.close()
-        self._unfinished.remove()
+        self._unfinished.close()
 
 
 def _dones(episode: Episode) -> NDArray[np.int64]:

@@ -10,6 +10,7 @@ from typing import Any
 from diffreplay import checks, codecs
 from diffreplay.datasets.episode import REWARD, Description, Episode
 from diffreplay.datasets.listing import LISTING, Listing
+from diffreplay.datasets.names import check_names
 from diffreplay.datasets.stacks import Observations
 from diffreplay.errors import CorruptDataError, InputError, ReplayError
 from diffreplay.replay import ReplayBuffer
@@ -149,7 +150,8 @@ def unfinished(directory: Path, conversion: dict[str, Any]) -> dict[str, Any] | 
         CorruptDataError: the snapshot that is there is damaged.
     """
     try:
-        if not directory.exists() or not any(directory.iterdir()):
+        # A manifest that has not got its name yet is all that a conversion killed in its first moments leaves.
+        if not directory.exists() or all(path.name.startswith(f"{MANIFEST}.") for path in directory.iterdir()):
             return None
     except NotADirectoryError:
         raise InputError(f"{directory}: expected a directory to write, or none, got a file") from None
@@ -199,6 +201,7 @@ def _new(directory: Path, description: Description, capacity: int, options: dict
     """An empty buffer for what the source has."""
     frames, extras = description.frame_stack, dict(description.extras)
     if description.reward.dtype != REWARD.dtype:
+        check_names(directory, [*extras, EXACT_REWARD], nested=False)
         extras[EXACT_REWARD] = description.reward
     codec = codecs.get(options.get("codec", codecs.DEFAULT))
     window = checks.positive("nstep", options.get("nstep", 1)) + frames + frames_before(codec, frames)

@@ -10,11 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffreplay.datasets.episode import Description, Episode
+from diffreplay.datasets.names import check_names
 from diffreplay.datasets.needs import needs
 from diffreplay.datasets.stacks import newest
 from diffreplay.datasets.unfinished import UnfinishedPath
+from diffreplay.datasets.zarr_files import V2, V3
 from diffreplay.datasets.zarr_replay import ACTION, ENDS, NEXT_REWARD, ZARR
-from diffreplay.errors import InputError
 
 CHUNK_BYTES, CHUNK_ROWS = 1 << 20, 1 << 14
 FINAL = "the final observations of episodes are left out, as this format has none"
@@ -33,7 +34,8 @@ class ZarrTarget:
         conversion: what tells this conversion from others.
 
     Raises:
-        InputError: something is there, or two values would have the same name.
+        InUseError: a conversion that is running writes it.
+        InputError: something is there, or arrays would take the place of one another.
         ReplayError: zarr is not installed.
     """
 
@@ -42,12 +44,10 @@ class ZarrTarget:
     def __init__(self, path: Path, description: Description, conversion: dict[str, Any]) -> None:
         self._zarr = needs("zarr", str(path))
         self._description, self._kept = description, description.attributes.get(ZARR, {})
-        names = [_named(key) for key in (*description.parts, *description.extras)]
-        if len({*names, ACTION, NEXT_REWARD}) != len(names) + 2:
-            raise InputError(
-                f"{path}: expected names that differ from each other, {ACTION} and {NEXT_REWARD}, got {names}"
-            )
-        self._has_reward = not self._kept or NEXT_REWARD in self._kept["arrays"]
+        shown = [_named(key) for key in description.parts]
+        self._has_reward = not self._kept or (NEXT_REWARD in self._kept["arrays"] and NEXT_REWARD not in shown)
+        written = [*shown, *map(_named, description.extras), ACTION, *([NEXT_REWARD] if self._has_reward else [])]
+        check_names(path, written, reserved=(*V2, V3))
         self._unfinished = UnfinishedPath(path)
         self._root = self._zarr.open_group(store=str(self._unfinished.path), mode="w", zarr_format=2)
         self._data, self._meta = self._root.create_group("data"), self._root.create_group("meta")
@@ -93,17 +93,17 @@ class ZarrTarget:
     def finish(self) -> None:
         """Write where episodes end, and give the directory its name."""
         ends = np.array(self._ends, self._kept.get("ends", "<i8"))
-        self._meta.create_array(ENDS, data=ends, chunks=(max(1, len(ends)),))
+        written = self._meta.create_array(ENDS, data=ends, chunks=(max(1, len(ends)),))
         groups = self._kept.get("groups", {})
-        for key, group in (("", self._root), ("data", self._data), ("meta", self._meta)):
+        for key, group in (("", self._root), ("data", self._data), ("meta", self._meta), (f"meta/{ENDS}", written)):
             group.attrs.update(groups.get(key, {}))
         self._unfinished.finish()
 
     def close(self) -> None:
         """Unless it was complete, it goes."""
-        self._unfinished.remove()
+        self._unfinished.close()
 
 
 def _named(key: str) -> str:
     """The name of an array of values that are called `key`."""
-    return key.replace("/", "_") or "img"
+    return str(key).replace("/", "_").replace("\\", "_") or "img"

@@ -1,7 +1,7 @@
 """zarr as diffusion_policy's replay buffer lays it out: `data/*`, whose rows are steps, and `meta/episode_ends`.
 
-`data/action` is the action of each step and `data/reward`, where it is there, its reward; all else is observed. There
-is no observation after an episode's last action. `to_zarr` writes it.
+`data/action` is the action of each step and `data/reward`, where it is one number, its reward; all else is observed.
+There is no observation after an episode's last action. `to_zarr` writes it.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ class ZarrReplay:
             key: {"dtype": each.dtype.str, "chunks": list(each.chunks), "attributes": each.attributes}
             for key, each in self._headers.items()
         }
-        groups = {name: zarr_files.attributes(path / name) for name in ("", "data", "meta")}
+        groups = {name: zarr_files.attributes(path / name) for name in ("", "data", "meta", f"meta/{ENDS}")}
         others = sorted(each.name for each in (path / "meta").iterdir() if each.is_dir() and each.name != ENDS)
         return Description(
             {key: spec(key, True) for key in self._shown},

@@ -8,9 +8,11 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from made_datasets import drqv2_episode, drqv2_folder, same_folders, write_npz
@@ -19,8 +21,10 @@ from says import says
 import diffreplay
 from diffreplay import ReplayBuffer
 from diffreplay.datasets import convert, from_episodes
+from diffreplay.datasets.unfinished import UnfinishedPath
 from diffreplay.errors import CorruptDataError, InputError, InUseError
 
+MARK, MARK_NEW = ".diffreplay-conversion", ".diffreplay-conversion.new"
 LENGTHS = [30 + k % 7 for k in range(60)]
 
 
@@ -132,11 +136,12 @@ def cut_short(episodes: Path, target: Path) -> None:
     assert notes(target)["done"] == 1
 
 
-@pytest.mark.parametrize("to", ["snapshot", "drqv2"])
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("to", ["snapshot", "drqv2", "robomimic", "zarr", "minari"])
 def test_one_conversion_at_a_time_writes_a_target(tmp_path, to):
     drqv2_folder(tmp_path / "episodes", [20, 20])
     convert(tmp_path / "episodes", tmp_path / "snapshot")
-    source, target = tmp_path / ("episodes" if to == "snapshot" else "snapshot"), tmp_path / "target"
+    source, target = tmp_path / ("episodes" if to == "snapshot" else "snapshot"), tmp_path / "target-v0"
 
     def again(steps: int) -> None:
         with pytest.raises(InUseError) as refused:
@@ -144,7 +149,61 @@ def test_one_conversion_at_a_time_writes_a_target(tmp_path, to):
         says(refused, target, "running process")
 
     assert convert(source, target, target_format=to, progress=again, save_every=1).episodes == 2
+    assert not list(tmp_path.glob(".*"))
     convert(target, tmp_path / "back.hdf5")
+    with h5py.File(tmp_path / "back.hdf5") as file:
+        assert len(file["data"]) == 2
+
+
+def test_a_name_is_written_by_one_at_a_time(tmp_path):
+    """Also where one lets go of it in the moment in which others look for it."""
+    writing, most, done = [], [], []
+
+    def write() -> None:
+        for _ in range(200):
+            try:
+                unfinished = UnfinishedPath(tmp_path / "target")
+            except InUseError:
+                continue
+            writing.append(1)
+            unfinished.path.write_text("some of it")
+            most.append(len(writing))
+            done.append(unfinished.path.read_text() == "some of it")
+            writing.pop()
+            unfinished.close()
+
+    threads = [threading.Thread(target=write) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert set(most) == {1} and all(done) and len(done) > 200
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("left", ["snapshot", "new", "empty", "both"])
+def test_what_a_kill_in_the_first_moments_leaves_is_gone_on_with(tmp_path, left):
+    drqv2_folder(tmp_path / "episodes", [20, 20])
+    convert(tmp_path / "episodes", tmp_path / "snapshot")
+    target = tmp_path / "target"
+    target.mkdir()
+    if left == "snapshot":
+        (target / "manifest.json.0123456789abcdef").write_bytes((tmp_path / "snapshot/manifest.json").read_bytes()[:99])
+    else:
+        for name in {"new": [MARK_NEW], "empty": [MARK], "both": [MARK, MARK_NEW]}[left]:
+            (target / name).write_bytes(b'{"from' if name == MARK_NEW else b"")
+    source, to = (tmp_path / "episodes", "snapshot") if left == "snapshot" else (tmp_path / "snapshot", "drqv2")
+    (target / "mine").touch()
+    with pytest.raises(InputError) as refused:
+        convert(source, target, target_format=to)
+    says(refused, target, "another target")
+    (target / "mine").unlink()
+    assert convert(source, target, target_format=to).episodes == 2
+    if left != "snapshot":
+        same_folders(tmp_path / "episodes", target)
+    else:
+        assert not list(target.glob("manifest.json.*"))
+        assert len(diffreplay.open(target, verify=True)) == 40
 
 
 def test_a_damaged_listing_is_told(tmp_path):
@@ -203,6 +262,44 @@ print(status()["VmHWM"] - before)
     size = sum(path.stat().st_size for path in (tmp_path / "snapshot").iterdir()) >> 20
     assert size > 250 and growth < 130
     assert len(diffreplay.open(tmp_path / "snapshot")) == 40_000
+
+
+def test_memory_does_not_grow_with_an_episode(tmp_path):
+    """One whose observations take 50 MB, as a folder of DrQ-v2 has them."""
+    program = """
+import numpy as np
+from diffreplay import datasets
+from diffreplay.datasets import convert, from_episodes, from_snapshot, npz_growing
+
+def peak():
+    lines = dict(line.split(":", 1) for line in open("/proc/self/status"))
+    return int(lines["VmHWM"].split()[0]) >> 10
+
+def play(steps):
+    frames = np.zeros((steps + 1, 64, 64, 1), np.uint8)
+    frames[:, 0, 0, 0], frames[:, 1] = np.arange(steps + 1), np.arange(64)[:, None]
+    yield {
+        "observations": frames, "actions": np.zeros((steps, 6)), "rewards": np.zeros(steps),
+        "terminated": False, "truncated": True,
+    }
+
+from_snapshot.PIECE_BYTES = npz_growing.HELD = 1 << 20
+for name, steps in (("short", 400), ("long", 4000)):
+    convert(from_episodes(play(steps), frame_stack=3), name, capacity=steps)
+convert("short", "warm", target_format="drqv2")
+open("/proc/self/clear_refs", "w").write("5")
+before = peak()
+convert("long", "episodes", target_format="drqv2")
+print(peak() - before)
+"""
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    line = [sys.executable, "-c", program]
+    ran = subprocess.run(line, env=environment, check=True, capture_output=True, text=True, cwd=tmp_path)
+    with np.load(next((tmp_path / "episodes").iterdir())) as found:
+        shown = found["observation"]
+    assert shown.shape == (4001, 64, 64, 3)
+    assert (shown[:, 0, 0, 2] == np.arange(4001) % 256).all() and (shown[:, 1, :, 0] == np.arange(64)).all()
+    assert int(ran.stdout) < 15
 
 
 def test_an_iterator_goes_on_behind_what_is_there(tmp_path):

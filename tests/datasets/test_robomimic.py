@@ -11,7 +11,7 @@ from made_datasets import drqv2_folder, robomimic_file, same_arrays, same_hdf5
 from says import says
 
 import diffreplay
-from diffreplay.datasets import convert, robomimic
+from diffreplay.datasets import Description, Episode, convert, robomimic
 from diffreplay.errors import InputError
 
 LENGTHS = [5, 9, 3, 4, 8, 2, 6, 7, 5, 4, 3, 12]  # demo_10 and demo_11 come after demo_9
@@ -88,6 +88,79 @@ def test_a_long_demo_comes_in_pieces(tmp_path, monkeypatch):
         same_arrays(one.obs[key].numpy(), other.obs[key].numpy())
         same_arrays(one.next_obs[key].numpy(), other.next_obs[key].numpy())
     assert one.obs["agentview_image"].shape == (64, 20, 24, 9)
+
+
+@pytest.mark.parametrize("name", ["traj", "demo 1", "1", "ä", "demo_01"])
+def test_names_are_kept(tmp_path, name):
+    robomimic_file(tmp_path / "demos.hdf5", LENGTHS)
+    with h5py.File(tmp_path / "demos.hdf5", "r+") as file:
+        file["data"].move("demo_1", name)
+        file["data"].move("demo_11", "demo_99")
+    there_and_back(tmp_path)
+
+
+def test_names_from_elsewhere_take_what_is_free(tmp_path):
+    camera = diffreplay.ArraySpec((3, 16, 16))
+
+    class Named:
+        format = "named"
+        description = Description(camera, diffreplay.ArraySpec((2,), "float32"), steps=12)
+
+        def episodes(self, start=0):
+            for name in ("demo_1", "a/b_1", "", "demo_2", "demo_1", "x")[start:]:
+                frames, actions = np.zeros((3, 3, 16, 16), np.uint8), np.zeros((2, 2), np.float32)
+                yield Episode(frames, actions, np.zeros(2, np.float32), name=name)
+
+    convert(Named(), tmp_path / "demos.hdf5")
+    with h5py.File(tmp_path / "demos.hdf5") as file:
+        assert list(file["data"]) == ["demo_1", "demo_2", "demo_3", "demo_4", "demo_5", "demo_6"]
+
+
+def test_all_that_is_said_is_kept(tmp_path):
+    """Attributes of whatever a demo or the masks have, and the texts of masks as they are stored."""
+    robomimic_file(tmp_path / "demos.hdf5", [5, 3])
+    text, demo = h5py.string_dtype(), "data/demo_1"
+    with h5py.File(tmp_path / "demos.hdf5", "r+") as file:
+        del file["data"].attrs["total"], file["data"].attrs["env_args"]
+        file["mask/long"] = np.array([b"demo_0", b"demo_1"], "S20")
+        file.create_dataset("mask/variable", data=["demo_1", "démo"], dtype=text)
+        file.create_dataset("mask/none", data=np.array([], "S7"))
+        file.create_group(f"{demo}/empty")
+        inner = ("obs", "obs/robot0_eef_pos", "dones", "actions", "next_obs", "next_obs/robot0_gripper", "action_dict")
+        for name in ("/", "data", "mask", "mask/long", demo, *(f"{demo}/{each}" for each in inner)):
+            said = file[name].attrs
+            said["number"], said["matrix"], said["none"] = np.float32(1.5), np.eye(2), np.zeros((0, 3), np.int16)
+            said["text"], said["texts"], said["no texts"] = name, np.array([["a", "ä"]], text), np.array([], text)
+            said["bytes"], said["wide"] = np.bytes_(b"abc"), np.array(b"abc", "S20")
+            said["names"], said["yes"] = np.array([b"a", b"bcd"], "S5"), True
+            said["nothing"], said["no text"] = h5py.Empty("f4"), h5py.Empty(text)
+    convert(tmp_path / "demos.hdf5", tmp_path / "snapshot")
+    convert(tmp_path / "snapshot", tmp_path / "back.hdf5")
+    assert told(tmp_path / "back.hdf5") == told(tmp_path / "demos.hdf5")
+
+
+def told(path):
+    """Whatever a file has: the names, dtypes, shapes and values of all attributes and arrays."""
+    found = {}
+
+    def look(name, item):
+        for key in item.attrs:
+            stored, value = item.attrs.get_id(key), item.attrs[key]
+            found[name, key] = (stored.dtype.str, stored.shape, str(value))
+        found[name] = (item.dtype.str, item.shape, str(item[()])) if isinstance(item, h5py.Dataset) else "group"
+
+    with h5py.File(path) as file:
+        look("/", file)
+        file.visititems(look)
+    return found
+
+
+def test_what_is_left_out_is_told(tmp_path):
+    robomimic_file(tmp_path / "demos.hdf5", [5, 3])
+    with h5py.File(tmp_path / "demos.hdf5", "r+") as file:
+        file["statistics/mean"], file["note"] = np.zeros(3), 5
+    with pytest.warns(UserWarning, match="demos.hdf5: left out note, statistics"):
+        convert(tmp_path / "demos.hdf5", tmp_path / "snapshot")
 
 
 def test_from_another_format(tmp_path):

@@ -51,6 +51,23 @@ def test_rewards(tmp_path):
     assert np.isin(rewards.numpy(), arrays["reward"].astype(np.float32)).all()
 
 
+def test_rewards_of_several_numbers_are_observed(tmp_path):
+    arrays = zarr_group(tmp_path / "data", LENGTHS)
+    arrays["reward"] = np.random.default_rng(1).random((sum(LENGTHS), 1)).astype(np.float32)
+    zarr.open_group(str(tmp_path / "data"), mode="r+")["data"].create_array("reward", data=arrays["reward"])
+    batch = there_and_back(tmp_path, arrays).sample(8)
+    assert batch.obs["reward"].shape == (8, 1) and not batch.reward.any()
+
+
+def test_attributes_are_kept(tmp_path):
+    arrays = zarr_group(tmp_path / "data", LENGTHS)
+    for name in ("data", "meta", "meta/episode_ends", "data/img", "data/action"):
+        zarr.open(str(tmp_path / "data" / name), mode="r+").attrs["said"] = {"of": name}
+    there_and_back(tmp_path, arrays)
+    for name in ("data", "meta", "meta/episode_ends", "data/img", "data/action"):
+        assert dict(zarr.open(str(tmp_path / "back.zarr" / name), mode="r").attrs) == {"said": {"of": name}}
+
+
 def test_a_long_episode_comes_in_pieces(tmp_path, monkeypatch):
     arrays = zarr_group(tmp_path / "data", LENGTHS)
     monkeypatch.setattr(zarr_replay, "PIECE_BYTES", 50_000)
