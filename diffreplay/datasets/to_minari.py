@@ -19,7 +19,7 @@ from diffreplay.datasets.minari_spaces import box, dict_space, nested
 from diffreplay.datasets.names import check_names
 from diffreplay.datasets.needs import needs
 from diffreplay.datasets.stacks import newest
-from diffreplay.datasets.to_robomimic import OLDER_FRAMES
+from diffreplay.datasets.to_robomimic import DISCOUNTS, OLDER_FRAMES, has_other_discounts
 from diffreplay.datasets.unfinished import UnfinishedPath
 from diffreplay.errors import InputError
 
@@ -81,6 +81,8 @@ class MinariTarget:
     def write(self, episode: Episode) -> None:
         """Take an episode, or its next piece."""
         count = len(episode.actions)
+        if has_other_discounts(episode):
+            self._tell(DISCOUNTS)
         terminations, truncations = (self._ends(episode, key) for key in ENDS)
         buffer = needs("minari.data_collector", str(self._path)).EpisodeBuffer(
             id=self.done,

@@ -23,6 +23,7 @@ from diffreplay.errors import InputError
 NAME = re.compile(r"[^/\0]*_\d+")
 CHUNK_BYTES = 1 << 20
 NO_ENV = "{}"  # of a source that does not say what environment it is of
+DISCOUNTS = "discounts other than 0 and 1 are left out, as there are flags only"
 OLDER_FRAMES = "the older frames of some observations are left out, as they are not those of the steps before"
 
 
@@ -52,7 +53,7 @@ class DemonstrationsTarget:
         self._check_names(path)
         self._unfinished = UnfinishedPath(path)
         self._file = self._h5py.File(self._unfinished.path, "w")
-        self._data, self._steps, self._has_warned = self._file.create_group("data"), 0, False
+        self._data, self._steps, self._told = self._file.create_group("data"), 0, set[str]()
         self._demo: Any = None
 
     def _check_names(self, path: Path) -> None:
@@ -77,6 +78,8 @@ class DemonstrationsTarget:
         if episode.begins:
             self._demo = self._data.create_group(self._name(episode.name))
         count = len(episode.actions)
+        if has_other_discounts(episode):
+            self._tell(DISCOUNTS)
         for key, values in self._newest(episode).items():
             name = key or "image"
             self._append(OBS + name, values[:count], is_coded=True)
@@ -99,11 +102,15 @@ class DemonstrationsTarget:
     def _newest(self, episode: Episode) -> dict[str, NDArray[Any]]:
         if not episode.stacked:
             return episode.parts
-        if not self._has_warned:
-            warnings.warn(OLDER_FRAMES, UserWarning, stacklevel=3)
-            self._has_warned = True
+        self._tell(OLDER_FRAMES)
         specs, frames = self._description.parts, self._description.frame_stack
         return {key: newest(values, specs[key], frames) for key, values in episode.parts.items()}
+
+    def _tell(self, sentence: str) -> None:
+        """Warn, once."""
+        if sentence not in self._told:
+            self._told.add(sentence)
+            warnings.warn(sentence, UserWarning, stacklevel=4)
 
     def _append(self, key: str, values: NDArray[Any], is_coded: bool = False) -> None:
         if key in self._demo:
@@ -152,6 +159,11 @@ class DemonstrationsTarget:
         """Close the file; unless it was complete, it goes."""
         self._file.close()
         self._unfinished.close()
+
+
+def has_other_discounts(episode: Episode) -> bool:
+    """Whether flags of an end do not tell its discounts."""
+    return episode.discounts is not None and not np.isin(episode.discounts, (0, 1)).all()
 
 
 def _dones(episode: Episode) -> NDArray[np.int64]:

@@ -8,8 +8,8 @@ from made_datasets import drqv2_episode, drqv2_folder, same_arrays, same_folders
 from says import says
 
 import diffreplay
-from diffreplay import ReplayBuffer
-from diffreplay.datasets import convert
+from diffreplay import ArraySpec, ReplayBuffer
+from diffreplay.datasets import Description, Episode, convert
 from diffreplay.errors import CorruptDataError, InputError
 from diffreplay.testing import TimeStep
 from drqv2.episode_files import EpisodeWriter
@@ -164,3 +164,35 @@ def test_a_snapshot_in_another_codec_keeps_where_it_came_from(tmp_path):
     convert(tmp_path / "snapshot", tmp_path / "other", target_format="snapshot", codec="zstd", nstep=3)
     convert(tmp_path / "other", tmp_path / "back", target_format="drqv2")
     same_folders(tmp_path / "episodes", tmp_path / "back")
+
+
+def test_rewards_that_are_rounded_are_told(tmp_path):
+    class Exact:
+        format = "exact"
+        description = Description(
+            ArraySpec((3, 16, 16)), ArraySpec((2,), "float32"), reward=ArraySpec((), "float64"), steps=2
+        )
+
+        def episodes(self, start=0):
+            yield Episode(np.zeros((3, 3, 16, 16), np.uint8), np.zeros((2, 2), np.float32), np.array([0.1, 0.2]))
+
+    convert(Exact(), tmp_path / "snapshot")
+    with pytest.warns(UserWarning, match="rewards are rounded to float32"):
+        convert(tmp_path / "snapshot", tmp_path / "episodes", target_format="drqv2")
+    with np.load(next((tmp_path / "episodes").iterdir())) as found:
+        same_arrays(found["reward"], np.array([[0], [0.1], [0.2]], np.float32))
+
+
+def test_a_first_row_that_makes_no_sense_is_told(tmp_path):
+    class Strange:
+        format = "strange"
+        description = Description(ArraySpec((3, 16, 16)), ArraySpec((2,), "float32"), steps=2)
+
+        def episodes(self, start=0):
+            frames, actions = np.zeros((3, 3, 16, 16), np.uint8), np.zeros((2, 2), np.float32)
+            first = {"first row": {"action": [1, 2, 3]}}
+            yield Episode(frames, actions, np.zeros(2, np.float32), name="one", attributes=first)
+
+    with pytest.raises(CorruptDataError) as refused:
+        convert(Strange(), tmp_path / "episodes", target_format="drqv2")
+    says(refused, "one", "first row of action of shape (2,)")

@@ -7,7 +7,7 @@ import json
 import h5py
 import numpy as np
 import pytest
-from made_datasets import drqv2_folder, robomimic_file, same_arrays, same_hdf5
+from made_datasets import drqv2_episode, drqv2_folder, robomimic_file, same_arrays, same_hdf5, write_npz
 from says import says
 
 import diffreplay
@@ -153,6 +153,17 @@ def told(path):
         look("/", file)
         file.visititems(look)
     return found
+
+
+@pytest.mark.parametrize("target", ["demos.hdf5", "demos-v0"])
+def test_discounts_that_are_no_flags_are_told(tmp_path, target):
+    rng = np.random.default_rng(0)
+    episode = drqv2_episode(5, rng)
+    episode["discount"][3] = 0.5
+    (tmp_path / "episodes").mkdir()
+    write_npz(tmp_path / "episodes", 0, episode)
+    with pytest.warns(UserWarning, match="discounts other than 0 and 1 are left out"):
+        convert(tmp_path / "episodes", tmp_path / target, target_format="minari" if "v0" in target else None)
 
 
 def test_what_is_left_out_is_told(tmp_path):
