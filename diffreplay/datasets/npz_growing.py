@@ -23,14 +23,6 @@ class GrowingArrays:
 
     Args:
         directory: where what memory does not hold lies, uncompressed.
-
-    Examples:
-        >>> arrays = GrowingArrays(Path("."))
-        >>> arrays.append("reward", np.ones((3, 1)))
-        >>> arrays.append("reward", np.zeros((2, 1)))
-        >>> arrays.save(Path("episode.npz"))
-        >>> np.load("episode.npz")["reward"].shape
-        (5, 1)
     """
 
     def __init__(self, directory: Path) -> None:

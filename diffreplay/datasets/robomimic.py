@@ -69,7 +69,7 @@ class Demonstrations:
                 f"{self._path}: expected groups such as data/demo_0, got {sorted(demos)[:3] or 'none'}"
             )
         order = sorted(
-            demos, key=lambda name: [int(text) if text.isdigit() else text for text in re.split(r"(\d+)", name)]
+            demos, key=lambda name: [int(text) if text.isdecimal() else text for text in re.split(r"(\d+)", name)]
         )
         return {name: demos[name] for name in order}
 

@@ -90,7 +90,7 @@ def test_a_long_demo_comes_in_pieces(tmp_path, monkeypatch):
     assert one.obs["agentview_image"].shape == (64, 20, 24, 9)
 
 
-@pytest.mark.parametrize("name", ["traj", "demo 1", "1", "ä", "demo_01"])
+@pytest.mark.parametrize("name", ["traj", "demo 1", "1", "²", "demo_01"])
 def test_names_are_kept(tmp_path, name):
     robomimic_file(tmp_path / "demos.hdf5", LENGTHS)
     with h5py.File(tmp_path / "demos.hdf5", "r+") as file:
@@ -137,6 +137,32 @@ def test_all_that_is_said_is_kept(tmp_path):
     convert(tmp_path / "demos.hdf5", tmp_path / "snapshot")
     convert(tmp_path / "snapshot", tmp_path / "back.hdf5")
     assert told(tmp_path / "back.hdf5") == told(tmp_path / "demos.hdf5")
+
+
+def test_what_was_noted_before_is_written_still(tmp_path):
+    """As snapshots of earlier versions have it: masks without dtypes, bytes and numbers without shapes."""
+    numbers = {"dtype": "<f8", "numbers": [1.0, 2.0]}
+    attributes = {"root": {"bytes": {"bytes": "abc"}}, "data": {"numbers": numbers, "texts": {"texts": ["a", "b"]}}}
+
+    class Old:
+        format = "old"
+        description = Description(
+            {"camera": diffreplay.ArraySpec((3, 16, 16))},
+            diffreplay.ArraySpec((2,), "float32"),
+            steps=2,
+            attributes=attributes | {"mask": {"train": ["demo_0", "x"], "valid": []}},
+        )
+
+        def episodes(self, start=0):
+            frames, actions = np.zeros((3, 3, 16, 16), np.uint8), np.zeros((2, 2), np.float32)
+            yield Episode({"camera": frames}, actions, np.zeros(2, np.float32), name="demo_0")
+
+    convert(Old(), tmp_path / "demos.hdf5")
+    with h5py.File(tmp_path / "demos.hdf5") as file:
+        same_arrays(file["mask/train"][:], np.array([b"demo_0", b"x"]))
+        assert file["mask/valid"].shape == (0,) and file.attrs["bytes"] in ("abc", b"abc")
+        assert file["data"].attrs["numbers"].tolist() == [1, 2] and list(file["data"].attrs["texts"]) == ["a", "b"]
+    convert(tmp_path / "demos.hdf5", tmp_path / "again")
 
 
 def told(path):
