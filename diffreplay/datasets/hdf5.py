@@ -18,6 +18,7 @@ MAGIC = b"\x89HDF\r\n\x1a\n"
 MOST_TIMES = 1032  # that deflate makes something smaller
 ATTRIBUTES = "hdf5"  # key of what `attributes` gave among those of an episode
 MOST_NAMES = 1 << 20
+MOST_WIDTH = 1 << 16  # bytes of a text that is not as long as it is
 MOST_CHUNK = 1 << 30  # bytes that are decompressed at once
 DAMAGE = (OSError, ValueError, KeyError, RuntimeError, TypeError)
 
@@ -135,7 +136,7 @@ def _to_json(where: str, value: Any, dtype: np.dtype[Any]) -> Any:
     if text.length is None:
         return {"texts": array.tolist(), "shape": array.shape}
     names = [each.decode("latin-1") for each in array.reshape(-1).tolist()]
-    return {"bytes": names, "shape": array.shape, "dtype": f"S{text.length}"}
+    return {"bytes": names, "shape": array.shape, "width": width(text.length).itemsize}
 
 
 def put_attributes(item: Any, values: dict[str, Any]) -> None:
@@ -159,8 +160,19 @@ def from_json(value: Any) -> Any:
         return texts.reshape(value.get("shape", texts.shape))
     if "shape" in value:
         found = [each.encode("latin-1") for each in value["bytes"]]
-        return np.array(found, value.get("dtype")).reshape(value["shape"])
+        return np.array(found, width(value["width"]) if "width" in value else None).reshape(value["shape"])
     return value["bytes"].encode("latin-1")
+
+
+def width(value: Any) -> np.dtype[Any]:
+    """The dtype of texts of so many bytes.
+
+    Raises:
+        ValueError: that is none.
+    """
+    if type(value) is not int or not 0 < value <= MOST_WIDTH:
+        raise ValueError(f"expected texts of at most {MOST_WIDTH} bytes, got {value!r:.60}")
+    return np.dtype(f"S{value}")
 
 
 def mask(path: Path, item: Any) -> list[str]:

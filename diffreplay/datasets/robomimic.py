@@ -158,7 +158,8 @@ class Demonstrations:
             text = check_string_dtype(item.dtype)
             if text is None:
                 raise CorruptDataError(f"{self._path}: {item.name}: expected an array of names, got {item.dtype}")
-            found[name] = {"names": names, "encoding": text.encoding, "length": text.length}
+            length = None if text.length is None else hdf5.width(text.length).itemsize
+            found[name] = {"names": names, "encoding": text.encoding, "length": length}
         attributes = {name: hdf5.attributes(self._path, item) for name, item in {"": group, **there}.items()}
         return {MASK: found, MASK_ATTRIBUTES: {name: values for name, values in attributes.items() if values}}
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import re
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +16,11 @@ from numpy.typing import NDArray
 from diffreplay.datasets import hdf5
 from diffreplay.datasets.episode import REWARD, Description, Episode
 from diffreplay.datasets.names import check_names
-from diffreplay.datasets.needs import needs
+from diffreplay.datasets.needs import needs, reason
 from diffreplay.datasets.robomimic import INNER, MASK, MASK_ATTRIBUTES, NEXT_OBS, OBS
 from diffreplay.datasets.stacks import newest
 from diffreplay.datasets.unfinished import UnfinishedPath
-from diffreplay.errors import InputError
+from diffreplay.errors import CorruptDataError, InputError, ReplayError
 
 NAME = re.compile(r"[^/\0]*_\d+")
 CHUNK_BYTES = 1 << 20
@@ -126,9 +128,10 @@ class DemonstrationsTarget:
         self._demo.create_dataset(key, data=values, chunks=chunk, maxshape=shape, **coded)
 
     def _end(self, episode: Episode) -> None:
-        hdf5.put_attributes(self._demo, episode.attributes.get(hdf5.ATTRIBUTES, {}))
-        for name, values in episode.attributes.get(INNER, {}).items():
-            hdf5.put_attributes(self._demo[name] if name in self._demo else self._demo.create_group(name), values)
+        with _as_kept():
+            hdf5.put_attributes(self._demo, episode.attributes.get(hdf5.ATTRIBUTES, {}))
+            for name, values in episode.attributes.get(INNER, {}).items():
+                hdf5.put_attributes(self._demo[name] if name in self._demo else self._demo.create_group(name), values)
         if "num_samples" not in self._demo.attrs:
             self._demo.attrs["num_samples"] = len(self._demo["actions"])
         self.done += 1
@@ -136,11 +139,12 @@ class DemonstrationsTarget:
     def finish(self) -> None:
         """Write what is said of all demos, and give the file its name."""
         said = self._description.attributes
-        hdf5.put_attributes(self._file, said.get("root", {}))
         added = {} if self._was_one else {"env_args": NO_ENV, "total": {"dtype": "<i8", "numbers": self._steps}}
-        hdf5.put_attributes(self._data, added | said.get("data", {}))
-        if MASK in said:
-            self._write_masks(said[MASK], said.get(MASK_ATTRIBUTES, {}))
+        with _as_kept():
+            hdf5.put_attributes(self._file, said.get("root", {}))
+            hdf5.put_attributes(self._data, added | said.get("data", {}))
+            if MASK in said:
+                self._write_masks(said[MASK], said.get(MASK_ATTRIBUTES, {}))
         self._file.close()
         self._unfinished.finish()
 
@@ -148,9 +152,14 @@ class DemonstrationsTarget:
         group = self._file.create_group(MASK)
         for name, said in masks.items():
             if isinstance(said, list):  # noted before masks kept their dtypes
-                said = {"names": said, "encoding": "ascii", "length": max(map(len, map(str.encode, said)), default=1)}
-            dtype = self._h5py.string_dtype(said["encoding"], said["length"])
-            names = np.array([demo.encode() for demo in said["names"]], "O" if said["length"] is None else dtype)
+                said = {
+                    "names": said,
+                    "encoding": "ascii",
+                    "length": max(map(len, map(str.encode, said)), default=1) or 1,
+                }
+            length = None if said["length"] is None else hdf5.width(said["length"]).itemsize
+            dtype = self._h5py.string_dtype(said["encoding"], length)
+            names = np.array([demo.encode() for demo in said["names"]], "O" if length is None else dtype)
             group.create_dataset(name, data=names, dtype=dtype)
         for name, values in attributes.items():
             hdf5.put_attributes(group[name] if name else group, values)
@@ -159,6 +168,19 @@ class DemonstrationsTarget:
         """Close the file; unless it was complete, it goes."""
         self._file.close()
         self._unfinished.close()
+
+
+@contextmanager
+def _as_kept() -> Iterator[None]:
+    """Tell what fails as damage of what was kept of a source."""
+    try:
+        yield
+    except ReplayError:
+        raise
+    except (AttributeError, LookupError, OverflowError, RuntimeError, TypeError, ValueError) as error:
+        raise CorruptDataError(
+            f"expected attributes and masks as they were kept of a source, got others ({reason(error)})"
+        ) from error
 
 
 def has_other_discounts(episode: Episode) -> bool:

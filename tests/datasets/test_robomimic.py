@@ -12,7 +12,7 @@ from says import says
 
 import diffreplay
 from diffreplay.datasets import Description, Episode, convert, robomimic
-from diffreplay.errors import InputError
+from diffreplay.errors import CorruptDataError, InputError
 
 LENGTHS = [5, 9, 3, 4, 8, 2, 6, 7, 5, 4, 3, 12]  # demo_10 and demo_11 come after demo_9
 
@@ -163,6 +163,37 @@ def test_what_was_noted_before_is_written_still(tmp_path):
         assert file["mask/valid"].shape == (0,) and file.attrs["bytes"] in ("abc", b"abc")
         assert file["data"].attrs["numbers"].tolist() == [1, 2] and list(file["data"].attrs["texts"]) == ["a", "b"]
     convert(tmp_path / "demos.hdf5", tmp_path / "again")
+
+
+@pytest.mark.parametrize(
+    "noted",
+    [
+        {"mask": {"train": {"names": ["demo_0"], "encoding": "ascii", "length": 1 << 40}}},
+        {"mask": {"train": {"names": [1], "encoding": "ascii", "length": None}}},
+        {"mask": 5},
+        {"root": {"said": {"bytes": ["a"], "shape": [], "width": 1 << 40}}},
+        {"root": {"said": {"bytes": ["a", "b"], "shape": [3], "width": 1}}},
+        {"data": {"said": {"empty": "nonsense"}}},
+        {"data": {"said": {}}},
+    ],
+)
+def test_what_was_noted_but_makes_no_sense_is_told(tmp_path, noted):
+    class Strange:
+        format = "strange"
+        description = Description(
+            {"camera": diffreplay.ArraySpec((3, 16, 16))},
+            diffreplay.ArraySpec((2,), "float32"),
+            steps=2,
+            attributes={"root": {}, "data": {}} | noted,
+        )
+
+        def episodes(self, start=0):
+            frames, actions = np.zeros((3, 3, 16, 16), np.uint8), np.zeros((2, 2), np.float32)
+            yield Episode({"camera": frames}, actions, np.zeros(2, np.float32))
+
+    with pytest.raises(CorruptDataError, match=r"as .* kept"):
+        convert(Strange(), tmp_path / "demos.hdf5")
+    assert not list(tmp_path.iterdir())
 
 
 def told(path):
