@@ -18,7 +18,7 @@ from diffreplay.datasets.zarr_files import V2, V3
 from diffreplay.datasets.zarr_replay import ACTION, ENDS, NEXT_REWARD, ZARR
 
 CHUNK_BYTES, CHUNK_ROWS = 1 << 20, 1 << 14
-FINAL = "the final observations of episodes, and discounts, are left out, as this format has none"
+FINAL = "the final observations of episodes are left out, and discounts too, as this format has none"
 OLDER_FRAMES = "the older frames of some observations are left out, as they are not those of the steps before"
 
 
