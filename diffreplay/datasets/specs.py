@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from diffreplay.errors import CorruptDataError, InputError
 from diffreplay.parts import ArraySpec
 
 FEW_CHANNELS = 4
+NUMBERS = re.compile(r"[<>|=]?(b1|[iu][1248]|f[248])|bool|u?int(8|16|32|64)|float(16|32|64)")
 
 
 def observation_spec(where: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> ArraySpec:
@@ -54,3 +56,14 @@ def spec_of(where: str, shape: tuple[int, ...], dtype: np.dtype[Any], layout: st
     if np.dtype(spec.dtype) != dtype:
         raise CorruptDataError(f"{where}: expected {spec.dtype}, as little-endian numbers are, got {dtype.str}")
     return spec
+
+
+def dtype_of(name: Any) -> np.dtype[Any]:
+    """The dtype of numbers that a file names, such as "<f4" or "float32"; NumPy alone would parse whatever stands there.
+
+    Raises:
+        ValueError: it is the name of none.
+    """
+    if not isinstance(name, str) or not NUMBERS.fullmatch(name):
+        raise ValueError(f"dtype: expected the name of one of numbers, such as '<f4', got {name!r:.60}")
+    return np.dtype(name)

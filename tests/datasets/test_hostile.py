@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import io
 import json
+import lzma
 import os
 import pickle
 import resource
@@ -11,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+import zlib
 from pathlib import Path
 
 import h5py
@@ -18,7 +22,8 @@ import numcodecs
 import numpy as np
 import pytest
 import zarr
-from made_datasets import drqv2_episode, drqv2_folder, robomimic_file, write_npz, zarr_group
+import zstandard
+from made_datasets import drqv2_episode, drqv2_folder, robomimic_file, same_zarr, write_npz, zarr_group
 from says import says
 
 from diffreplay.datasets import convert, npz
@@ -151,6 +156,53 @@ def test_npz_whose_header_lies(episodes, tmp_path, header, monkeypatch):
             file.writestr(f"{key}.npy", data)
     refuse(episodes, tmp_path / "snapshot", second(episodes))
     assert not (tmp_path / "harm").exists()
+
+
+HEADERS = {
+    "cut": "{'descr': '<f4', 'fortran_order': False, 'shape': (6,",
+    "too deep": "-" * 9000 + "1",
+    "a key that is a list": "{[1]: 2}",
+    "keys that cannot be sorted": "{1: 2, 'a': 3}",
+    "a dtype that is no Python": "{'descr': 'f4,(2', 'fortran_order': False, 'shape': (6,)}",
+    "not text": "{'descr': '\\ud800', 'fortran_order': False, 'shape': (6,)}",
+    "an empty one": "",
+}
+
+
+@pytest.mark.parametrize("what", HEADERS)
+@pytest.mark.parametrize("version", [1, 2])
+def test_npz_whose_header_is_no_header(episodes, tmp_path, what, version):
+    body = HEADERS[what].encode()
+    with zipfile.ZipFile(second(episodes), "w") as file:
+        file.writestr("x.npy", b"\x93NUMPY" + bytes([version, 0]) + len(body).to_bytes(2 * version, "little") + body)
+    refuse(episodes, tmp_path / "snapshot", second(episodes), "damaged")
+
+
+def test_npz_whose_header_is_huge(episodes, tmp_path):
+    """It says that it has three gigabytes."""
+    size, spaces = 3 << 30, b" " * (1 << 20)
+    with zipfile.ZipFile(second(episodes), "w", zipfile.ZIP_DEFLATED) as file, file.open("x.npy", "w") as member:
+        member.write(b"\x93NUMPY\x02\x00" + size.to_bytes(4, "little") + b"{")
+        for _ in range(64):
+            member.write(spaces)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    refuse(episodes, tmp_path / "snapshot", second(episodes))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 32 << 10  # kilobytes
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
+@pytest.mark.parametrize("flipped", [0, 20])
+def test_npz_that_is_compressed_as_numpy_does_not(episodes, tmp_path, method, flipped):
+    path = second(episodes)
+    with zipfile.ZipFile(path, "w", method) as file:
+        for key, values in drqv2_episode(12, np.random.default_rng(0)).items():
+            array = io.BytesIO()
+            np.save(array, values)
+            file.writestr(f"{key}.npy", array.getvalue())
+    data = bytearray(path.read_bytes())
+    data[60 : 60 + flipped] = bytes(255 - byte for byte in data[60 : 60 + flipped])
+    path.write_bytes(data)
+    refuse(episodes, tmp_path / "snapshot", path, "deflated", f"method {method}")
 
 
 def test_npz_that_unpacks_to_too_much(episodes, tmp_path, monkeypatch):
@@ -341,6 +393,18 @@ BREAK_ZARR = {
     "a deep one": (lambda g: (g / "data/state/.zarray").write_text("[" * 100_000), "data/state"),
     "a short chunk": (lambda g: cut(g, "state"), "data/state/ | whole chunk"),
     "a long chunk": (lambda g: cut(g, "state", 3.0), "data/state/ | whole chunk"),
+    "a dtype that is no Python": (
+        lambda g: edit(g / "data/state/.zarray", dtype="f4,(2"),
+        "data/state | dtype | f4,(2",
+    ),
+    "a dtype of several": (lambda g: edit(g / "data/state/.zarray", dtype="f4,f4"), "data/state | dtype | f4,f4"),
+    "a dtype of code": (lambda g: edit(g / "data/state/.zarray", dtype="(2,)f4"), "data/state | dtype"),
+    "a codec of text": (lambda g: edit(g / "data/state/.zarray", compressor="zlib"), "data/state | zarr"),
+    "raw LZMA": (
+        lambda g: edit(g / "data/state/.zarray", compressor={"id": "lzma", "format": 3, "filters": [{"id": 33}]}),
+        "data/state | lzma",
+    ),
+    "deep attributes": (lambda g: (g / "data/.zattrs").write_text("[" * 100_000), "data | attributes"),
     "attributes of text": (lambda g: (g / ".zattrs").write_text('"a"'), "attributes"),
     "a link": (linked, "data/state | a link"),
     "a linked folder": (linked_folder, "data/state | a link"),
@@ -369,6 +433,97 @@ def test_zarr_with_damaged_chunks(group, tmp_path, key, compressor):
         convert(group, tmp_path / "snapshot")
     says(refused, group / "data" / key)
     assert "\n" not in str(refused.value)
+
+
+CHILD = """
+import resource, sys, zarr
+from pathlib import Path
+from diffreplay.datasets import convert
+used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + (300 << 20),) * 2)
+for path in sys.argv[1:]:
+    try:
+        convert(path, path + ".snapshot")
+    except Exception as error:
+        print(type(error).__name__, error)
+"""
+
+
+def zstd_without_a_size(data: bytes) -> bytes:
+    coder = zstandard.ZstdCompressor(write_content_size=False).compressobj()
+    return coder.compress(data) + coder.flush()
+
+
+def bombs() -> dict[str, tuple[str, bytes]]:
+    """Chunks of 100 MB or some gigabytes, in a file of a megabyte at most, and by which codec."""
+    zeros, size = bytes(100_000_000), (4_000_000_000).to_bytes(4, "little")
+    blosc, lz4 = (numcodecs.get_codec({"id": codec}).encode(np.zeros(1000, np.uint8)) for codec in ("blosc", "lz4"))
+    return {
+        "bz2": ("bz2", bz2.compress(zeros)),
+        "bz2 in streams": ("bz2", bz2.compress(zeros[:10_000_000]) * 400),
+        "lzma": ("lzma", lzma.compress(zeros, preset=0)),
+        "lzma in streams": ("lzma", lzma.compress(zeros[:10_000_000], preset=0) * 400),
+        "lzma with a window": ("lzma", lzma.compress(b"", filters=[{"id": lzma.FILTER_LZMA2, "dict_size": 3 << 29}])),
+        "gzip": ("gzip", gzip.compress(zeros)),
+        "gzip in streams": ("gzip", gzip.compress(zeros[:10_000_000]) * 100),
+        "zlib": ("zlib", zlib.compress(zeros)),
+        "zstd": ("zstd", zstandard.compress(zeros * 4)),
+        "zstd in frames": ("zstd", zstandard.compress(zeros) * 40),
+        "zstd without a size": ("zstd", zstd_without_a_size(zeros) * 40),
+        "lz4": ("lz4", size + lz4[4:]),
+        "blosc": ("blosc", blosc[:4] + size + blosc[8:]),
+    }
+
+
+def test_zarr_that_decodes_to_too_much(tmp_path):
+    """In little memory: a process that may have 300 MB more says so, and names the file."""
+    zarr_group(tmp_path / "small", [10, 12, 11])
+    groups = []
+    for number, (codec, content) in enumerate(bombs().values()):
+        groups.append(group := tmp_path / f"group_{number}")
+        shutil.copytree(tmp_path / "small", group)
+        shape = [33, 24, 24, 60]
+        edit(group / "data/img/.zarray", compressor={"id": codec}, shape=shape, chunks=shape)
+        for path in (group / "data/img").iterdir():
+            if path.name[0].isdigit():
+                path.unlink()
+        (group / "data/img/0.0.0.0").write_bytes(content)
+    child = [sys.executable, "-c", CHILD, *map(str, groups)]
+    done = subprocess.run(child, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+    lines = done.stdout.splitlines()
+    assert done.stderr == "" and len(lines) == len(groups) and "MemoryError" not in done.stdout
+    for group, line in zip(groups, lines, strict=True):
+        says(line, "CorruptDataError", group / "data/img/0.0.0.0", "expected a whole chunk")
+        assert not group.with_suffix(".snapshot").exists()
+
+
+@pytest.mark.filterwarnings("ignore:.*after its last action", "ignore:Numcodecs codecs")
+@pytest.mark.parametrize("compressor", ["blosc", "bz2", "gzip", "lz4", "lzma", "zlib", "zstd"])
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_zarr_of_all_codecs(tmp_path, compressor, zarr_format):
+    arrays = zarr_group(tmp_path / "data", [10, 12, 11], zarr_format=zarr_format)
+    root = zarr.open_group(str(tmp_path / "data"), mode="r+")
+    if zarr_format == 2:
+        codecs = [numcodecs.get_codec({"id": compressor})]
+    elif compressor in ("blosc", "gzip", "zstd"):
+        codecs = [{"name": "crc32c"}, {"name": compressor, "configuration": {}}, {"name": "crc32c"}]
+    else:
+        codecs = [{"name": f"numcodecs.{compressor}", "configuration": {}}]
+    for key, values in arrays.items():
+        del root[f"data/{key}"]
+        root["data"].create_array(key, data=values, chunks=(7, *values.shape[1:]), compressors=codecs)
+    convert(tmp_path / "data", tmp_path / "snapshot")
+    convert(tmp_path / "snapshot", tmp_path / "back", target_format="zarr")
+    same_zarr(tmp_path / "back", arrays, [10, 12, 11])
+
+
+def test_zarr_3_with_two_codecs_that_compress(tmp_path):
+    zarr_group(tmp_path / "data", [5], zarr_format=3)
+    path = tmp_path / "data/data/state/zarr.json"
+    told = json.loads(path.read_text())
+    codecs = [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "blosc"}, {"name": "gzip"}]
+    path.write_text(json.dumps(told | {"codecs": codecs}))
+    refuse(tmp_path / "data", tmp_path / "snapshot", path.parent, "one that compresses", "blosc and gzip")
 
 
 def test_zarr_3_with_codecs_that_are_not_known(tmp_path):
