@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffreplay.datasets.needs import needs, reason
+from diffreplay.datasets.unpacked import unpacked
 from diffreplay.errors import CorruptDataError, ReplayError
 from diffreplay.snapshots import open_regular
 
@@ -20,7 +21,8 @@ ATTRIBUTES = "hdf5"  # key of what `attributes` gave among those of an episode
 MOST_NAMES = 1 << 20
 MOST_WIDTH = 1 << 16  # bytes of a text that is not as long as it is
 MOST_CHUNK = 1 << 30  # bytes that are decompressed at once
-DAMAGE = (OSError, ValueError, KeyError, RuntimeError, TypeError)
+DEEPEST = 32  # groups in one another
+DEFLATE, FLETCHER32, LZF = 1, 3, 32000  # filters, by HDF5's numbers
 
 
 def is_hdf5(path: Path) -> bool:
@@ -47,7 +49,7 @@ def opened(path: Path) -> Iterator[Any]:
             yield file
     except ReplayError:
         raise
-    except DAMAGE as error:
+    except Exception as error:  # h5py raises what HDF5 says as errors of many kinds
         raise CorruptDataError(
             f"{path}: expected a whole HDF5 file, got damaged or other data ({reason(error)})"
         ) from error
@@ -59,27 +61,56 @@ def children(path: Path, group: Any) -> dict[str, Any]:
     Raises:
         CorruptDataError: it leads out of the file or elsewhere in it.
     """
-    h5py = needs("h5py", str(path))
+    return _children(path, group, {_place(group)})
+
+
+def _children(path: Path, group: Any, seen: set[int]) -> dict[str, Any]:
+    """What is in a group; nothing that was seen already, as whoever follows such names may never come to an end."""
+    h5py, found = needs("h5py", str(path)), {}
     for name in group:
+        where = f"{group.name.rstrip('/')}/{name}"
         if not isinstance(group.get(name, getlink=True), h5py.HardLink):
-            raise CorruptDataError(f"{path}: expected data in the file itself, got a link at {group.name}/{name}")
-    return dict(group.items())
+            raise CorruptDataError(f"{path}: expected data in the file itself, got a link at {where}")
+        found[name] = item = group[name]
+        if (place := _place(item)) in seen:
+            raise CorruptDataError(f"{path}: {where}: expected data of its own, got some that has two names")
+        seen.add(place)
+    return found
 
 
-def datasets(path: Path, group: Any, prefix: str = "") -> dict[str, Any]:
+def _place(item: Any) -> int:
+    """Where in its file a group or an array begins, by whatever name it was found."""
+    return int(needs("h5py", str(item)).h5o.get_info(item.id).addr)
+
+
+def walk(path: Path, group: Any) -> Iterator[tuple[str, Any]]:
+    """All that is below a group and no group itself, with names such as "obs/image".
+
+    Raises:
+        CorruptDataError: it leads elsewhere, is there twice, or lies too deep.
+    """
+    return _walk(path, group, "", {_place(group.file), _place(group)})
+
+
+def _walk(path: Path, group: Any, prefix: str, seen: set[int]) -> Iterator[tuple[str, Any]]:
+    if prefix.count("/") > DEEPEST:
+        raise CorruptDataError(f"{path}: {group.name:.80}: expected groups at most {DEEPEST} deep, got deeper ones")
+    for name, item in _children(path, group, seen).items():
+        if hasattr(item, "keys"):
+            yield from _walk(path, item, f"{prefix}{name}/", seen)
+        else:
+            yield prefix + name, item
+
+
+def datasets(path: Path, group: Any) -> dict[str, Any]:
     """All arrays of numbers below a group, by their names, such as "obs/image".
 
     Raises:
         CorruptDataError: one is not of numbers, or cannot be in this file.
     """
-    h5py = needs("h5py", str(path))
-    found: dict[str, Any] = {}
-    for name, item in children(path, group).items():
-        if isinstance(item, h5py.Group):
-            found |= datasets(path, item, f"{prefix}{name}/")
-        else:
-            _check(path, item)
-            found[prefix + name] = item
+    found = dict(walk(path, group))
+    for item in found.values():
+        _check(path, item)
     return found
 
 
@@ -106,6 +137,31 @@ def check_size(path: Path, dataset: Any) -> None:
     chunk = int(np.prod(dataset.chunks or (), dtype=object)) * dataset.dtype.itemsize
     if chunk > MOST_CHUNK:
         raise CorruptDataError(f"{where}: expected chunks of at most {MOST_CHUNK} bytes, got {chunk}")
+    if dataset.chunks:
+        _check_chunks(where, dataset, chunk)
+
+
+def _check_chunks(where: str, dataset: Any, nbytes: int) -> None:
+    """Refuse chunks that unpack to more than they hold: HDF5 takes as much memory as a stream asks for."""
+    how = dataset.id.get_create_plist()
+    filters = [how.get_filter(number)[0] for number in range(how.get_nfilters())]
+    if sum(each in (DEFLATE, LZF) for each in filters) > 1:
+        raise CorruptDataError(f"{where}: expected chunks that are compressed once, got {len(filters)} filters")
+    if DEFLATE not in filters:
+        return
+    checksum = 4 if FLETCHER32 in filters[filters.index(DEFLATE) :] else 0
+    large: list[tuple[int, ...]] = []
+
+    def look(chunk: Any) -> None:
+        is_plain = chunk.filter_mask >> filters.index(DEFLATE) & 1
+        if not is_plain and chunk.size * MOST_TIMES > MOST_CHUNK:
+            large.append(chunk.chunk_offset)
+
+    dataset.id.chunk_iter(look)
+    for place in large:
+        data = dataset.id.read_direct_chunk(place)[1]
+        if unpacked(data[: len(data) - checksum], "zlib", nbytes) > nbytes:
+            raise CorruptDataError(f"{where}: expected chunks of {nbytes} bytes, got more in one")
 
 
 def attributes(path: Path, item: Any) -> dict[str, Any]:
@@ -181,6 +237,8 @@ def mask(path: Path, item: Any) -> list[str]:
     Raises:
         CorruptDataError: it is something else.
     """
+    if getattr(item, "shape", None) is not None:
+        check_size(path, item)
     if getattr(item, "shape", None) is None or item.ndim != 1 or item.dtype.kind not in "SO" or len(item) > MOST_NAMES:
         raise CorruptDataError(f"{path}: {item.name}: expected an array of names, got others")
     return [each.decode() if isinstance(each, bytes) else str(each) for each in item[:].tolist()]

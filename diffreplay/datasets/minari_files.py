@@ -21,7 +21,6 @@ METADATA, MAIN = "metadata.json", "main_data.hdf5"
 LARGEST_METADATA = 1 << 28
 FORMATS = ("hdf5", "arrow", "parquet")
 ENDS = ("terminations", "truncations")
-DAMAGE = (*hdf5.DAMAGE, AssertionError, LookupError, AttributeError, NotImplementedError, ArithmeticError)
 Arrays = dict[str, tuple[int, Any, tuple[int, ...]]]
 """Of arrays by their names: rows, dtype and shape of a row."""
 
@@ -47,7 +46,7 @@ def reading(path: Path) -> Iterator[None]:
         yield
     except ReplayError:
         raise
-    except DAMAGE as error:
+    except Exception as error:  # Minari checks little itself: anything may fail
         raise CorruptDataError(
             f"{path}: expected a whole Minari dataset, got damaged or other data ({reason(error)})"
         ) from error
@@ -91,7 +90,7 @@ def look(folder: Path, seen: dict[str, dict[str, Any]], jpeg: bool) -> list[Arra
             group = groups.get(f"episode_{number}")
             if not hasattr(group, "keys"):
                 raise CorruptDataError(f"{path}: expected episode_0 and so on, got {sorted(groups)[:3]}")
-            arrays = dict(_arrays(path, group, "", images))
+            arrays = dict(_arrays(path, group, images))
             missing = [key for key in ("rewards", *ENDS) if key not in arrays]
             if missing:
                 raise CorruptDataError(f"{path}: episode_{number}: expected {missing[0]}, got {sorted(arrays)[:9]}")
@@ -100,14 +99,10 @@ def look(folder: Path, seen: dict[str, dict[str, Any]], jpeg: bool) -> list[Arra
 
 
 def _arrays(
-    path: Path, group: Any, prefix: str, images: dict[str, dict[str, Any]]
+    path: Path, group: Any, images: dict[str, dict[str, Any]]
 ) -> Iterator[tuple[str, tuple[int, Any, tuple[int, ...]]]]:
     h5py = needs("h5py", str(path))
-    for key, item in hdf5.children(path, group).items():
-        name = prefix + key
-        if hasattr(item, "keys"):
-            yield from _arrays(path, item, f"{name}/", images)
-            continue
+    for name, item in hdf5.walk(path, group):
         where = f"{path}: {item.name}"
         if item.shape is None:
             raise CorruptDataError(f"{where}: expected numbers or text, got nothing")
@@ -130,7 +125,7 @@ def _check_jpeg(where: str, data: bytes, space: dict[str, Any]) -> None:
     try:
         with pillow.open(io.BytesIO(data), formats=("JPEG",)) as image:
             width, height = image.size
-    except (*DAMAGE, pillow.DecompressionBombError) as error:
+    except Exception as error:  # Pillow raises errors of many kinds
         raise CorruptDataError(f"{where}: expected a JPEG, got other data ({reason(error)})") from None
     if [height, width] != list(space["shape"][:2]):
         raise CorruptDataError(f"{where}: expected a JPEG of {space['shape'][:2]} pixels, got {[height, width]}")

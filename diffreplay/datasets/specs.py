@@ -59,7 +59,7 @@ def spec_of(where: str, shape: tuple[int, ...], dtype: np.dtype[Any], layout: st
 
 
 def dtype_of(name: Any) -> np.dtype[Any]:
-    """The dtype of numbers that a file names, such as "<f4" or "float32"; NumPy alone would parse whatever stands there.
+    """The dtype of numbers that a file names, such as "<f4" or "float32"; NumPy alone parses whatever stands there.
 
     Raises:
         ValueError: it is the name of none.

@@ -1,34 +1,19 @@
-"""Looks at the chunks of a zarr array before zarr decodes any: each has to hold what its array says, and no more.
-
-A file of a few bytes may decode to more than there is memory. So those of zlib and its like are decoded here piece by
-piece, and no more than a piece is held. Blosc and LZ4 say beforehand how much they hold, and are believed by those who
-decode them: what they say is compared.
-"""
+"""Looks at the chunks of a zarr array before zarr decodes any: each has to hold what its array says, and no more."""
 
 from __future__ import annotations
 
-import bz2
-import io
 import lzma
-import zlib
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-import zstandard
-
 from diffreplay.datasets.needs import reason
+from diffreplay.datasets.unpacked import NONE, unpacked
 from diffreplay.errors import CorruptDataError
 from diffreplay.snapshots import open_regular
 
-NONE = "bytes"
 CODECS = {"blosc", "bz2", "gzip", "lz4", "lzma", "zlib", "zstd", NONE, "crc32c", "transpose"}
 MOST_OVERHEAD = 4096  # bytes of a coded chunk beyond those of its numbers
-LZMA_MEMORY = 1 << 28  # bytes that a stream may claim for its window: four times what the largest preset does
-PIECE = 1 << 20  # bytes that are decoded at once
 CHECKSUM = 4  # bytes of a CRC-32C
-BLOSC = np.dtype([("flags", "<u4"), ("nbytes", "<u4"), ("blocksize", "<u4"), ("cbytes", "<u4")])  # begins a chunk
 
 
 class Coding(NamedTuple):
@@ -75,7 +60,7 @@ def check_chunk(file: Path, nbytes: int, how: Coding) -> int:
         with open_regular(file) as opened:
             data = opened.read(size - how.outer)
         try:
-            found = MEASURES[how.codec](data, nbytes)
+            found = unpacked(data, how.codec, nbytes)
         except Exception as error:  # each codec raises errors of its own
             raise CorruptDataError(
                 f"{file}: expected a whole chunk, coded by {how.codec}, got damaged data ({reason(error)})"
@@ -88,63 +73,3 @@ def check_chunk(file: Path, nbytes: int, how: Coding) -> int:
 
 def _told(found: int, nbytes: int) -> str:
     return "more" if found > nbytes else str(found)
-
-
-def _in_blosc(data: bytes, nbytes: int) -> int:
-    """Its header says it twice: how much it holds, and how long it is itself."""
-    told = np.frombuffer(data[: BLOSC.itemsize], BLOSC, 1)[0]
-    if told["cbytes"] != len(data):
-        raise ValueError(f"its header says {told['cbytes']} bytes, and there are {len(data)}")
-    return int(told["nbytes"])
-
-
-def _in_lz4(data: bytes, nbytes: int) -> int:
-    if len(data) < 4:
-        raise ValueError("no size begins it")
-    return int.from_bytes(data[:4], "little")
-
-
-def _in_zstd(data: bytes, nbytes: int) -> int:
-    with zstandard.ZstdDecompressor().stream_reader(io.BytesIO(data), read_across_frames=True) as stream:
-        found = 0
-        while found <= nbytes and (piece := stream.read(PIECE)):
-            found += len(piece)
-        return found
-
-
-def _in_stream(start: Callable[[], Any]) -> Callable[[bytes, int], int]:
-    """Measures a stream that a decompressor of the standard library decodes; `start` gives one."""
-
-    def measure(data: bytes, nbytes: int) -> int:
-        stream, found = start(), 0
-        for size in _decoded(stream, data):
-            found += size
-            if found > nbytes:
-                return found
-        if not stream.eof or stream.unused_data:
-            raise ValueError("more follows it" if stream.eof else "it is cut off")
-        return found
-
-    return measure
-
-
-def _decoded(stream: Any, data: bytes) -> Iterator[int]:
-    """The sizes of the pieces that a stream decodes to."""
-    while not stream.eof:
-        size, given = len(stream.decompress(data, PIECE)), data
-        data = getattr(stream, "unconsumed_tail", b"")  # zlib's gives back what others keep
-        yield size
-        if not size and not given:
-            return
-
-
-MEASURES: dict[str, Callable[[bytes, int], int]] = {
-    NONE: lambda data, _: len(data),
-    "blosc": _in_blosc,
-    "lz4": _in_lz4,
-    "zstd": _in_zstd,
-    "bz2": _in_stream(bz2.BZ2Decompressor),
-    "gzip": _in_stream(lambda: zlib.decompressobj(zlib.MAX_WBITS | 16)),
-    "zlib": _in_stream(zlib.decompressobj),
-    "lzma": _in_stream(lambda: lzma.LZMADecompressor(memlimit=LZMA_MEMORY)),
-}

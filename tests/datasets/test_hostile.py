@@ -13,6 +13,7 @@ import resource
 import shutil
 import subprocess
 import sys
+import time
 import zipfile
 import zlib
 from pathlib import Path
@@ -26,7 +27,7 @@ import zstandard
 from made_datasets import drqv2_episode, drqv2_folder, robomimic_file, same_zarr, write_npz, zarr_group
 from says import says
 
-from diffreplay.datasets import convert, npz
+from diffreplay.datasets import convert, hdf5, npz
 from diffreplay.errors import CorruptDataError, InputError, ReplayError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -325,6 +326,83 @@ def test_hdf5_with_damaged_chunks(tmp_path):
         raw.seek(place + 40)
         raw.write(bytes(64))
     refuse(path, tmp_path / "snapshot", path)
+
+
+def entangled(file):
+    """Groups of two names each, one in the other: whoever follows all of them comes by 2 ** 40 times."""
+    group = file.create_group("data/demo_1/x")
+    for _ in range(40):
+        inner = group.create_group("a")
+        group["b"], group = inner, inner
+
+
+def nested(file):
+    file["data/demo_1/" + "a/" * 200 + "x"] = np.zeros(12)
+
+
+ENTANGLED = {
+    "entangled": (entangled, "demo_1/x | two names"),
+    "a cycle": (lambda file: file["data/demo_1/obs"].__setitem__("more", file["data/demo_1"]), "obs/more | two names"),
+    "a cycle of one": (lambda file: file["data"].__setitem__("data", file["data"]), "data/data | two names"),
+    "a cycle to the root": (lambda file: file["data/demo_1"].__setitem__("more", file["/"]), "demo_1/ | two names"),
+    "a demo twice": (lambda file: file["data"].__setitem__("demo_8", file["data/demo_1"]), "demo_8 | two names"),
+    "an array twice": (
+        lambda file: file["data/demo_1"].__setitem__("more", file["data/demo_1/obs/agentview_image"]),
+        "demo_1 | two names",
+    ),
+    "a deep one": (nested, "demo_1/a/a | deep"),
+    "a type": (lambda file: file["data/demo_1"].__setitem__("more", np.dtype("f8")), ""),
+}
+
+
+@pytest.mark.parametrize("what", ENTANGLED)
+def test_hdf5_whose_groups_are_entangled(demos, tmp_path, what):
+    """It is refused at once, whatever path leads there."""
+    act, told = ENTANGLED[what]
+    with h5py.File(demos, "r+") as file:
+        act(file)
+    started = time.monotonic()
+    refuse(demos, tmp_path / "snapshot", demos, told)
+    assert time.monotonic() - started < 30
+
+
+def test_hdf5_whose_chunks_unpack_to_too_much(demos, tmp_path, monkeypatch):
+    """The stream of a chunk goes on behind what the chunk holds."""
+    monkeypatch.setattr(hdf5, "MOST_CHUNK", 1 << 24)
+    with h5py.File(demos, "r+") as file:
+        more = file["data/demo_1"].create_dataset("more", (12, 20_000), "f8", chunks=(12, 20_000), compression="gzip")
+        more.id.write_direct_chunk((0, 0), zlib.compress(bytes(100_000_000)))
+    refuse(demos, tmp_path / "snapshot", demos, "demo_1/more", "1920000 bytes", "more")
+
+
+def test_hdf5_that_is_compressed_twice(demos, tmp_path):
+    with h5py.File(demos, "r+") as file:
+        how = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        how.set_chunk((12, 5))
+        how.set_deflate(1)
+        how.set_deflate(1)
+        place = file["data/demo_1"].id
+        h5py.h5d.create(place, b"more", h5py.h5t.IEEE_F64LE, h5py.h5s.create_simple((12, 5)), how)
+    refuse(demos, tmp_path / "snapshot", demos, "demo_1/more", "compressed once")
+
+
+@pytest.mark.parametrize("how", [{"compression": "gzip", "shuffle": True, "fletcher32": True}, {"compression": "lzf"}])
+def test_hdf5_that_is_compressed(demos, tmp_path, monkeypatch, how):
+    monkeypatch.setattr(hdf5, "MOST_CHUNK", 1 << 17)  # so that all chunks are looked into
+    values = np.random.default_rng(0).integers(0, 9, (12, 64, 20))
+    with h5py.File(demos, "r+") as file:
+        file["data/demo_1/extra"] = values
+        for number, length in ((0, 10), (2, 11)):
+            file[f"data/demo_{number}/extra"] = values[:length]
+        del file["data/demo_1/extra"]
+        file["data/demo_1"].create_dataset("extra", data=values, chunks=(12, 64, 20), **how)
+    assert convert(demos, tmp_path / "snapshot").steps == 33
+
+
+def test_hdf5_with_a_mask_that_is_huge(demos, tmp_path):
+    with h5py.File(demos, "r+") as file:
+        file["mask"].create_dataset("more", (1 << 20,), f"S{1 << 20}", chunks=(1,))
+    refuse(demos, tmp_path / "snapshot", demos, "mask/more", "as the file can hold")
 
 
 # zarr
