@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,24 @@ from numpy.typing import NDArray
 
 from diffreplay.datasets import hdf5
 from diffreplay.datasets.episode import Description, Episode
-from diffreplay.datasets.minari_files import ENDS, MAIN, METADATA, data_folder, look, read_metadata, reading, sizes
+from diffreplay.datasets.minari_files import (
+    ENDS,
+    MAIN,
+    METADATA,
+    data_folder,
+    lengths,
+    look,
+    read_metadata,
+    reading,
+    sizes,
+)
 from diffreplay.datasets.minari_spaces import is_image, leaves, seen_spec
 from diffreplay.datasets.needs import needs
 from diffreplay.datasets.specs import value_spec
 from diffreplay.errors import CorruptDataError
 from diffreplay.parts import ArraySpec
 
+PIECE_BYTES = 32 << 20
 INFOS, FIRST_INFOS = "infos/", "first_infos"
 
 
@@ -48,14 +60,19 @@ class MinariEpisodes:
         leaves(f"{path}: action_space", self._metadata.get("action_space"), action=True)
         self._jpeg = bool(self._metadata.get("jpeg_encoding", True))
         self._groups = look(self._folder, self._seen, self._jpeg) if self._is_hdf5 else []
+        steps = [arrays["rewards"][0] for arrays in self._groups] or lengths(self._folder, self._metadata)
+        self._lengths = steps
+        self._check_totals()
         with reading(path):
             self._storage = storage.read(self._folder)
-            self._count = int(self._storage.total_episodes)
-        if self._count < 1 or (self._is_hdf5 and self._count != len(self._groups)):
-            there = f"{len(self._groups)} episodes" if self._is_hdf5 else "no episodes"
-            raise CorruptDataError(f"{path}: expected {self._count} episodes, as {METADATA} says, got {there}")
         self._infos = self._find_infos()
         self.description = self._describe(frame_stack or 1)
+
+    def _check_totals(self) -> None:
+        for key, there in (("total_episodes", len(self._lengths)), ("total_steps", sum(self._lengths))):
+            if self._metadata.get(key, there) != there:
+                file, told = self._folder / METADATA, self._metadata[key]
+                raise CorruptDataError(f"{file}: expected {key} of {there}, as its episodes have, got {told}")
 
     @property
     def _is_hdf5(self) -> bool:
@@ -75,101 +92,119 @@ class MinariEpisodes:
         return found or {}
 
     def _describe(self, frame_stack: int) -> Description:
-        first = self._read(0)
-        shown, action = self._flat(first["observations"]), np.asarray(first["actions"])
+        first = next(self.episodes())
         kinds = {key: np.empty((0, *row), dtype) for key, (dtype, row, _) in self._infos.items()}
         extras = {key: _spec(f"{self._path}: {key}", values) for key, values in kinds.items()}
-        extras |= {key: _spec(f"{self._path}: {key}", np.asarray(first[key])) for key in ENDS}
+        extras |= {key: _spec(f"{self._path}: {key}", first.extras[key]) for key in ENDS}
         observations = {
             name: seen_spec(f"{self._path}: observations {name}", values.shape[1:], values.dtype, frame_stack)
-            for name, values in shown.items()
+            for name, values in first.parts.items()
         }
         return Description(
             observations[""] if list(observations) == [""] else observations,
-            _spec(f"{self._path}: actions", action),
+            _spec(f"{self._path}: actions", first.actions),
             frame_stack=frame_stack,
-            reward=_spec(f"{self._path}: rewards", np.asarray(first["rewards"])),
+            reward=_spec(f"{self._path}: rewards", first.rewards),
             extras=extras,
-            episodes=self._count,
-            steps=int(self._storage.total_steps) if "total_steps" in self._metadata else None,
+            episodes=len(self._lengths),
+            steps=sum(self._lengths),
             attributes={"minari": self._metadata},
             warnings=tuple(self._warnings()),
             fingerprint=f"{sizes(self._folder)}",
         )
 
     def _warnings(self) -> Iterator[str]:
-        if self._jpeg:
-            images = [name or "observations" for name, space in self._seen.items() if is_image(space)]
-            if images:
-                yield (
-                    f"{self._path}: {', '.join(images)}: stored as JPEG, which is lossy: what is kept is what Minari "
-                    "decodes; write datasets with jpeg_encoding=False"
-                )
+        if self._images:
+            yield (
+                f"{self._path}: {', '.join(self._images)}: stored as JPEG, which is lossy: what is kept is what Minari "
+                "decodes; write datasets with jpeg_encoding=False"
+            )
         infos = {key for arrays in self._groups for key in arrays if key.startswith(INFOS)}
         if left_out := sorted(infos - self._infos.keys()):
             yield f"{self._path}: {', '.join(left_out)[:200]}: left out, as they are not numbers of each step"
         if not self._is_hdf5:
             yield f"{self._path}: infos are left out, as the dataset is {self._metadata['data_format']}"
 
+    @property
+    def _images(self) -> list[str]:
+        """The names of observations that are JPEG."""
+        return [name or "observations" for name, space in self._seen.items() if self._jpeg and is_image(space)]
+
+    def episodes(self, start: int = 0) -> Iterator[Episode]:
+        """The episodes from number `start` on, of long ones the pieces in order, unless Minari has to decode them."""
+        for number in range(start, len(self._lengths)):
+            if self._is_hdf5:
+                with hdf5.opened(self._folder / MAIN) as file:
+                    group = file[f"episode_{number}"]
+                    attributes = {hdf5.ATTRIBUTES: hdf5.attributes(self._path, group)}
+                    yield from self._pieces(number, self._read(number) if self._images else group, attributes)
+            else:
+                with reading(self._path):
+                    yield from self._pieces(number, self._read(number), {})
+
     def _read(self, number: int) -> dict[str, Any]:
-        """An episode as Minari gives it."""
+        """An episode as Minari gives it, whole."""
         with reading(self._path):
             return dict(next(iter(self._storage.get_episodes([number]))))
 
-    def _flat(self, observations: Any) -> dict[str, NDArray[Any]]:
-        """The arrays of observations, by the names of their spaces.
+    def _pieces(self, number: int, found: Any, attributes: dict[str, Any]) -> Iterator[Episode]:
+        """The pieces of an episode, which is a group of the file, or what Minari gave."""
+        steps = self._lengths[number]
+        size = steps
+        if self._is_hdf5:
+            row = sum(dtype.itemsize * math.prod(shape) for _, dtype, shape in self._groups[number].values())
+            size = max(1, PIECE_BYTES // max(1, row))
+        first_infos = {
+            key: {"dtype": dtype.str, "numbers": self._rows(number, found, key, 0, 1)[0].tolist()}
+            for key, (dtype, _, extra) in self._infos.items()
+            if extra
+        }
+        if first_infos:
+            attributes = attributes | {FIRST_INFOS: first_infos}
+        for first in range(0, steps, size):
+            yield self._episode(number, found, first, min(first + size, steps), attributes)
+
+    def _episode(self, number: int, found: Any, first: int, end: int, attributes: dict[str, Any]) -> Episode:
+        """The steps from `first` to before `end`."""
+
+        def rows(key: str, more: int = 0, skipped: int = 0) -> NDArray[Any]:
+            return self._rows(number, found, key, first + skipped, end + skipped + more)
+
+        is_last = end == self._lengths[number]
+        shown = {name: rows(f"observations/{name}".rstrip("/"), more=is_last) for name in self._seen}
+        ends = {key: rows(key) for key in ENDS}
+        if any(values.ndim != 1 for values in ends.values()):
+            raise CorruptDataError(f"{self._path}: episode {number}: expected a value a step of {', '.join(ENDS)}")
+        return Episode(
+            shown.get("", shown),
+            rows("actions"),
+            rows("rewards"),
+            terminated=is_last and bool(ends["terminations"][-1]),
+            truncated=is_last and bool(ends["truncations"][-1]),
+            discounts=1 - ends["terminations"].astype(np.float32),
+            extras={key: rows(key, skipped=extra) for key, (_, _, extra) in self._infos.items()} | ends,
+            name=f"episode {number}",
+            attributes=attributes,
+            begins=first == 0,
+            ends=is_last,
+        )
+
+    def _rows(self, number: int, found: Any, key: str, first: int, end: int) -> NDArray[Any]:
+        """Rows of an array of an episode.
 
         Raises:
-            CorruptDataError: one is missing.
+            CorruptDataError: they are not there.
         """
-        found = {}
-        for name in self._seen:
-            values = observations
-            for key in name.split("/") if name else ():
-                values = values.get(key) if isinstance(values, dict) else None
-            if not isinstance(values, np.ndarray) or not values.ndim:
-                raise CorruptDataError(f"{self._path}: expected an array of observations {name!r}, got {type(values)}")
-            found[name] = values
-        return found
-
-    def episodes(self, start: int = 0) -> Iterator[Episode]:
-        """The episodes from number `start` on."""
-        for number in range(start, self._count):
-            found = self._read(number)
-            shown, infos = self._flat(found["observations"]), self._infos_of(found)
-            steps, ends = len(found["rewards"]), {key: np.asarray(found[key]) for key in ENDS}
-            if any(values.shape != (steps,) for values in ends.values()) or not steps:
-                raise CorruptDataError(f"{self._path}: episode {number}: expected {steps} terminations and truncations")
-            attributes: dict[str, Any] = {}
-            if self._is_hdf5:
-                with hdf5.opened(self._folder / MAIN) as file:
-                    attributes[hdf5.ATTRIBUTES] = hdf5.attributes(self._path, file[f"episode_{number}"])
-            if any(extra for _, _, extra in self._infos.values()):
-                attributes[FIRST_INFOS] = {
-                    key: {"dtype": values.dtype.str, "numbers": values[0].tolist()}
-                    for key, values in infos.items()
-                    if self._infos[key][2]
-                }
-            yield Episode(
-                shown.get("", shown),
-                np.asarray(found["actions"]),
-                np.asarray(found["rewards"]),
-                terminated=bool(ends["terminations"][-1]),
-                truncated=bool(ends["truncations"][-1]),
-                discounts=1 - ends["terminations"].astype(np.float32),
-                extras={key: values[self._infos[key][2] :] for key, values in infos.items()} | ends,
-                name=f"episode {number}",
-                attributes=attributes,
+        values = found
+        for name in key.split("/"):
+            values = values.get(name) if hasattr(values, "get") else None
+        values = values[first:end] if getattr(values, "shape", ()) else None
+        if not isinstance(values, np.ndarray) or len(values) != end - first:
+            there = "none" if values is None else f"{len(values)}"
+            raise CorruptDataError(
+                f"{self._path}: episode {number}: expected {end - first} rows of {key} from {first} on, got {there}"
             )
-
-    def _infos_of(self, found: dict[str, Any]) -> dict[str, NDArray[Any]]:
-        infos = {}
-        for key in self._infos:
-            values: Any = found
-            for name in key.split("/"):
-                values = values[name]
-            infos[key] = np.asarray(values)
-        return infos
+        return values
 
 
 def _spec(where: str, values: NDArray[Any]) -> ArraySpec:

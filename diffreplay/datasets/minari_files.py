@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,8 @@ from diffreplay.snapshots import open_regular
 
 METADATA, MAIN = "metadata.json", "main_data.hdf5"
 LARGEST_METADATA = 1 << 28
+MOST_IMAGES = 4 << 30  # bytes of an episode's images that are JPEG, once decoded: Minari reads it whole
+NO_DATA = ["_", ".", METADATA]  # begins the names of files that are no rows
 FORMATS = ("hdf5", "arrow", "parquet")
 ENDS = ("terminations", "truncations")
 Arrays = dict[str, tuple[int, Any, tuple[int, ...]]]
@@ -68,6 +71,10 @@ def read_metadata(folder: Path) -> dict[str, Any]:
     if not isinstance(found, dict) or found.get("data_format") not in FORMATS:
         told = found.get("data_format") if isinstance(found, dict) else found
         raise CorruptDataError(f"{path}: expected a data_format of {', '.join(FORMATS)}, got {told!r:.60}")
+    for key in ("total_episodes", "total_steps"):
+        told = found.get(key, 0)
+        if type(told) is not int or told < 0:
+            raise CorruptDataError(f"{path}: expected a number as {key}, got {told!r:.60}")
     return found
 
 
@@ -82,7 +89,7 @@ def look(folder: Path, seen: dict[str, dict[str, Any]], jpeg: bool) -> list[Arra
     Raises:
         CorruptDataError: an episode is missing, or the file cannot hold what it says.
     """
-    path, found = folder / MAIN, []
+    path, found = folder / MAIN, list[Arrays]()
     images = {f"observations/{name}".rstrip("/"): space for name, space in seen.items() if jpeg and is_image(space)}
     with hdf5.opened(path) as file:
         groups = hdf5.children(path, file)
@@ -91,10 +98,59 @@ def look(folder: Path, seen: dict[str, dict[str, Any]], jpeg: bool) -> list[Arra
             if not hasattr(group, "keys"):
                 raise CorruptDataError(f"{path}: expected episode_0 and so on, got {sorted(groups)[:3]}")
             arrays = dict(_arrays(path, group, images))
-            missing = [key for key in ("rewards", *ENDS) if key not in arrays]
-            if missing:
-                raise CorruptDataError(f"{path}: episode_{number}: expected {missing[0]}, got {sorted(arrays)[:9]}")
+            _check_episode(f"{path}: episode_{number}", arrays, seen, images, found[0] if found else arrays)
             found.append(arrays)
+    return found
+
+
+def _check_episode(
+    where: str, arrays: Arrays, seen: dict[str, Any], images: dict[str, dict[str, Any]], first: Arrays
+) -> None:
+    """Refuse arrays that are not there, are not of the same steps, or are others than those of the first episode."""
+    shown = [f"observations/{name}".rstrip("/") for name in seen]
+    missing = [key for key in ("rewards", "actions", *ENDS, *shown) if key not in arrays]
+    if missing:
+        raise CorruptDataError(f"{where}: expected {missing[0]}, got {sorted(arrays)[:9]}")
+    steps = arrays["rewards"][0]
+    if steps < 1:
+        raise CorruptDataError(f"{where}: expected rewards of at least one step, got none")
+    for key in ("rewards", "actions", *ENDS, *shown):
+        rows, *kind = arrays[key]
+        if rows != steps + (key in shown):
+            raise CorruptDataError(f"{where}: expected {steps + (key in shown)} rows of {key}, got {rows}")
+        expected = [np.uint8, tuple(images[key]["shape"])] if key in images else list(first[key][1:])
+        if key in images:
+            nbytes = rows * math.prod(images[key]["shape"])
+            if nbytes > MOST_IMAGES:
+                raise CorruptDataError(f"{where}: expected at most {MOST_IMAGES} bytes of {key}, got {nbytes}")
+        elif kind != expected:
+            raise CorruptDataError(f"{where}: expected {key} of {_told(expected)}, as in episode_0, got {_told(kind)}")
+
+
+def _told(kind: list[Any]) -> str:
+    return f"{kind[0]} {kind[1]}"
+
+
+def lengths(folder: Path, metadata: dict[str, Any]) -> list[int]:
+    """How many steps the episodes of Arrow or Parquet have.
+
+    Raises:
+        CorruptDataError: one is missing or damaged, or there are others.
+    """
+    dataset = needs("pyarrow.dataset", str(folder))
+    found: list[int] = []
+    there = sum(each.name.isdigit() for each in folder.iterdir())
+    if metadata.get("total_episodes") != there:
+        told = metadata.get("total_episodes")
+        raise CorruptDataError(f"{folder / METADATA}: expected total_episodes of {there}, as there are, got {told}")
+    for number in range(there):
+        path = folder / str(number)
+        with reading(path):
+            rows = dataset.dataset(str(path), format=metadata["data_format"], ignore_prefixes=NO_DATA).count_rows()
+        most = hdf5.MOST_TIMES * sum(size for _, size in sizes(path))
+        if not 2 <= rows <= most:  # one more than there are steps
+            raise CorruptDataError(f"{path}: expected 2 to {most} rows, as its files can hold, got {rows}")
+        found.append(rows - 1)
     return found
 
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from diffreplay.datasets.specs import observation_spec, spec_of
+from diffreplay.datasets.needs import reason
+from diffreplay.datasets.specs import dtype_of, observation_spec, spec_of
 from diffreplay.errors import CorruptDataError, InputError
 from diffreplay.parts import ArraySpec
 
@@ -16,7 +17,6 @@ LARGEST = 1 << 26  # numbers in a value of a space
 DEEPEST = 8
 IMAGE_SIDE = 32  # pixels; what is smaller Minari takes for no image
 NUMBERS = ("Box", "Discrete", "MultiDiscrete", "MultiBinary")
-NONSENSE = (LookupError, TypeError, ValueError, AttributeError, RecursionError, OverflowError)
 
 
 def leaves(where: str, text: Any, action: bool = False) -> dict[str, dict[str, Any]]:
@@ -36,9 +36,9 @@ def leaves(where: str, text: Any, action: bool = False) -> dict[str, dict[str, A
         _walk(where, json.loads(text), "", found, 0 if action else DEEPEST)
     except InputError:
         raise
-    except NONSENSE as error:
+    except Exception as error:  # whatever may stand there
         raise CorruptDataError(
-            f"{where}: expected a space as Minari writes it, got nonsense ({error!s:.100})"
+            f"{where}: expected a space as Minari writes it, got nonsense ({reason(error):.100})"
         ) from None
     return found
 
@@ -51,8 +51,13 @@ def _walk(where: str, space: dict[str, Any], name: str, found: dict[str, dict[st
         return
     if kind not in NUMBERS:
         raise InputError(f"{where}: expected a space of {', '.join(NUMBERS)} or a Dict of them, got {kind!r:.40}")
-    if kind == "Box" and not 0 <= math.prod(map(int, space["shape"])) <= LARGEST:
-        raise ValueError(f"shape {space['shape']}")
+    if "dtype" in space:
+        dtype_of(space["dtype"])
+    if kind == "Box":
+        shape = space["shape"]
+        if any(type(side) is not int or side < 0 for side in shape) or math.prod(shape) > LARGEST:
+            raise ValueError(f"shape {shape}")
+        is_image(space)  # so that bounds that make no sense fail here
     found[name] = space
 
 

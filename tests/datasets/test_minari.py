@@ -240,6 +240,10 @@ def deep(text='{"type": "Discrete", "n": 2, "start": 0}', times=3000):
     return '{"type": "Dict", "subspaces": {"a": ' * times + text + "}}" * times
 
 
+def spaced(metadata, **changes):
+    metadata["observation_space"] = json.dumps(json.loads(metadata["observation_space"]) | changes)
+
+
 HOSTILE = {
     "an environment in place of spaces": lambda it: (
         it.pop("observation_space"),
@@ -256,6 +260,25 @@ HOSTILE = {
         observation_space=json.dumps({"type": "Box", "shape": [1 << 40], "dtype": "float32", "low": 0, "high": 1})
     ),
     "a deep space": lambda it: it.update(observation_space=deep()),
+    "a number in a list": lambda it: it.update(total_episodes=[1]),
+    "part of an episode": lambda it: it.update(total_episodes=1.5),
+    "no episodes said": lambda it: it.update(total_episodes=0),
+    "steps in a list": lambda it: it.update(total_steps=[1]),
+    "steps by the billion": lambda it: it.update(total_steps=10**9),
+    "steps beyond memory": lambda it: it.update(total_steps=10**10),
+    "steps beyond numbers": lambda it: it.update(total_steps=10**30),
+    "steps below 0": lambda it: it.update(total_steps=-1),
+    "fewer steps": lambda it: it.update(total_steps=5),
+    "steps that are true": lambda it: it.update(total_steps=True),
+    "a dtype that is no Python": lambda it: spaced(it, dtype="f4,(2"),
+    "a dtype of several": lambda it: spaced(it, dtype="f4,f4"),
+    "a dtype of objects": lambda it: spaced(it, dtype="O"),
+    "a dtype that is a number": lambda it: spaced(it, dtype=4),
+    "bounds of text": lambda it: spaced(it, dtype="uint8", shape=[40, 40], low="a", high=[[1], [2, 3]]),
+    "bounds of another shape": lambda it: spaced(it, low=[0, 1]),
+    "a shape of fractions": lambda it: spaced(it, shape=[2.5]),
+    "a shape below 0": lambda it: spaced(it, shape=[-5, -1]),
+    "a shape of text": lambda it: spaced(it, shape="5"),
     "other names": lambda it: it.update(
         observation_space=json.dumps({"type": "Dict", "subspaces": {"z": json.loads(it["observation_space"])}})
     ),
@@ -272,9 +295,66 @@ def test_metadata_that_is_wrong_gives_a_sentence(tmp_path, what):
     assert "\n" not in str(error.value) and len(str(error.value)) < 600 and not (tmp_path / "snapshot").exists()
 
 
+@pytest.mark.parametrize("data_format", ["hdf5", "arrow", "parquet"])
+@pytest.mark.parametrize("told", [[1], 10**9, 10**10, -1, 5, "19", None, 19.0])
+def test_steps_are_counted(tmp_path, data_format, told):
+    """However many the metadata names; the sentence names its file."""
+    made("some-v0", SEEN["vector"], ACTIONS["box"], data_format=data_format, infos=False)
+    assert open_source(tmp_path / "some-v0").description.steps == sum(LENGTHS)
+    rewrite(tmp_path / "some-v0", lambda it: it.update(total_steps=told))
+    with pytest.raises(CorruptDataError) as error:
+        open_source(tmp_path / "some-v0")
+    says(error, tmp_path / "some-v0/data/metadata.json", "total_steps", "expected", f"got {told!r}")
+    rewrite(tmp_path / "some-v0", lambda it: it.pop("total_steps"))
+    assert open_source(tmp_path / "some-v0").description.steps == sum(LENGTHS)
+
+
+@pytest.mark.parametrize("data_format", ["arrow", "parquet"])
+@pytest.mark.parametrize("what", ["missing", "empty", "other data", "more"])
+def test_episodes_of_arrow_that_are_damaged(tmp_path, data_format, what):
+    made("some-v0", SEEN["vector"], ACTIONS["box"], data_format=data_format, infos=False)
+    folder = tmp_path / "some-v0/data/2"
+    if what in ("missing", "more"):
+        folder.rename(folder.with_name("9"))
+        expected = "some-v0/data/2"
+    if what == "more":
+        shutil.copytree(folder.with_name("9"), folder)
+        expected = "metadata.json: expected total_episodes of 5"
+    if what in ("empty", "other data"):
+        (file,) = folder.glob(f"*.{data_format}")
+        file.write_bytes(b"something else" if what == "other data" else b"")
+        expected = "some-v0/data/2"
+    with pytest.raises(CorruptDataError) as error:
+        convert(tmp_path / "some-v0", tmp_path / "snapshot")
+    says(error, tmp_path / "some-v0", expected)
+    assert "\n" not in str(error.value) and not (tmp_path / "snapshot").exists()
+
+
+@pytest.mark.parametrize("seen", SEEN)
+def test_long_episodes_are_read_in_pieces(tmp_path, monkeypatch, seen):
+    made("some-v0", SEEN[seen], ACTIONS["box"], [40, 3, 1])
+    whole = [len(piece.actions) for piece in open_source(tmp_path / "some-v0").episodes()]
+    assert whole == [40, 3, 1]
+    monkeypatch.setattr("diffreplay.datasets.minari_data.PIECE_BYTES", 300)
+    pieces = list(open_source(tmp_path / "some-v0").episodes())
+    assert len(pieces) > 9 and sum(len(piece.actions) for piece in pieces) == 44
+    assert [piece.name for piece in pieces if piece.begins] == [piece.name for piece in pieces if piece.ends]
+    convert(tmp_path / "some-v0", tmp_path / "snapshot")
+    convert(tmp_path / "snapshot", tmp_path / "back-v0", target_format="minari")
+    same_datasets(minari.load_dataset("some-v0"), minari.load_dataset("back-v0"))
+
+
 def change_file(path, change):
     with h5py.File(path / "data" / "main_data.hdf5", "r+") as file:
         change(file)
+
+
+def entangled(file):
+    """Groups of two names each, one in the other: whoever follows all of them comes by 2 ** 40 times."""
+    group = file.create_group("episode_1/infos/x")
+    for _ in range(40):
+        inner = group.create_group("a")
+        group["b"], group = inner, inner
 
 
 def replaced(file, name, values):
@@ -298,6 +378,19 @@ DAMAGED = {
         file.__delitem__("episode_1/observations"),
         file.create_dataset("episode_1/observations", (1 << 40, 5), "f8", chunks=(1, 5)),
     ),
+    "entangled groups": entangled,
+    "a cycle": lambda file: file["episode_1"].__setitem__("infos", file["episode_1"]),
+    "an episode of two names": lambda file: file.__setitem__("episode_4", file["episode_1"]),
+    "a type": lambda file: file["episode_1"].__setitem__("more", np.dtype("f8")),
+    "one more observation": lambda file: replaced(file, "episode_1/observations", np.zeros((11, 5))),
+    "wide terminations": lambda file: [
+        replaced(file, f"episode_{number}/terminations", np.zeros((steps, 2), bool))
+        for number, steps in enumerate(LENGTHS)
+    ],
+    "no steps": lambda file: [
+        replaced(file, f"episode_1/{key}", np.zeros((0, *file[f"episode_1/{key}"].shape[1:])))
+        for key in ("rewards", "actions", "terminations", "truncations")
+    ],
     "objects": lambda file: (
         file.__delitem__("episode_1/rewards"),
         file.create_dataset("episode_1/rewards", (9,), h5py.ref_dtype),
@@ -327,6 +420,16 @@ def test_jpeg_that_is_not_what_its_space_says_gives_a_sentence(tmp_path, what):
         convert(tmp_path / "some-v0", tmp_path / "snapshot")
     expected = "of [40, 36] pixels, got [300, 400]" if what == "larger images" else "got other data"
     says(error, "episode_1/observations", "expected a JPEG", expected)
+    assert not (tmp_path / "snapshot").exists()
+
+
+def test_images_that_decode_to_too_much_give_a_sentence(tmp_path, monkeypatch):
+    """Minari decodes all of an episode's at once."""
+    made("some-v0", SEEN["dict"], ACTIONS["box"], jpeg_encoding=True, infos=False)
+    monkeypatch.setattr("diffreplay.datasets.minari_files.MOST_IMAGES", 9 * 40 * 36 * 3)
+    with pytest.raises(CorruptDataError) as error:
+        convert(tmp_path / "some-v0", tmp_path / "snapshot")
+    says(error, tmp_path / "some-v0", "episode_1", "expected at most 38880 bytes of observations/front, got 43200")
     assert not (tmp_path / "snapshot").exists()
 
 
