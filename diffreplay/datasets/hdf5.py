@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from diffreplay.datasets.listing import LISTING
 from diffreplay.datasets.needs import needs, reason
+from diffreplay.datasets.specs import dtype_of
 from diffreplay.datasets.unpacked import unpacked
 from diffreplay.errors import CorruptDataError, ReplayError
 from diffreplay.snapshots import open_regular
@@ -202,14 +204,27 @@ def put_attributes(item: Any, values: dict[str, Any]) -> None:
 
 
 def from_json(value: Any) -> Any:
-    """An attribute's value, of what `attributes` made of it."""
+    """An attribute's value, of what `attributes` made of it.
+
+    Raises:
+        CorruptDataError: it did not make this.
+    """
+    try:
+        return _from_json(value)
+    except Exception as error:  # whatever may stand there
+        raise CorruptDataError(
+            f"{LISTING}: expected an attribute of HDF5 as it was kept, got {value!r:.60} ({reason(error)})"
+        ) from error
+
+
+def _from_json(value: Any) -> Any:
     if isinstance(value, str):
         return value
     if "empty" in value:
         h5py = needs("h5py", "attributes")
-        return h5py.Empty(value["empty"] or h5py.string_dtype())
+        return h5py.Empty(h5py.string_dtype() if value["empty"] is None else dtype_of(value["empty"]))
     if "numbers" in value:
-        numbers = np.array(value["numbers"], value["dtype"])
+        numbers = np.array(value["numbers"], dtype_of(value["dtype"]))
         return numbers.reshape(value.get("shape", numbers.shape))[()]
     if "texts" in value:
         texts = np.array(value["texts"], needs("h5py", "attributes").string_dtype())

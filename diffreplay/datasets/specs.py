@@ -11,7 +11,7 @@ from diffreplay.errors import CorruptDataError, InputError
 from diffreplay.parts import ArraySpec
 
 FEW_CHANNELS = 4
-NUMBERS = re.compile(r"[<>|=]?(b1|[iu][1248]|f[248])|bool|u?int(8|16|32|64)|float(16|32|64)")
+NUMBERS = re.compile(r"[<>|=]?(b1|[iu][1248]|f(2|4|8|16))|bool|u?int(8|16|32|64)|float(16|32|64)")
 
 
 def observation_spec(where: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> ArraySpec:

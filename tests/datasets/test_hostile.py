@@ -399,6 +399,13 @@ def test_hdf5_that_is_compressed(demos, tmp_path, monkeypatch, how):
     assert convert(demos, tmp_path / "snapshot").steps == 33
 
 
+@pytest.mark.parametrize("kept", [{"dtype": "f4,(2", "numbers": [1]}, {"numbers": 3}, {"bytes": 3}, [], 3, None])
+def test_attributes_that_were_not_kept_so(kept):
+    with pytest.raises(CorruptDataError) as refused:
+        hdf5.from_json(kept)
+    says(refused, "dataset.jsonl", "an attribute of HDF5")
+
+
 def test_hdf5_with_a_mask_that_is_huge(demos, tmp_path):
     with h5py.File(demos, "r+") as file:
         file["mask"].create_dataset("more", (1 << 20,), f"S{1 << 20}", chunks=(1,))
