@@ -54,7 +54,7 @@ def read_headers(path: Path) -> dict[str, Header]:
                     f"compressed by method {info.compress_type}"
                 )
             with file.open(info) as member:
-                beginning = io.BytesIO(member.read(MOST_HEADER))
+                beginning = _beginning(member)
             headers[key] = header = _read_header(beginning)
             left = info.file_size - beginning.tell()
             if header.dtype.hasobject:
@@ -102,6 +102,17 @@ def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
         raise CorruptDataError(
             f"{path}: expected an .npz file that is whole, got damaged or other data ({reason(error)})"
         ) from error
+
+
+def _beginning(member: Any) -> io.BytesIO:
+    """As much as an array's header says that it has, and no more: the array may be damaged without stopping this."""
+    data = member.read(10)
+    if data[6:7] == b"\x02":
+        data += member.read(2)
+    size = int.from_bytes(data[8:], "little")
+    if size > MOST_HEADER:
+        raise ValueError(f"a header of {size} bytes")
+    return io.BytesIO(data + member.read(size))
 
 
 def _read_header(member: Any) -> Header:
