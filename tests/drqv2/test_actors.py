@@ -159,9 +159,13 @@ def test_ctrl_c_ends_a_run_with_actors_in_one_line(tmp_path):
     assert not any(actor.is_running() for actor in playing)
 
 
-WITHOUT_RAY = (
-    "import runpy, sys; sys.modules['ray'] = None; sys.argv.pop(0); runpy.run_path(sys.argv[0], run_name='__main__')"
-)
+WITHOUT_RAY = """
+import os, runpy, sys
+sys.modules["ray"] = None
+sys.argv.pop(0)
+sys.path.insert(0, os.path.dirname(sys.argv[0]))  # as for a program that Python is given
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
 
 
 def test_without_ray_a_run_says_what_to_install(tmp_path):

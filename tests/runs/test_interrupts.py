@@ -27,6 +27,7 @@ def look(frame, event, argument):
             sys.setprofile(None)
             os.kill(os.getpid(), signal.SIGINT)
 sys.argv.pop(0)
+sys.path.insert(0, os.path.dirname(sys.argv[0]))  # as for a program that Python is given
 sys.setprofile(look)
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
