@@ -48,12 +48,13 @@ def verify_files(directory: Path, known: Collection[str] = ()) -> list[str]:
             return problems
 
 
-def _manifests(directory: Path) -> list[bytes]:
-    """The manifests as they are now."""
+def _manifests(directory: Path) -> list[tuple[int, int]]:
+    """Which files the manifests are now; a save replaces them."""
     found = []
     for name in (MANIFEST, PREVIOUS):
         with suppress(OSError):
-            found.append((directory / name).read_bytes())
+            status = (directory / name).lstat()
+            found.append((status.st_ino, status.st_mtime_ns))
     return found
 
 
