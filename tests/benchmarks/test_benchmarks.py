@@ -102,7 +102,6 @@ def test_sparse_agrees_with_the_papers_model(folder: Path, capsys: pytest.Captur
 
 def test_memory(folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "NOISE_FRAMES", 260)
-    monkeypatch.setattr(memory, "in_new_process", lambda call, *args: call(*args))  # which the next test has
     memory.main(["walker_walk_gray", "--folder", str(folder), "--transitions", "1200", "--codecs", "raw"])
     table = rows(capsys.readouterr().out)
     filled = table["walker_walk_gray, raw"]  # the later table of laps
