@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffreplay.datasets.listing import LISTING
-from diffreplay.datasets.needs import needs, reason
+from diffreplay.datasets.needs import needs, reason, told_as_damage
 from diffreplay.datasets.specs import dtype_of
 from diffreplay.datasets.unpacked import unpacked
-from diffreplay.errors import CorruptDataError, ReplayError
+from diffreplay.errors import CorruptDataError
 from diffreplay.snapshots import open_regular
 
 MAGIC = b"\x89HDF\r\n\x1a\n"
@@ -45,16 +45,10 @@ def opened(path: Path) -> Iterator[Any]:
         ReplayError: h5py is not installed.
     """
     h5py = needs("h5py", str(path))
-    try:
+    with told_as_damage(path, "HDF5 file"):
         open_regular(path).close()
         with h5py.File(path, "r") as file:
             yield file
-    except ReplayError:
-        raise
-    except Exception as error:  # h5py raises what HDF5 says as errors of many kinds
-        raise CorruptDataError(
-            f"{path}: expected a whole HDF5 file, got damaged or other data ({reason(error)})"
-        ) from error
 
 
 def children(path: Path, group: Any) -> dict[str, Any]:

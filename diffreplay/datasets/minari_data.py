@@ -20,11 +20,10 @@ from diffreplay.datasets.minari_files import (
     lengths,
     look,
     read_metadata,
-    reading,
     sizes,
 )
 from diffreplay.datasets.minari_spaces import is_image, leaves, seen_spec
-from diffreplay.datasets.needs import needs
+from diffreplay.datasets.needs import needs, told_as_damage
 from diffreplay.datasets.specs import value_spec
 from diffreplay.errors import CorruptDataError
 from diffreplay.parts import ArraySpec
@@ -63,7 +62,7 @@ class MinariEpisodes:
         steps = [arrays["rewards"][0] for arrays in self._groups] or lengths(self._folder, self._metadata)
         self._lengths = steps
         self._check_totals()
-        with reading(path):
+        with told_as_damage(path, "Minari dataset"):
             self._storage = storage.read(self._folder)
         self._infos = self._find_infos()
         self.description = self._describe(frame_stack or 1)
@@ -139,12 +138,12 @@ class MinariEpisodes:
                     attributes = {hdf5.ATTRIBUTES: hdf5.attributes(self._path, group)}
                     yield from self._pieces(number, self._read(number) if self._images else group, attributes)
             else:
-                with reading(self._path):
+                with told_as_damage(self._path, "Minari dataset"):
                     yield from self._pieces(number, self._read(number), {})
 
     def _read(self, number: int) -> dict[str, Any]:
         """An episode as Minari gives it, whole."""
-        with reading(self._path):
+        with told_as_damage(self._path, "Minari dataset"):
             return dict(next(iter(self._storage.get_episodes([number]))))
 
     def _pieces(self, number: int, found: Any, attributes: dict[str, Any]) -> Iterator[Episode]:

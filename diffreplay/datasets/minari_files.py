@@ -6,7 +6,6 @@ import io
 import json
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,8 @@ import numpy as np
 
 from diffreplay.datasets import hdf5
 from diffreplay.datasets.minari_spaces import is_image
-from diffreplay.datasets.needs import needs, reason
-from diffreplay.errors import CorruptDataError, ReplayError
+from diffreplay.datasets.needs import needs, reason, told_as_damage
+from diffreplay.errors import CorruptDataError
 from diffreplay.snapshots import open_regular
 
 METADATA, MAIN = "metadata.json", "main_data.hdf5"
@@ -36,23 +35,6 @@ def data_folder(path: Path) -> Path:
 def is_dataset(path: Path) -> bool:
     """Whether it is a folder with the metadata of such a dataset."""
     return (data_folder(path) / METADATA).exists()
-
-
-@contextmanager
-def reading(path: Path) -> Iterator[None]:
-    """Whatever Minari fails at within is told as damage of the dataset.
-
-    Raises:
-        CorruptDataError: so it is.
-    """
-    try:
-        yield
-    except ReplayError:
-        raise
-    except Exception as error:  # Minari checks little itself: anything may fail
-        raise CorruptDataError(
-            f"{path}: expected a whole Minari dataset, got damaged or other data ({reason(error)})"
-        ) from error
 
 
 def read_metadata(folder: Path) -> dict[str, Any]:
@@ -145,7 +127,7 @@ def lengths(folder: Path, metadata: dict[str, Any]) -> list[int]:
         raise CorruptDataError(f"{folder / METADATA}: expected total_episodes of {there}, as there are, got {told}")
     for number in range(there):
         path = folder / str(number)
-        with reading(path):
+        with told_as_damage(path, "Minari dataset"):
             rows = dataset.dataset(str(path), format=metadata["data_format"], ignore_prefixes=NO_DATA).count_rows()
         most = hdf5.MOST_TIMES * sum(size for _, size in sizes(path))
         if not 2 <= rows <= most:  # one more than there are steps

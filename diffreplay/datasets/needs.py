@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import importlib
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
-from diffreplay.errors import ReplayError
+from diffreplay.errors import CorruptDataError, ReplayError
 
 
 def needs(package: str, what: str) -> Any:
@@ -25,6 +28,27 @@ def needs(package: str, what: str) -> Any:
         raise ReplayError(
             f"{what}: expected {package.partition('.')[0]} to be installed, got {error}; "
             "pip install 'diffreplay[datasets]'"
+        ) from error
+
+
+@contextmanager
+def told_as_damage(path: Path, what: str) -> Iterator[None]:
+    """Tell whatever another package fails at within as damage of a file: it may raise errors of any kind.
+
+    Args:
+        path: of the file.
+        what: it is to be.
+
+    Raises:
+        CorruptDataError: something failed; errors of this library come as they are.
+    """
+    try:
+        yield
+    except ReplayError:
+        raise
+    except Exception as error:
+        raise CorruptDataError(
+            f"{path}: expected a whole {what}, got damaged or other data ({reason(error)})"
         ) from error
 
 

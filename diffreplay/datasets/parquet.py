@@ -11,13 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from diffreplay.datasets.needs import needs, reason
-from diffreplay.errors import CorruptDataError, ReplayError
+from diffreplay.datasets.needs import needs, told_as_damage
+from diffreplay.errors import CorruptDataError
 from diffreplay.snapshots import open_regular
 
 MAGIC = b"PAR1"
 MOST_GROUP = 1 << 30  # bytes of a column that are decompressed at once
-DAMAGE = (OSError, ValueError, LookupError, TypeError, NotImplementedError, ArithmeticError, MemoryError)
 
 
 @contextmanager
@@ -29,17 +28,10 @@ def opened(path: Path) -> Iterator[Any]:
         ReplayError: pyarrow is not installed.
     """
     parquet = needs("pyarrow.parquet", str(path))
-    try:
-        with open_regular(path) as file:
-            if file.read(len(MAGIC)) != MAGIC:
-                raise ValueError("it does not begin as such files do")
-            yield parquet.ParquetFile(file, memory_map=False, pre_buffer=False)
-    except ReplayError:
-        raise
-    except DAMAGE as error:
-        raise CorruptDataError(
-            f"{path}: expected a whole Parquet file, got damaged or other data ({reason(error)})"
-        ) from error
+    with told_as_damage(path, "Parquet file"), open_regular(path) as file:
+        if file.read(len(MAGIC)) != MAGIC:
+            raise ValueError("it does not begin as such files do")
+        yield parquet.ParquetFile(file, memory_map=False, pre_buffer=False)
 
 
 def kinds(path: Path, file: Any) -> dict[str, tuple[np.dtype[Any], int] | None]:

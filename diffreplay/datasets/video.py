@@ -14,15 +14,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from diffreplay.datasets.needs import needs, reason
-from diffreplay.errors import CorruptDataError, ReplayError
+from diffreplay.datasets.needs import needs, told_as_damage
+from diffreplay.errors import CorruptDataError
 from diffreplay.snapshots import open_regular
 
 SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi")
 MOST_PIXELS = 1 << 26
 ROOM = 1 << 20  # pixels that a decoder may take at least, as what is coded is larger than what is shown
 LOSSLESS = ("ffv1", "png", "qtrle", "rawvideo", "huffyuv", "ffvhuff", "utvideo")
-DAMAGE = (OSError, ValueError, LookupError, TypeError, ArithmeticError, MemoryError, NotImplementedError, RuntimeError)
 
 
 class Video(NamedTuple):
@@ -88,30 +87,23 @@ def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
         ReplayError: PyAV is not installed.
     """
     av = needs("av", str(path))
-    try:
-        with open_regular(path) as file:
-            head = file.read(256)
-            kind = _container(path, head)
-            if kind == "matroska":
-                _check_matroska(path, head, file.seek(0, 2))
-            file.seek(0)
-            options = {"max_pixels": str(2 * MOST_PIXELS)}
-            with av.open(file, format=kind, options=options) as container:
-                if not container.streams.video:
-                    raise CorruptDataError(f"{path}: expected a video, got a file without one")
-                stream = container.streams.video[0]
-                if stream.codec_context is None:
-                    raise CorruptDataError(f"{path}: expected a video whose codec PyAV knows, got another")
-                height, width = stream.codec_context.height, stream.codec_context.width
-                if not 0 < height * width <= MOST_PIXELS:
-                    raise CorruptDataError(f"{path}: expected at most {MOST_PIXELS} pixels, got {width}x{height}")
-                yield container, stream
-    except ReplayError:
-        raise
-    except DAMAGE as error:
-        raise CorruptDataError(
-            f"{path}: expected a whole video, got damaged or other data ({reason(error)})"
-        ) from error
+    with told_as_damage(path, "video"), open_regular(path) as file:
+        head = file.read(256)
+        kind = _container(path, head)
+        if kind == "matroska":
+            _check_matroska(path, head, file.seek(0, 2))
+        file.seek(0)
+        options = {"max_pixels": str(2 * MOST_PIXELS)}
+        with av.open(file, format=kind, options=options) as container:
+            if not container.streams.video:
+                raise CorruptDataError(f"{path}: expected a video, got a file without one")
+            stream = container.streams.video[0]
+            if stream.codec_context is None:
+                raise CorruptDataError(f"{path}: expected a video whose codec PyAV knows, got another")
+            height, width = stream.codec_context.height, stream.codec_context.width
+            if not 0 < height * width <= MOST_PIXELS:
+                raise CorruptDataError(f"{path}: expected at most {MOST_PIXELS} pixels, got {width}x{height}")
+            yield container, stream
 
 
 def look(path: Path) -> Video:

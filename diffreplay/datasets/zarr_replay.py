@@ -7,7 +7,6 @@ There is no observation after an episode's last action. `to_zarr` writes it.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +15,10 @@ from numpy.typing import NDArray
 
 from diffreplay.datasets import zarr_files
 from diffreplay.datasets.episode import REWARD, Description, Episode
-from diffreplay.datasets.needs import needs, reason
+from diffreplay.datasets.needs import needs, told_as_damage
 from diffreplay.datasets.specs import observation_spec, value_spec
 from diffreplay.datasets.zarr_files import ArrayHeader
-from diffreplay.errors import CorruptDataError, ReplayError
+from diffreplay.errors import CorruptDataError
 from diffreplay.parts import ArraySpec
 
 PIECE_BYTES = 32 << 20
@@ -57,7 +56,7 @@ class ZarrReplay:
             raise CorruptDataError(
                 f"{path / 'data'}: expected {ACTION} and what was observed, got {sorted(self._headers) or 'none'}"
             )
-        with self._damage(path / "data"):
+        with told_as_damage(path / "data", "array"):
             self._arrays = {key: self._open(zarr, path / "data" / key, each) for key, each in self._headers.items()}
         self._ends = self._read_ends(zarr, path / "meta" / ENDS)
         steps = int(self._ends[-1])
@@ -79,25 +78,15 @@ class ZarrReplay:
         header = zarr_files.header(path)
         if header.dtype.kind not in "iu" or len(header.shape) != 1 or not header.shape[0]:
             raise CorruptDataError(f"{path}: expected the ends of episodes, got {header.dtype} {header.shape}")
-        with self._damage(path):
+        with told_as_damage(path, "array"):
             ends = np.asarray(self._open(zarr, path, header)[:])
         if ends[0] < 1 or np.any(ends[1:] <= ends[:-1]) or ends[-1] > np.iinfo(np.int64).max:
             raise CorruptDataError(f"{path}: expected ends of episodes that grow, got {ends[:9].tolist()}")
         self._ends_dtype = header.dtype.str
         return ends.astype(np.int64)
 
-    @contextmanager
-    def _damage(self, path: Path) -> Iterator[None]:
-        """Tell whatever fails as damage of an array."""
-        try:
-            yield
-        except ReplayError:
-            raise
-        except Exception as error:  # codecs raise errors of their own
-            raise CorruptDataError(f"{path}: expected a whole array, got damaged data ({reason(error)})") from error
-
     def _rows(self, key: str, first: int, end: int) -> NDArray[Any]:
-        with self._damage(self._path / "data" / key):
+        with told_as_damage(self._path / "data" / key, "array"):
             return np.asarray(self._arrays[key][first:end])
 
     def _is_bytes(self, key: str) -> bool:
