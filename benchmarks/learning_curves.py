@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 from zipfile import BadZipFile
 
@@ -29,7 +30,19 @@ from sb3_atari.config import parse_config as parse_atari
 COLORS = ("#3a7ebf", "#e08a1e", "#1d8a5a", "#b0413e", "#7a5195", "#7a7a7a")
 NOT_COMPARED = ("seed", "experiment")  # options in which runs of one curve may differ without a word
 COLUMNS = ("task", "mode", "seed", "frame", "return")
-SCALE = {"batch_size": "batch", "hidden_dim": "hidden", "feature_dim": "features", "nstep": "n ="}
+SCALE = {  # options that a curve names where they differ from the task's own, and how
+    "action_repeat": "action repeat {}",
+    "num_seed_frames": "{} seed frames",
+    "batch_size": "batch {}",
+    "discount": "discount {}",
+    "nstep": "n = {}",
+    "lr": "lr {}",
+    "feature_dim": "features {}",
+    "hidden_dim": "hidden {}",
+    "update_every_steps": "steps per update {}",
+    "num_expl_steps": "{} uniform actions",
+    "stddev_schedule": "noise {}",
+}
 
 
 @dataclass(frozen=True)
@@ -40,11 +53,14 @@ class Published:
     medians: dict[int, float]
 
 
+_EASY = "DrQ-v2 as published: RGB, on disk, action repeat 2, batch 256, hidden 1024"
 PUBLISHED = {
+    "cartpole_balance": Published(_EASY, {0: 340, 20_000: 411, 40_000: 959, 60_000: 988}),
+    "cartpole_swingup": Published(_EASY, {0: 18, 20_000: 75, 40_000: 183, 60_000: 271, 80_000: 499, 100_000: 775}),
     "walker_walk": Published(
-        "DrQ-v2 as published: RGB, on disk, batch 512, hidden 1024",
+        "DrQ-v2 as published: RGB, on disk, action repeat 2, batch 512, hidden 1024",
         {100_000: 143, 200_000: 467, 300_000: 764, 400_000: 888, 500_000: 929},
-    )
+    ),
 }
 
 
@@ -155,8 +171,8 @@ def _describe(options: DictConfig, kind: Kind) -> tuple[str, str, dict[str, Any]
     buffer = _buffer(drqv2.half_compress, drqv2.replay_codec, "disk")
     values = asdict(drqv2)
     usual = {**own, **own.agent}
-    scale = [f"{SCALE[name]} {value}" for name, value in {**values, **values["agent"]}.items() if name in SCALE
-             and value != usual[name]]  # fmt: skip
+    values_of = {**values, **values["agent"]}
+    scale = [said.format(values_of[name]) for name, said in SCALE.items() if values_of[name] != usual[name]]
     return drqv2.task_name, "; ".join([f"{buffer}, {seen}", *([", ".join(scale)] if scale else [])]), values
 
 
@@ -255,17 +271,21 @@ def plot(shown: Sequence[Curve], kind: Kind, pyplot: Any) -> Any:
         scales = {curve.mode.partition("; ")[2] for curve in panel}
         for curve in panel:
             name, _, scale = curve.mode.partition("; ")
-            label = "; ".join(
-                [name, *([scale] if scale and len(scales) > 1 else []), f"{curve.runs} seed" + "s" * (curve.runs > 1)]
-            )
+            parts = [
+                name,
+                *([scale] if scale and len(scales) > 1 else []),
+                f"{curve.runs} seed" + "s" * (curve.runs > 1),
+            ]
+            label = fill("; ".join(parts), 50)
             color = COLORS[modes.index(curve.mode) % len(COLORS)]
             axes.plot(curve.x, curve.median, color=color, label=label, marker="o", markersize=3)
             axes.fill_between(curve.x, curve.lowest, curve.highest, color=color, alpha=0.2, linewidth=0)
         if task in PUBLISHED:
             published = PUBLISHED[task]
             x, y = list(published.medians), list(published.medians.values())
-            axes.plot(x, y, color="#222222", linestyle="--", marker="D", markersize=4, label=published.who)
-        axes.set_title("; ".join([task, *(scales if len(scales) == 1 else [])]).rstrip("; "), fontsize=11)
+            axes.plot(x, y, color="#222222", linestyle="--", marker="D", markersize=4, label=fill(published.who, 50))
+        title = "; ".join([task, *(scales if len(scales) == 1 else [])]).rstrip("; ")
+        axes.set_title(fill(title, 60), fontsize=11 if len(title) <= 60 else 9)
         axes.set_xlabel(f"thousands of {kind.axis}")
         axes.xaxis.set_major_formatter(lambda x, _: f"{x / 1000:g}")
         axes.set_ylabel("return: median, lowest to highest seed", fontsize=10)

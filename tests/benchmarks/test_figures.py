@@ -125,7 +125,7 @@ def test_learning_curves_of_drqv2(tmp_path: Path, capsys: pytest.CaptureFixture[
     figures.main(["3", "--runs", str(runs), "--out", str(out), "--csv", str(table)])
     assert_a_picture(out)
     printed = capsys.readouterr().out
-    mode = "Full (delta), gray, black floor; batch 4, features 8, hidden 16"
+    mode = "Full (delta), gray, black floor; action repeat 50, 1000 seed frames, batch 4, features 8, hidden 16"
     cells = rows(printed)[f"walker_walk: {mode}"]
     last = sorted([real[300], 500, 900])
     assert cells[:3] == ["3", "3", "300"] and "Note" not in printed
@@ -151,7 +151,12 @@ def test_learning_curves_of_drqv2(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "the runs differ in lr." in learning_curves.differences([other, *loaded])[0]
     # A run of a time when there were fewer options, and one of a task's own scale.
     config = runs / "2" / ".hydra" / "config.yaml"
-    usual = {"batch_size: 4": "batch_size: 512", "hidden_dim: 16": "hidden_dim: 1024"}
+    usual = {
+        "action_repeat: 50": "action_repeat: 2",
+        "num_seed_frames: 1000": "num_seed_frames: 4000",
+        "batch_size: 4": "batch_size: 512",
+        "hidden_dim: 16": "hidden_dim: 1024",
+    }
     text = config.read_text().replace("feature_dim: 8", "feature_dim: 50").replace("evaluate_at_start: true\n", "")
     for found, instead in usual.items():
         assert found in text
@@ -188,11 +193,13 @@ def test_published_medians_stand_beside_the_task_alone(tmp_path: Path) -> None:
     curves = learning_curves.curves(learning_curves.read_csv(path))
     figure = learning_curves.plot(curves, learning_curves.DRQV2, pyplot)
     cartpole, walker = figure.axes
-    assert [line.get_label() for line in cartpole.lines] == ["disk; 1 seed"]
+    assert next(line.get_label() for line in cartpole.lines) == "disk; 1 seed"
     assert cartpole.get_title() == "cartpole_swingup; batch 32"
     drawn, published = walker.lines
     assert drawn.get_label() == "disk; 2 seeds" and drawn.get_ydata().tolist() == [40]
-    assert "published: RGB, on disk, batch 512, hidden 1024" in published.get_label()
+    assert "published: RGB, on disk, action repeat 2, batch 512, hidden 1024" in published.get_label().replace(
+        "\n", " "
+    )
     assert dict(zip(published.get_xdata(), published.get_ydata(), strict=True)) == {
         **{100_000: 143, 200_000: 467, 300_000: 764, 400_000: 888, 500_000: 929}
     }
