@@ -12,19 +12,25 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
-import hydra
-from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+try:
+    import hydra
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.errors import HydraException
+    from omegaconf import DictConfig, OmegaConf
 
-from drqv2.config import Config, parse_config
-from runs import interrupts
-from runs.errors import OptionError
-from runs.help import help_text
-from runs.mistakes import config_name, explain
-from runs.options import option_names, shortened, what_is_left
-from sb3_atari.config import AtariConfig
-from sb3_atari.config import parse_config as parse_atari_config
+    from drqv2.config import Config, parse_config
+    from runs import interrupts
+    from runs.errors import OptionError
+    from runs.help import help_text
+    from runs.mistakes import config_name, explain
+    from runs.options import option_names, shortened, what_is_left
+    from sb3_atari.config import AtariConfig
+    from sb3_atari.config import parse_config as parse_atari_config
+except ModuleNotFoundError as missing:
+    raise SystemExit(
+        f"train.py: expected the package {missing.name}, which is not installed: make setup, or in an environment of "
+        "your own pip install -c constraints.txt '.[drqv2,atari]'"
+    ) from None
 
 RunConfig = TypeVar("RunConfig")
 
@@ -60,16 +66,16 @@ def train(options: DictConfig) -> None:
     except OptionError as error:
         fail(str(error))
     except KeyboardInterrupt:
-        fail_interrupted(folder)
+        fail_interrupted(folder, options)
     except Exception:
         if not interrupts.came():
             raise
-        fail_interrupted(folder)  # a library made this of it
+        fail_interrupted(folder, options)  # a library made this of it
 
 
-def fail_interrupted(folder: Path) -> NoReturn:
+def fail_interrupted(folder: Path, options: DictConfig) -> NoReturn:
     """End as interrupted, and say what there is."""
-    fail(f"interrupted; {what_is_left(folder)}", INTERRUPTED)
+    fail(f"interrupted; {what_is_left(folder, bool(options.save_snapshot))}", INTERRUPTED)
 
 
 def run_alone(run: Callable[[RunConfig, Path], None], config: RunConfig, folder: Path) -> None:

@@ -167,13 +167,12 @@ def _describe(options: DictConfig, kind: Kind) -> tuple[str, str, dict[str, Any]
         return f"{atari.env}, {atari.alg}", buffer, asdict(atari)
     own = _own_options(options)
     drqv2 = parse_drqv2(OmegaConf.merge(own, options))
-    seen = ("gray" if drqv2.observe_in_gray else "RGB") + (", black floor" if drqv2.paint_floor_black else "")
     buffer = _buffer(drqv2.half_compress, drqv2.replay_codec, "disk")
     values = asdict(drqv2)
     usual = {**own, **own.agent}
     values_of = {**values, **values["agent"]}
     scale = [said.format(values_of[name]) for name, said in SCALE.items() if values_of[name] != usual[name]]
-    return drqv2.task_name, "; ".join([f"{buffer}, {seen}", *([", ".join(scale)] if scale else [])]), values
+    return drqv2.task_name, "; ".join([f"{buffer}, {drqv2.images}", *([", ".join(scale)] if scale else [])]), values
 
 
 def _own_options(options: DictConfig) -> DictConfig:

@@ -89,7 +89,7 @@ class ReplayBuffer(Adding, Readable, Shared):
         if not isinstance(shorter_at_end, bool | np.bool_):
             raise InputError(f"shorter_at_end: expected True or False, got {shorter_at_end!r}")
         self.shorter_at_end = bool(shorter_at_end) and nstep > 1  # a window of one step cannot be shorter
-        max_bytes = None if max_bytes is None else checks.positive("max_bytes", max_bytes)
+        max_bytes = None if max_bytes is None else checks.cap(max_bytes)
         self.parts = parts = parts_of(observation_shape, frame_stack, channels_first)
         self.observation_shape, self.channels_first = _kept(observation_shape, parts), parts[0].channels_first
         self.action_shape = checks.shape("action_shape", action_shape)
@@ -128,7 +128,7 @@ class ReplayBuffer(Adding, Readable, Shared):
         observation_space: Any,
         action_space: Any,
         *,
-        frame_stack: int = 1,
+        frame_stack: int | None = None,
         nstep: int = 1,
         layouts: Mapping[str, str] | str | None = None,
         **options: Any,
@@ -141,7 +141,8 @@ class ReplayBuffer(Adding, Readable, Shared):
                 `single_observation_space`. Arrays of uint8 and uint16 with three dimensions are images.
             action_space: Box, Discrete, MultiDiscrete or MultiBinary; of a vector environment its
                 `single_action_space`.
-            frame_stack: frames in an observation, which the space counts in already.
+            frame_stack: frames in an observation, which the space counts in already; None for one, and a warning where
+                an image has four channels, which look like a stack.
             nstep: steps that a sampled transition spans.
             layouts: where a shape can be read in several ways, how an image lies in its array: see `ArraySpec`; of a
                 Dict a mapping from names of parts.
@@ -150,11 +151,12 @@ class ReplayBuffer(Adding, Readable, Shared):
         Raises:
             InputError: a space is of another kind or can be read in several ways, or an argument makes no sense.
         """
-        frame_stack = checks.positive("frame_stack", frame_stack)
-        observations = spaces.specs_of(observation_space, frame_stack, layouts)
+        stack = 1 if frame_stack is None else checks.positive("frame_stack", frame_stack)
+        observations = spaces.specs_of(observation_space, stack, layouts)
+        spaces.warn_of_what_is_not_compressed(observations, said=frame_stack is not None or layouts is not None)
         action_shape, action_dtype = spaces.action_of(action_space)
         options = {"action_dtype": action_dtype, **options}
-        return cls(capacity, observations, action_shape, frame_stack=frame_stack, nstep=nstep, **options)
+        return cls(capacity, observations, action_shape, frame_stack=stack, nstep=nstep, **options)
 
     def __repr__(self) -> str:
         stats, cap = self.stats(), "" if self.max_bytes is None else f" of at most {self.max_bytes / 1e6:.1f}"
@@ -250,7 +252,7 @@ class ReplayBuffer(Adding, Readable, Shared):
         """
         directory = checks.path("directory", directory)
         if max_bytes not in ("saved", None):
-            max_bytes = checks.positive("max_bytes", max_bytes)
+            max_bytes = checks.cap(max_bytes)
         replay, base, priorities = snapshots.load(cls, directory, commit, codec, skip_damaged, max_bytes)
         keep_priorities(replay.reader, priorities)
         if max_bytes != "saved":

@@ -5,6 +5,7 @@ Gymnasium is imported when a space is looked at, as nothing else of the library 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -18,6 +19,8 @@ Leaf = tuple[tuple[int, ...], np.dtype[Any]]
 ARRAYS = "Box, Discrete, MultiDiscrete or MultiBinary"
 MOST_CHANNELS = 4
 """Of a frame, where it is not said which axis holds them."""
+LEAST_SIDE = 16
+"""Of an array of floats that is taken for an image: smaller ones are rather key points or a map."""
 
 
 def specs_of(
@@ -63,6 +66,33 @@ def specs_of(
         parts = ", ".join(map(repr, leaves))
         raise InputError(f"layouts: expected a mapping from names of parts, {parts}, to layouts, got {layouts!r}")
     return {name: _spec(name, leaf, frame_stack, layouts.get(name)) for name, leaf in leaves.items()}
+
+
+def warn_of_what_is_not_compressed(observations: ArraySpec | Mapping[str, ArraySpec], said: bool) -> None:
+    """Warn of images of floats, and of images of four channels that may be a stack; the caller's caller gets it.
+
+    Args:
+        observations: what `specs_of` made.
+        said: whether the user has said how many frames an image shows, or where its channels lie.
+    """
+    parts = [(None, observations)] if isinstance(observations, ArraySpec) else observations.items()
+    for name, spec in parts:
+        label, shape = _label(name), spec.shape
+        if np.dtype(spec.dtype).kind == "f" and len(shape) > 1 and sorted(shape)[-2] >= LEAST_SIDE:
+            warnings.warn(
+                f"{label}: images of {np.dtype(spec.dtype)}, {shape}, are kept as they are, uncompressed; give pixels "
+                "of uint8 or uint16, before they are scaled, and scale batches",
+                RuntimeWarning,
+                stacklevel=3,
+            )
+        elif spec.layout == "CHW" and shape[0] == MOST_CHANNELS and not said:
+            warnings.warn(
+                f"{label}: {shape} is read as one frame of {MOST_CHANNELS} channels; if it is a stack of "
+                f"{MOST_CHANNELS} frames, each of which is stored once, give frame_stack={MOST_CHANNELS}, and else "
+                "frame_stack=1",
+                RuntimeWarning,
+                stacklevel=3,
+            )
 
 
 def action_of(action_space: Any) -> tuple[tuple[int, ...], np.dtype[Any]]:

@@ -97,6 +97,11 @@ class Config:
         return self.full_compress if self.black_floor is None else self.black_floor
 
     @property
+    def images(self) -> str:
+        """What the agent sees, in words."""
+        return ("gray" if self.observe_in_gray else "RGB") + (", black floor" if self.paint_floor_black else "")
+
+    @property
     def replay_codec(self) -> str | None:
         """Name of the codec of the buffer in RAM; None for the baseline on disk."""
         return chosen_codec(self.half_compress, self.full_compress, self.codec)

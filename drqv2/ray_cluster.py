@@ -43,7 +43,7 @@ def connect(actors: int, address: str | None) -> bool:
     path = os.pathsep.join(
         dict.fromkeys([str(ROOT), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))])
     )
-    # One thread for each actor, also of LLVMpipe, which renders where there is no GPU: there are more actors than cores.
+    # One thread for each actor, as there are more actors than cores; also of LLVMpipe, which renders without a GPU.
     one_each = dict.fromkeys(("OMP_NUM_THREADS", "LP_NUM_THREADS"), "1")
     environment = {"env_vars": {"PYTHONPATH": path, **one_each}}
     quiet = {"log_to_driver": False, "logging_level": "ERROR", "runtime_env": environment}

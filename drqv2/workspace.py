@@ -82,7 +82,7 @@ class Workspace:
         self._first_update = self._seed_steps + (self.step if len(self.replay) == 0 else 0)
         self._last_snapshot_frame = self.frame
         self._train_video = VideoRecorder(directory / "train_video")
-        self.logger.message(f"run folder: {directory} | device: {self.device}")
+        self.logger.message(f"run folder: {directory} | device: {self.device} | images: {config.images}")
         if resumed:
             self.logger.message(f"going on from {directory / 'snapshot.pt'} at frame {self.frame}")
 

@@ -107,9 +107,10 @@ def chosen_codec(half_compress: bool, full_compress: bool, codec: str | None) ->
     return "raw" if half_compress else None
 
 
-def what_is_left(folder: Path) -> str:
+def what_is_left(folder: Path, save_snapshot: bool) -> str:
     """Where the files of an interrupted run are, and whether it can go on."""
     if (folder / "snapshot.pt").exists():
         # The inner quotes are hydra's, for the signs in the folder's name, and the outer ones the shell's.
         return f"the same options with \"hydra.run.dir='{folder}'\" go on from its snapshot"
-    return f"what it wrote is in {folder}, without a snapshot to go on from (save_snapshot=true keeps one)"
+    why = "the first one was not due yet" if save_snapshot else "save_snapshot=true keeps one"
+    return f"what it wrote is in {folder}, without a snapshot to go on from ({why})"

@@ -145,6 +145,7 @@ BAD_ARGUMENTS = {
     "discount NaN": ({"discount": float("nan")}, "discount: | finite number"),
     "discount of text": ({"discount": "x"}, "discount: | finite number | got 'x'"),
     "max_bytes 0": ({"max_bytes": 0}, "max_bytes: | positive integer | got 0"),
+    "max_bytes 4GB": ({"max_bytes": "4GB"}, "max_bytes: | a number of bytes | 4 << 30 | got '4GB'"),
     "max_bytes 1e9": ({"max_bytes": 1e9}, "max_bytes: | positive integer | got 1000000000.0"),
     "max_bytes too small": ({"max_bytes": 100_000}, "max_bytes: | at least | a few windows | got 100000"),
     "max_bytes below a long window": (

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -107,3 +109,27 @@ def test_what_makes_no_sense_is_refused():
         with pytest.raises(InputError) as caught:
             ReplayBuffer.from_spaces(50, space, action_space, **options)
         says(caught, needle)
+
+
+def test_an_image_of_four_channels_may_be_a_stack_and_a_warning_says_so():
+    with pytest.warns(RuntimeWarning, match=r"observation_space: \(4, 14, 14\) is .* give frame_stack=4") as caught:
+        ReplayBuffer.from_spaces(50, IMAGE, spaces.Discrete(2))
+    assert caught[0].filename == __file__
+    with pytest.warns(RuntimeWarning, match=r"observation_space\['camera'\]: \(4, 14, 14\)"):
+        ReplayBuffer.from_spaces(50, spaces.Dict({"camera": IMAGE}), spaces.Discrete(2))
+
+
+def test_images_of_floats_are_warned_of_as_nothing_compresses_them():
+    for shape, stack in (((3, 64, 64), 1), ((64, 64, 3), 1), ((64, 64), 1), ((4, 64, 64), 4)):
+        with pytest.warns(RuntimeWarning, match=r"observation_space: images of float32, .* give pixels of uint8"):
+            ReplayBuffer.from_spaces(50, spaces.Box(0, 1, shape), spaces.Discrete(2), frame_stack=stack)
+
+
+def test_what_is_usual_is_not_warned_of():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for stack in (1, 4):
+            ReplayBuffer.from_spaces(50, IMAGE, spaces.Discrete(2), frame_stack=stack)
+        ReplayBuffer.from_spaces(50, IMAGE, spaces.Discrete(2), layouts="CHW")
+        for space in (ROBOT, spaces.Box(0, 255, (3, 14, 14), np.uint8), spaces.Box(-1, 1, (24,))):
+            ReplayBuffer.from_spaces(50, space, spaces.Discrete(2))

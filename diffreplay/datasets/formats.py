@@ -77,7 +77,12 @@ def source_format(path: Path, name: str | None = None) -> str:
         raise InputError(f"{path}: expected a dataset to read, got nothing there")
     found = next((name for name, each in FORMATS.items() if each.recognises(path)), None)
     if found is None:
-        raise InputError(f"{path}: expected a dataset of a known format, got something else; name it: {_listed()}")
+        if path.is_dir() and not any(path.iterdir()):
+            raise InputError(f"{path}: expected a dataset to read, got an empty folder")
+        raise InputError(
+            f"{path}: expected a dataset of a known format, got something else; name it (--from, source_format=): "
+            f"{_listed()}"
+        )
     return found
 
 
@@ -92,7 +97,10 @@ def target_format(path: Path, source: Source, name: str | None = None) -> str:
     if name is None and source.format == SNAPSHOT:
         name = getattr(source, "origin", None)
         if name not in FORMATS or FORMATS[name].write is None:
-            raise InputError(f"{path}: expected the format that a snapshot is to become; name it: {_listed(True)}")
+            raise InputError(
+                f"{path}: expected the format that a snapshot is to become; name it (--to, target_format=): "
+                f"{_listed(True)}"
+            )
     name = known(name or SNAPSHOT)
     if FORMATS[name].write is None:
         raise InputError(f"{path}: expected a format that can be written, {_listed(True)}, got {name!r}")

@@ -126,7 +126,7 @@ def _warn_of_channels_last(argument: str, part: Part, stack: int) -> None:
     warnings.warn(
         f"{argument}: {sides} is read as ({f}C, H, W), images of {second} x {last} pixels with {first // stack} "
         f"channels; if it is (H, W, {f}C), images of {first} x {second} pixels with {last // stack} channels, give "
-        f'ArraySpec({(first, second, last // stack)}, "{part.dtype.name}", layout="HWC")',
+        f'ArraySpec({(first, second, last // stack)}, "{part.dtype.name}", layout="HWC") (to estimate as specs=)',
         RuntimeWarning,
         stacklevel=level,
     )

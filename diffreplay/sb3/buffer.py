@@ -6,14 +6,20 @@ import contextlib
 import threading
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch as th
 from gymnasium import spaces
-from stable_baselines3.common.buffers import BaseBuffer, DictReplayBuffer, DictRolloutBuffer
+from stable_baselines3.common.buffers import (
+    BaseBuffer,
+    DictReplayBuffer,
+    DictRolloutBuffer,
+    ReplayBuffer,
+    RolloutBuffer,
+)
 
-from diffreplay import codecs
+from diffreplay import checks, codecs
 from diffreplay.codecs import Codec
 from diffreplay.errors import InputError
 from diffreplay.parts import Part
@@ -36,6 +42,20 @@ class CompressedBuffer(BaseBuffer):
     _codec: str | Codec
     _max_bytes: int | None
     changes = 0  # counts what changes the contents
+
+    def __new__(cls, *args: Any, **options: Any) -> Self:
+        """Refuse what an algorithm of the other kind passes to its buffer."""
+        if "gae_lambda" in options and issubclass(cls, ReplayBuffer):
+            raise InputError(
+                f"{cls.__name__}: expected an off-policy algorithm, such as DQN, got one that learns from rollouts, "
+                "such as PPO; give it rollout_buffer_class=CompressedRolloutBuffer"
+            )
+        if "optimize_memory_usage" in options and issubclass(cls, RolloutBuffer):
+            raise InputError(
+                f"{cls.__name__}: expected an algorithm that learns from rollouts, such as PPO, got an off-policy one, "
+                "such as DQN; give it replay_buffer_class=CompressedReplayBuffer"
+            )
+        return super().__new__(cls)
 
     def _prepare(
         self, space: spaces.Space[Any], codec: str | Codec, max_bytes: int | None, frame_stack: int | None
@@ -61,7 +81,8 @@ class CompressedBuffer(BaseBuffer):
                 "everything is kept uncompressed, as in Stable-Baselines3's own buffer",
                 stacklevel=3,
             )
-        self._codec, self._max_bytes, self._lock = codec, max_bytes, threading.RLock()
+        self._codec, self._lock = codec, threading.RLock()
+        self._max_bytes = None if max_bytes is None else checks.cap(max_bytes)
         return plain
 
     def add(self, *args: Any, **kwargs: Any) -> None:

@@ -393,6 +393,9 @@ replay.check_invariants()
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, timeout=800)
     assert run.returncode == 0, run.stderr
     assert run.stderr.count("RuntimeWarning") == 1 and "apt-get install gcc python3-dev" in run.stderr
+    # Here it is the sources that are imported; a user may have installed the package with its core, too.
+    for said in (f"from its sources, {ROOT}", "start Python in another folder", f"pip install -e {ROOT}"):
+        assert said in run.stderr
 
 
 def test_both_code_what_both_read(recorded):

@@ -630,7 +630,9 @@ def test_a_file_of_something_else(tmp_path, content):
 
 def test_an_empty_folder_and_nothing(tmp_path):
     (tmp_path / "folder").mkdir()
-    refuse(tmp_path / "folder", tmp_path / "snapshot", tmp_path / "folder", "known format", error=InputError)
+    refuse(tmp_path / "folder", tmp_path / "snapshot", tmp_path / "folder", "an empty folder", error=InputError)
+    (tmp_path / "folder" / "notes.txt").touch()
+    refuse(tmp_path / "folder", tmp_path / "snapshot", tmp_path / "folder", "known format", "--from", error=InputError)
     refuse(tmp_path / "nothing", tmp_path / "snapshot", tmp_path / "nothing", "nothing there", error=InputError)
 
 

@@ -137,13 +137,24 @@ def test_ctrl_c_says_where_the_files_are(tmp_path):
     last = told.splitlines()[-1]
     assert run.returncode == 130 and "Traceback" not in told, told
     assert last.startswith("train.py: interrupted; ") and str(tmp_path / "run") in last and "save_snapshot" in last
+    assert "the first one was not due yet" in what_is_left(tmp_path / "run", save_snapshot=True)
+
+
+def test_without_its_packages_one_sentence_says_what_to_install(tmp_path):
+    # The library alone: hydra cannot be imported, whatever the environment holds.
+    (tmp_path / "hydra.py").write_text("raise ModuleNotFoundError('No module named hydra', name='hydra')\n")
+    hidden = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    command = [sys.executable, "-c", f"import runpy; runpy.run_path({str(TRAIN)!r}, run_name='__main__')"]
+    result = subprocess.run(command, cwd=tmp_path, env=hidden, capture_output=True, text=True, timeout=200)
+    assert result.returncode == 1 and result.stderr.count("\n") == 1, result.stderr
+    assert "train.py: expected the package hydra, which is not installed: make setup" in result.stderr
 
 
 def test_what_ctrl_c_advises_can_be_pasted(tmp_path):
     folder = tmp_path / "task=walker_walk,full_compress=true"
     folder.mkdir()
     (folder / "snapshot.pt").touch()
-    advised = re.search(r"with (.*) go on", what_is_left(folder))[1]
+    advised = re.search(r"with (.*) go on", what_is_left(folder, True))[1]
     override = subprocess.run(["bash", "-c", f"printf %s {advised}"], capture_output=True, text=True).stdout
     (parsed,) = OverridesParser.create().parse_overrides([override])
     assert parsed.key_or_group == "hydra.run.dir" and parsed.value() == str(folder)

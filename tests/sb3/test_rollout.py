@@ -12,11 +12,12 @@ import torch as th
 from gymnasium import spaces
 from says import says
 from sb3_games import Play, assert_same, make_color_game, make_game, one_thread, play, played
+from stable_baselines3 import DQN, PPO
 from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
 
 from diffreplay import codecs
 from diffreplay.errors import InputError
-from diffreplay.sb3 import CompressedDictRolloutBuffer, CompressedRolloutBuffer
+from diffreplay.sb3 import CompressedDictRolloutBuffer, CompressedReplayBuffer, CompressedRolloutBuffer
 from diffreplay.store.layout import Counter
 
 pytestmark = pytest.mark.usefixtures(one_thread.__name__)
@@ -174,3 +175,17 @@ def test_mistakes() -> None:
     observation, *rest = next(rollouts(game, 20))[0]
     with pytest.raises(InputError, match="got float64"):
         ours.add(observation.astype(float), *rest)
+
+
+def test_a_buffer_for_the_other_kind_of_algorithm_is_refused_by_name() -> None:
+    game = make_game("Pong", 1)
+    with pytest.raises(InputError) as caught:
+        PPO("CnnPolicy", game, rollout_buffer_class=CompressedReplayBuffer)  # type: ignore[arg-type]
+    says(caught, "CompressedReplayBuffer", "off-policy", "rollout_buffer_class=CompressedRolloutBuffer")
+    with pytest.raises(InputError) as caught:
+        DQN("CnnPolicy", game, buffer_size=100, replay_buffer_class=CompressedRolloutBuffer)  # type: ignore[arg-type]
+    says(caught, "CompressedRolloutBuffer", "rollouts", "replay_buffer_class=CompressedReplayBuffer")
+    for kind in (CompressedRolloutBuffer, CompressedReplayBuffer):
+        with pytest.raises(InputError) as caught:
+            kind(100, game.observation_space, game.action_space, max_bytes="4GB")  # type: ignore[arg-type]
+        says(caught, "max_bytes", "a number of bytes", "got '4GB'")

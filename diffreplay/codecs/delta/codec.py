@@ -7,6 +7,7 @@ import os
 import warnings
 from collections.abc import Sequence
 from functools import cache, cached_property
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -20,10 +21,16 @@ from diffreplay.errors import CorruptDataError, InputError
 MOST_REFERENCES = 256  # a reference's number is a byte
 MAX_FRAME_BYTES = 1 << 24  # larger frames are left raw
 LEVELS = range(1, 6)
+PACKAGE = Path(__file__).parents[2]
+COMPILER = "install a compiler and Python's headers (apt-get install gcc python3-dev)"
 PLAIN = (
     "diffreplay was installed where no C compiler was at hand, so the codec 'delta' runs in Python, which is hundreds "
-    "of times slower; install a compiler and Python's headers (apt-get install gcc python3-dev) and diffreplay again, "
-    "or choose codec='zstd'"
+    f"of times slower; {COMPILER} and diffreplay again, or choose codec='zstd'"
+)
+PLAIN_SOURCES = (
+    f"diffreplay is imported from its sources, {PACKAGE.parent}, in which the codec 'delta' was never compiled, so it "
+    "runs in Python, which is hundreds of times slower; if you have installed diffreplay, start Python in another "
+    f"folder; else {COMPILER} and run pip install -e {PACKAGE.parent}, or choose codec='zstd'"
 )
 
 
@@ -35,7 +42,8 @@ def core() -> ModuleType:
     except ImportError:
         from diffreplay.codecs.delta import plain
 
-        warnings.warn(PLAIN, RuntimeWarning, stacklevel=2)
+        sources = (PACKAGE.parent / "setup.py").exists()
+        warnings.warn(PLAIN_SOURCES if sources else PLAIN, RuntimeWarning, stacklevel=2)
         return plain
     return _core  # type: ignore[no-any-return,unused-ignore]
 
