@@ -277,7 +277,8 @@ def plot(shown: Sequence[Curve], kind: Kind, pyplot: Any) -> Any:
             ]
             label = fill("; ".join(parts), 50)
             color = COLORS[modes.index(curve.mode) % len(COLORS)]
-            axes.plot(curve.x, curve.median, color=color, label=label, marker="o", markersize=3)
+            width = 4 - 1.2 * min(panel.index(curve), 2)  # what lies upon another curve leaves its rim to be seen
+            axes.plot(curve.x, curve.median, color=color, label=label, marker="o", markersize=2 * width, lw=width)
             axes.fill_between(curve.x, curve.lowest, curve.highest, color=color, alpha=0.2, linewidth=0)
         if task in PUBLISHED:
             published = PUBLISHED[task]
