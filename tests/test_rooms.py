@@ -68,7 +68,7 @@ MAY_IMPORT = {
     },
     "testing": {"errors", "codecs", "replay"},
     "tables": {"errors", "parts", "codecs", "store"},
-    "sb3": {"errors", "limits", "parts", "stats", "codecs", "store", "tables"},
+    "sb3": {"errors", "checks", "limits", "parts", "stats", "codecs", "store", "tables"},
     "torchrl": {"errors", "stats", "parts", "codecs", "store", "tables"},
     "cli": {"errors", "parts", "store", "snapshots", "offline"},
     "__main__": {"errors", "cli", "datasets"},

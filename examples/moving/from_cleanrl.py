@@ -75,10 +75,7 @@ def main() -> None:
             optimizer.step()
         if global_step % 1000 == 0:
             target_network.load_state_dict(q_network.state_dict())
-    stats = rb.stats()
-    print(
-        f"loss {loss:.4f}, replay {stats.total_bytes / 1e6:.1f} MB, {stats.compression_ratio:.1f}x smaller observations"
-    )
+    print(f"loss {loss:.4f}, replay {rb.stats().total_bytes / 1e6:.1f} MB")
 
 
 if __name__ == "__main__":
