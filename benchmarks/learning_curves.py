@@ -170,8 +170,8 @@ def _describe(options: DictConfig, kind: Kind) -> tuple[str, str, dict[str, Any]
     buffer = _buffer(drqv2.half_compress, drqv2.replay_codec, "disk")
     values = asdict(drqv2)
     usual = {**own, **own.agent}
-    values_of = {**values, **values["agent"]}
-    scale = [said.format(values_of[name]) for name, said in SCALE.items() if values_of[name] != usual[name]]
+    chosen = {**values, **values["agent"]}
+    scale = [said.format(chosen[name]) for name, said in SCALE.items() if chosen[name] != usual[name]]
     return drqv2.task_name, "; ".join([f"{buffer}, {drqv2.images}", *([", ".join(scale)] if scale else [])]), values
 
 
@@ -268,7 +268,7 @@ def plot(shown: Sequence[Curve], kind: Kind, pyplot: Any) -> Any:
     for axes, task in zip(grid.flat, tasks, strict=False):
         panel = [curve for curve in shown if curve.task == task]
         scales = {curve.mode.partition("; ")[2] for curve in panel}
-        for curve in panel:
+        for place, curve in enumerate(panel):
             name, _, scale = curve.mode.partition("; ")
             parts = [
                 name,
@@ -277,7 +277,7 @@ def plot(shown: Sequence[Curve], kind: Kind, pyplot: Any) -> Any:
             ]
             label = fill("; ".join(parts), 50)
             color = COLORS[modes.index(curve.mode) % len(COLORS)]
-            width = 4 - 1.2 * min(panel.index(curve), 2)  # what lies upon another curve leaves its rim to be seen
+            width = 4 - 1.2 * min(place, 2)  # what lies upon another curve leaves its rim to be seen
             axes.plot(curve.x, curve.median, color=color, label=label, marker="o", markersize=2 * width, lw=width)
             axes.fill_between(curve.x, curve.lowest, curve.highest, color=color, alpha=0.2, linewidth=0)
         if task in PUBLISHED:

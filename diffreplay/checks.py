@@ -192,11 +192,11 @@ def at_least(least: int, name: str, value: Any) -> int:
     return int(value)
 
 
-def cap(value: Any) -> int:
-    """A cap on a buffer's bytes."""
+def cap(value: Any) -> int | None:
+    """A cap on a buffer's bytes; None for none."""
     if isinstance(value, str):
         raise InputError(f"max_bytes: expected a number of bytes, such as 4 << 30 for 4 GiB, got {value!r}")
-    return positive("max_bytes", value)
+    return None if value is None else positive("max_bytes", value)
 
 
 def shape(name: str, value: Any) -> tuple[int, ...]:

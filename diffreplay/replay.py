@@ -89,7 +89,7 @@ class ReplayBuffer(Adding, Readable, Shared):
         if not isinstance(shorter_at_end, bool | np.bool_):
             raise InputError(f"shorter_at_end: expected True or False, got {shorter_at_end!r}")
         self.shorter_at_end = bool(shorter_at_end) and nstep > 1  # a window of one step cannot be shorter
-        max_bytes = None if max_bytes is None else checks.cap(max_bytes)
+        max_bytes = checks.cap(max_bytes)
         self.parts = parts = parts_of(observation_shape, frame_stack, channels_first)
         self.observation_shape, self.channels_first = _kept(observation_shape, parts), parts[0].channels_first
         self.action_shape = checks.shape("action_shape", action_shape)
@@ -251,7 +251,7 @@ class ReplayBuffer(Adding, Readable, Shared):
             SharedMemoryError: there is too little memory for it.
         """
         directory = checks.path("directory", directory)
-        if max_bytes not in ("saved", None):
+        if max_bytes != "saved":
             max_bytes = checks.cap(max_bytes)
         replay, base, priorities = snapshots.load(cls, directory, commit, codec, skip_damaged, max_bytes)
         keep_priorities(replay.reader, priorities)

@@ -12,15 +12,13 @@ from typing import Any
 import numpy as np
 
 from diffreplay.errors import InputError
-from diffreplay.parts import LAYOUTS, ArraySpec
+from diffreplay.parts import LAYOUTS, LEAST_SIDE, ArraySpec
 
 Leaf = tuple[tuple[int, ...], np.dtype[Any]]
 """Shape and dtype of the arrays of a space."""
 ARRAYS = "Box, Discrete, MultiDiscrete or MultiBinary"
 MOST_CHANNELS = 4
 """Of a frame, where it is not said which axis holds them."""
-LEAST_SIDE = 16
-"""Of an array of floats that is taken for an image: smaller ones are rather key points or a map."""
 
 
 def specs_of(

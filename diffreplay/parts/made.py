@@ -14,7 +14,7 @@ from diffreplay.errors import InputError
 from diffreplay.parts.part import Part
 from diffreplay.parts.spec import ArraySpec, sides_of
 
-LEAST_SIDE = 16  # pixels, of an image whose channels may come last
+LEAST_SIDE = 16  # pixels, of what is taken for an image by its sides alone
 
 
 def extras_of(extras: Any) -> tuple[Part, ...]:

@@ -81,8 +81,7 @@ class CompressedBuffer(BaseBuffer):
                 "everything is kept uncompressed, as in Stable-Baselines3's own buffer",
                 stacklevel=3,
             )
-        self._codec, self._lock = codec, threading.RLock()
-        self._max_bytes = None if max_bytes is None else checks.cap(max_bytes)
+        self._codec, self._max_bytes, self._lock = codec, checks.cap(max_bytes), threading.RLock()
         return plain
 
     def add(self, *args: Any, **kwargs: Any) -> None:

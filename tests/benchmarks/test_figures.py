@@ -188,13 +188,13 @@ def test_published_medians_stand_beside_the_task_alone(tmp_path: Path) -> None:
     path.write_text(
         "task,mode,seed,frame,return\n"
         "walker_walk,disk; batch 32,1,0,20\nwalker_walk,disk; batch 32,2,0,60\n"
-        "cartpole_swingup,disk; batch 32,1,0,70\n"
+        "reacher_easy,disk; batch 32,1,0,70\n"
     )
     curves = learning_curves.curves(learning_curves.read_csv(path))
     figure = learning_curves.plot(curves, learning_curves.DRQV2, pyplot)
-    cartpole, walker = figure.axes
-    assert next(line.get_label() for line in cartpole.lines) == "disk; 1 seed"
-    assert cartpole.get_title() == "cartpole_swingup; batch 32"
+    reacher, walker = figure.axes
+    assert [line.get_label() for line in reacher.lines] == ["disk; 1 seed"]
+    assert reacher.get_title() == "reacher_easy; batch 32"
     drawn, published = walker.lines
     assert drawn.get_label() == "disk; 2 seeds" and drawn.get_ydata().tolist() == [40]
     assert "published: RGB, on disk, action repeat 2, batch 512, hidden 1024" in published.get_label().replace(
