@@ -85,6 +85,20 @@ def test_one_seed_gives_one_result(tmp_path):
     assert ours == theirs != []
 
 
+@pytest.mark.parametrize("images", [True, False], ids=["gray with a black floor", "RGB"])
+def test_training_from_compressed_frames_is_bit_for_bit_training_from_raw_ones(tmp_path, images):
+    options = [f"grayscale={images}", f"black_floor={images}", "num_seed_frames=400", "num_train_frames=1000"]
+    learned = {}
+    for name, mode in (("half", "half_compress=true"), ("full", "full_compress=true")):
+        (tmp_path / name).mkdir()
+        learned[name] = run(tmp_path / name, mode, *options)
+    assert updates(learned["half"]) == updates(learned["full"]) == 30
+    assert torch.equal(weights(learned["half"]), weights(learned["full"]))
+    columns = ("frame", "episode_reward", "critic_loss", "actor_loss", "batch_reward")
+    half, full = ([[row[c] for c in columns] for row in rows(tmp_path / name)] for name in learned)
+    assert half == full != []
+
+
 def test_updates_wait_until_every_worker_has_an_episode(tmp_path):
     workspace = run(tmp_path, "num_seed_frames=100", "num_train_frames=1100")
     # An episode has 100 steps, so updates begin at step 100, not at step 10.
