@@ -90,7 +90,7 @@ def main() -> None:
                 target.load_state_dict(network.state_dict())
             if step % 2_000 == 0 or step + 4 > args.steps:
                 weights = sum(one.double().sum().item() for one in network.parameters())
-                print(f"rank {rank}, step {step}: loss {loss:.4f}, weights {weights:.9f}, {len(handle)} transitions")
+                print(f"rank {rank}, step {step}: loss {loss:.9f}, weights {weights:.9f}, {len(handle)} transitions")
     dist.barrier()
     dist.destroy_process_group()
 
