@@ -17,6 +17,7 @@ from diffreplay.loading import Readable, ReplayReader, columns_of, keep_prioriti
 from diffreplay.parts import ArraySpec, Part, Shape, extras_of, parts_of
 from diffreplay.sharing import Shared
 from diffreplay.snapshots import Lock, verify
+from diffreplay.stats import in_bytes
 from diffreplay.store import EpisodeWriter, FrameStore, check_invariants, frames_before, refuse_copy
 
 
@@ -59,7 +60,7 @@ class ReplayBuffer(Adding, Readable, Shared):
     Examples:
         >>> buffer = diffreplay.ReplayBuffer(1000, (9, 84, 84), (6,), frame_stack=3, nstep=3)
         >>> buffer
-        ReplayBuffer(0 of 1000 transitions, ... MB, 0.0x smaller than stacks, delta)
+        ReplayBuffer(0 of 1000 transitions, delta: observations 0 bytes, 0.0x smaller than stacks; ... in all)
     """
 
     memory_directory: Path | None = None
@@ -159,11 +160,9 @@ class ReplayBuffer(Adding, Readable, Shared):
         return cls(capacity, observations, action_shape, frame_stack=stack, nstep=nstep, **options)
 
     def __repr__(self) -> str:
-        stats, cap = self.stats(), "" if self.max_bytes is None else f" of at most {self.max_bytes / 1e6:.1f}"
-        return (
-            f"ReplayBuffer({stats.transitions} of {self.capacity} transitions, {stats.total_bytes / 1e6:.1f}{cap} MB, "
-            f"{stats.compression_ratio:.1f}x smaller than stacks, {self.codec.name})"
-        )
+        stats, cap = self.stats(), "" if self.max_bytes is None else f", at most {in_bytes(self.max_bytes)}"
+        held = f"{stats.transitions} of {self.capacity} transitions"
+        return f"ReplayBuffer({held}, {self.codec.name}: {stats.summary}{cap})"
 
     @property
     def frame_stack(self) -> int:

@@ -5,6 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 
 
+def in_bytes(nbytes: float) -> str:
+    """A number of bytes for people to read."""
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if nbytes >= size:
+            return f"{nbytes / size:.1f} {unit}"
+    return f"{nbytes:.0f} bytes"
+
+
 @dataclass(frozen=True, repr=False)
 class ReplayStats:
     """Counts and bytes of a replay buffer at one moment.
@@ -51,6 +59,14 @@ class ReplayStats:
     def compression_ratio(self) -> float:
         """How many times smaller the observations are than as plain stacks."""
         return self.stacked_bytes / self.observation_bytes if self.observation_bytes else 0.0
+
+    @property
+    def summary(self) -> str:
+        """What the observations take, and the ratio of these bytes to plain stacks; then what all of it takes."""
+        return (
+            f"observations {in_bytes(self.observation_bytes)}, {self.compression_ratio:.1f}x smaller than stacks; "
+            f"{in_bytes(self.total_bytes)} in all"
+        )
 
     def forecast(self, capacity: int, earlier: ReplayStats | None = None) -> int:
         """What `total_bytes` will be once the buffer holds `capacity` transitions.

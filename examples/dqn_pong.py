@@ -87,8 +87,7 @@ def main() -> None:
         if step % 2_000 == 0:
             target.load_state_dict(network.state_dict())
         if terminated or truncated or step == args.steps:
-            stats = replay.stats()  # diffreplay
-            memory = f"replay {stats.total_bytes / 1e6:.1f} MB, {stats.compression_ratio:.0f}x smaller than stacks"
+            memory = replay.stats().summary  # diffreplay
             print(f"step {step}: score {score:.0f}, loss {loss:.4f}, {memory}", flush=True)
             obs, score = env.reset()[0], 0.0
 

@@ -41,7 +41,7 @@ def dqn() -> ModuleType:
 def test_plain_loop() -> None:
     printed = run("dqn_pong.py", "--steps", "300", "--device", "cpu")
     line = re.search(
-        r"^step 300: score -?\d+, loss ([0-9.]+), replay [0-9.]+ MB, (\d+)x smaller", printed, re.MULTILINE
+        r"^step 300: score -?\d+, loss ([0-9.]+), observations [0-9.]+ [kM]B, (\d+)\.\dx smaller", printed, re.MULTILINE
     )
     assert line, printed
     assert 0 < float(line[1]) < 1

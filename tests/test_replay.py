@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 
 import numpy as np
 import pytest
@@ -386,5 +387,14 @@ def test_a_buffer_says_what_it_is():
     assert ReplayBuffer(100, (4, 8, 8), (1,), frame_stack=4).max_bytes is None
     obs = np.zeros((4, 8, 8), np.uint8)
     replay.add_transition(obs, [0], 0.0, obs, False, False)
-    assert repr(replay).startswith("ReplayBuffer(1 of 100 transitions, ")
-    assert repr(replay).endswith("x smaller than stacks, zstd)") and " of at most 100.0 MB, " in repr(replay)
+    assert repr(replay).startswith("ReplayBuffer(1 of 100 transitions, zstd: observations ")
+    assert repr(replay).endswith(" kB in all, at most 100.0 MB)")
+
+
+def test_the_sizes_that_a_buffer_says_agree():
+    replay = buffer(1000, (1, 84, 84), frame_stack=4)
+    fill(replay, 400, noise((1, 84, 84)))
+    said = re.search(r"observations ([\d.]+) MB, ([\d.]+)x smaller than stacks; ([\d.]+) MB in all\)$", repr(replay))
+    observations, ratio, everything = map(float, said.groups())
+    assert observations * ratio == pytest.approx(len(replay) * 4 * 84 * 84 / 1e6, rel=0.02)
+    assert observations < everything == pytest.approx(replay.stats().total_bytes / 1e6, abs=0.06)

@@ -70,7 +70,7 @@ MAY_IMPORT = {
     "tables": {"errors", "parts", "codecs", "store"},
     "sb3": {"errors", "checks", "limits", "parts", "stats", "codecs", "store", "tables"},
     "torchrl": {"errors", "stats", "parts", "codecs", "store", "tables"},
-    "cli": {"errors", "parts", "store", "snapshots", "offline"},
+    "cli": {"errors", "parts", "stats", "store", "snapshots", "offline"},
     "__main__": {"errors", "cli", "datasets"},
     "__init__": {"errors", "stats", "parts", "batch", "codecs", "loading", "sharing", "offline", "replay", "estimate"},
 }

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from diffreplay.cli.charts import spread
 from diffreplay.cli.contents import Camera, decodable
 from diffreplay.cli.pictures import brightest, need, read, rgb, sample, small
-from diffreplay.cli.report import Report, in_bytes, printable, sides_of
+from diffreplay.cli.report import Report, printable, sides_of
 from diffreplay.errors import InputError
+from diffreplay.stats import in_bytes
 
 STRIP = 16  # frames of an episode at most
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"

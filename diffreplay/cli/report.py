@@ -13,6 +13,7 @@ from diffreplay.offline import SavedReplay
 from diffreplay.offline import open as open_snapshot
 from diffreplay.parts import Part
 from diffreplay.snapshots import open_rows, undecodable, verify_files
+from diffreplay.stats import in_bytes
 from diffreplay.store import Rows
 
 
@@ -76,14 +77,6 @@ def inspect(directory: Path, decode: bool = True) -> Report:
 def printable(text: str) -> str:
     """Text in which what would move a terminal's cursor, or is no character, is written as Python does."""
     return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
-
-
-def in_bytes(nbytes: float) -> str:
-    """A number of bytes for people to read."""
-    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if nbytes >= size:
-            return f"{nbytes / size:.1f} {unit}"
-    return f"{nbytes:.0f} bytes"
 
 
 def _describe_files(directory: Path, replay: SavedReplay) -> list[tuple[str, str]]:

@@ -57,10 +57,8 @@ class SavedReplay(Readable):
 
     def __repr__(self) -> str:
         stats = self.stats()
-        return (
-            f"SavedReplay({str(self.directory)!r}, {stats.transitions} transitions, {stats.total_bytes / 1e6:.1f} MB, "
-            f"{stats.compression_ratio:.1f}x smaller than stacks, {self.frames.codec.name})"
-        )
+        held = f"{str(self.directory)!r}, {stats.transitions} transitions"
+        return f"SavedReplay({held}, {self.frames.codec.name}: {stats.summary})"
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _again, (self.directory, self.commit, self._codec, self._seed, self._skips_damaged)
