@@ -23,6 +23,7 @@ from benchmarks.plots import COLORS, MissingData, bars, load_pyplot, read, save,
 from benchmarks.runner import DATA, ROOT
 
 IMAGES = ROOT / "docs" / "images"
+GAP = 0.12  # inches around a panel, so that the ends of two axes do not meet
 
 
 def table_bars(data: dict[str, Any], column: str, pyplot: Any, color: Callable[[str], str], title: str) -> Any:
@@ -36,6 +37,7 @@ def table_bars(data: dict[str, Any], column: str, pyplot: Any, color: Callable[[
         groups.setdefault(group, {})[label] = value["median"] if isinstance(value, dict) else value
     sizes = (8, 0.9 + 0.28 * max(map(len, groups.values())))
     figure, panels = pyplot.subplots(1, len(groups), figsize=sizes, squeeze=False, sharey=True, layout="constrained")
+    figure.get_layout_engine().set(w_pad=GAP)
     for axes, (group, found) in zip(panels[0], groups.items(), strict=True):
         bars(axes, list(found), list(found.values()), [color(label) for label in found])
         axes.set_title(group, fontsize=11)
@@ -73,7 +75,8 @@ def peers(pyplot: Any) -> Any:
 def atari(pyplot: Any) -> Any:
     """Compression in ten games, QR-DQN's buffer and PPO's."""
     data = read("atari")
-    figure, panels = pyplot.subplots(1, 2, figsize=(8, 4.6), sharey=True, layout="constrained")
+    figure, panels = pyplot.subplots(1, 2, figsize=(8, 6.4), sharey=True, layout="constrained")
+    figure.get_layout_engine().set(w_pad=GAP)
     for axes, alg in zip(panels, ("QR-DQN", "PPO"), strict=True):
         rows = [row for row in data["tables"][0]["rows"] if row[1] == alg]
         places = np.arange(len(rows))
@@ -96,6 +99,7 @@ def gpu(pyplot: Any) -> Any:
     """Training frames a second, and what an update costs, on a GPU."""
     data = read("gpu")
     figure, (training, updating) = pyplot.subplots(1, 2, figsize=(8, 3), layout="constrained")
+    figure.get_layout_engine().set(w_pad=GAP)
     colors = {"disk": COLORS["disk"], "constant": COLORS["array"]}
     for axes, table, title in zip(
         (training, updating),
@@ -129,7 +133,7 @@ def codec_options(pyplot: Any) -> Any:
                 axes.plot(range(len(found)), values, **style)
             grid[-1, column].set_xticks(range(len(found)), [f"{int(value):,}" for value in found], fontsize=9)
     for row, label in zip(grid, quantities.values(), strict=True):
-        row[0].set_ylabel(f"{label}, times default's", fontsize=10)
+        row[0].set_ylabel(f"{label},\ntimes default's", fontsize=10)
         for axes in row:
             axes.axhline(1, color="#999999", linewidth=0.8)
             axes.grid(alpha=0.3)

@@ -24,7 +24,7 @@ def headline(pyplot: Any) -> Any:
 
     data = read("compare_walker_walk")
     workers = max(data["settings"]["workers"])
-    figure, grid = pyplot.subplots(2, 2, figsize=(8, 5.2), layout="constrained", width_ratios=[1.25, 1])
+    figure, grid = pyplot.subplots(2, 2, figsize=(8, 5.6), layout="constrained", width_ratios=[1.25, 1])
     figure.get_layout_engine().set(w_pad=0.12, h_pad=0.08)
     for (left, right), (images, title) in zip(grid, GROUPS.items(), strict=True):
         modes = {kind: data["modes"][f"{images}_{kind}"] for kind in HEADLINE}
@@ -42,10 +42,10 @@ def headline(pyplot: Any) -> Any:
         left.set_title(title, loc="left", fontsize=11, fontweight="bold", x=-0.02)
         left.tick_params(axis="y", length=0)
         left.set_xlim(0, 90)
+        left.set_xlabel("GB for a million transitions", fontsize=10)
+        right.set_xlabel(f"batches of {data['settings']['batch']} per second", fontsize=10)
     marks = [Patch(facecolor="#555555", hatch="///", edgecolor="white"), Patch(facecolor="#555555")]
-    grid[1, 0].legend(marks, ["extrapolated", "measured"], loc="lower right", frameon=False, fontsize=10)
-    grid[1, 0].set_xlabel("GB for a million transitions", fontsize=10)
-    grid[1, 1].set_xlabel(f"batches of {data['settings']['batch']} per second", fontsize=10)
+    grid[1, 0].legend(marks, ["extrapolated", "measured"], loc="upper right", frameon=False, fontsize=10)
     figure.suptitle(
         f"{data['task']}, {data['frames']:,} frames with random actions. Batches: medians, quartiles, times the disk "
         f"baseline's;\nplain stacks are sampled by NumPy, all others by {workers} workers. {measured_on(data)}.",
@@ -99,6 +99,7 @@ def compare_chart(data: dict[str, Any], pyplot: Any) -> Any:
         layout="constrained",
         height_ratios=[2, 3] * len(rows),
     )
+    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.1)
     figure.suptitle(f"{data['task']}: {measured_on(data)}", fontsize=11)
     for row, images in enumerate(rows):
         modes = {mode["title"]: (name, mode) for name, mode in data["modes"].items() if mode["images"] == images}
@@ -138,7 +139,7 @@ def _rates_by_workers(
         drawn = axes.bar(shifted, medians, width, yerr=around(found), ecolor="#333333", color=colors[k], label=title)
         axes.bar_label(drawn, fmt="%.0f", fontsize=9, padding=1)
     axes.set_xticks(groups, [f"{number} workers" for number in workers])
-    axes.set_title("batches a second, measured; lines from quartile to quartile", loc="left")
+    axes.set_title("batches a second, measured; lines from quartile to quartile", loc="left", fontsize=11)
     axes.legend(loc="upper left", ncols=len(modes), frameon=False, fontsize=9)
     axes.set_ylim(top=1.25 * axes.get_ylim()[1])
     axes.spines[["top", "right"]].set_visible(False)

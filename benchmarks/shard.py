@@ -105,14 +105,15 @@ def measure(recording: Recording) -> dict[str, float]:
     playback = Playback(recording)
     chunks, stats = record(playback, STEPS // 2)
     steps = STEPS
+    stack = recording.frame_stack * recording.episodes[0][0].nbytes  # of the same images
     crossed = stats["bytes_in"] + stats["bytes_out"]
     coded = stats["payload_bytes"] + stats["scalar_bytes"] + stats["index_bytes"] + stats["reference_bytes"]
     alone = [take_in(playback, chunks, False)[0] for _ in range(3)]
     beside = [take_in(playback, chunks, True) for _ in range(3)]
     return {
         "bytes a step on the network": crossed / steps,
-        "stacks a step": float(recording.stacked_bytes),
-        "times smaller": recording.stacked_bytes * steps / crossed,
+        "bytes a step as stacks": float(stack),
+        "times smaller": stack * steps / crossed,
         "network / stored": crossed / coded,
         "steps a second": float(np.median(alone)),
         "sampling meanwhile / alone": float(np.median([meanwhile / before for _, before, meanwhile in beside])),
@@ -126,10 +127,10 @@ def sized(figures: dict[str, float]) -> list[tuple[str, float]]:
     return [
         ("steps a second, all actors", float(steps)),
         ("Gbit/s into a shard", 8e-9 * steps * figures["bytes a step on the network"] / SHARDS),
-        ("Gbit/s into a shard, as stacks", 8e-9 * steps * figures["stacks a step"] / SHARDS),
+        ("Gbit/s into a shard, as stacks", 8e-9 * steps * figures["bytes a step as stacks"] / SHARDS),
         ("cores of a shard that take in", steps / SHARDS / figures["steps a second"]),
         ("GB of a shard", 1e-9 * FRAMES * figures["stored bytes a step"] / SHARDS),
-        ("GB of a shard, as stacks", 1e-9 * FRAMES * figures["stacks a step"] / SHARDS),
+        ("GB of a shard, as stacks", 1e-9 * FRAMES * figures["bytes a step as stacks"] / SHARDS),
     ]
 
 

@@ -46,12 +46,12 @@ def select_references(
     upper bound, and only the top of a heap is computed anew (Minoux, 1978).
 
     Args:
-        pieces: frames of one shape in arrays (N, ...) uint8, which are looked at once, one after the other.
+        pieces: frames of one shape in arrays (N, ...) uint8, each of which is read once.
         count: frames to choose, at most.
         buckets_log2: runs are told apart by so many bits of a hash.
 
     Returns:
-        Indices of frames, the most valuable last: nearest to what is coded, its matches are the cheapest.
+        Indices of frames, the most valuable last: matches in what lies next to the coded frame are the cheapest.
 
     Examples:
         >>> frames = np.zeros((10, 16, 16, 3), np.uint8)

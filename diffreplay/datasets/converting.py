@@ -50,7 +50,7 @@ class Converted:
 def open_source(
     source: str | Path | Source, source_format: str | None = None, frame_stack: int | None = None
 ) -> Source:
-    """Open a dataset as a source of episodes; nothing of it is read but what tells what it is.
+    """Open a dataset as a source of episodes; of its content only what tells its layout is read.
 
     Args:
         source: a path; a `Source` is returned as it is.

@@ -21,7 +21,7 @@ class Description:
     Attributes:
         observations: what one step's observation is, of a single frame: a spec, or one for each name.
         action: what one action is.
-        frame_stack: frames in an observation of the buffer; those at an episode's begin are its first one repeated.
+        frame_stack: frames in an observation of the buffer; at an episode's beginning the first one is repeated.
         reward: what a reward is. One that is not float32 is kept exactly beside it, as `extras["exact_reward"]`.
         extras: further values of each step, by name.
         final_observation: whether an episode has the observation after its last action. Where it has not, the last
@@ -161,7 +161,7 @@ class Target(Protocol):
         """Take an episode, or its next piece; it was checked."""
 
     def finish(self) -> None:
-        """Have all that was written be there for good: the conversion is complete."""
+        """Write what is left and close the files: the conversion is complete."""
 
     def close(self) -> None:
         """Let go of what is open, complete or not."""

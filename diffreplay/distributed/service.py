@@ -63,7 +63,7 @@ def start(
         ReplayError: Ray is not installed, or not connected to, or a shard does not start.
 
     Examples:
-        It needs a cluster; the tests of this room run the like of it on one.
+        With Ray running:
 
         >>> ray.init()  # doctest: +SKIP
         >>> service = diffreplay.distributed.start(1000, (9, 84, 84), (6,), shards=2)  # doctest: +SKIP
@@ -102,7 +102,7 @@ def connect(name: str) -> Service:
         ReplayError: there are none.
 
     Examples:
-        It needs a cluster; the tests of this room run the like of it on one.
+        With Ray running:
 
         >>> service = diffreplay.distributed.connect("my-replay")  # doctest: +SKIP
     """
@@ -120,7 +120,7 @@ class Service:
     """Shards, for whoever adds to them or samples: `start` makes it. It pickles small, to any process of the cluster.
 
     Examples:
-        It needs a cluster; the tests of this room run the like of it on one.
+        With Ray running:
 
         >>> writer = service.writer("actor-3")  # doctest: +SKIP
         >>> batch = next(service.loader(batch_size=256))  # doctest: +SKIP
@@ -200,7 +200,12 @@ class Service:
         return MixedBatches(sources, size, rng, lambda: time.sleep(POLL_SECONDS))
 
     def stats(self) -> list[dict[str, Any]]:
-        """Of each shard counts and bytes, see `Shard.stats`."""
+        """Of each shard the fields of `ReplayStats`, `can_sample`, and what was counted since it began.
+
+        These are `chunks` that came, `bytes_in` and `bytes_out`, `recoded_rows` that did not fit a reference set,
+        `lost_rows` and `cut_streams` of a shard that began anew, `failed_saves`, and `writers`. `life` differs each
+        time it begins; `pid` is its process.
+        """
         found: list[dict[str, Any]] = ask_all(self._actors, "stats")
         return found
 

@@ -75,7 +75,7 @@ class ReplayWriter:
         patience: seconds to wait for a shard that does not answer.
 
     Examples:
-        It needs a cluster; the tests of this room run the like of it on one.
+        With Ray running:
 
         >>> writer = service.writer("actor-3")  # doctest: +SKIP
         >>> writer.add_transition(obs, action, reward, next_obs, terminated, truncated)  # doctest: +SKIP

@@ -44,7 +44,7 @@ class Priorities:
             the first ones made over a loaded buffer go on with these, with their `beta`.
         alpha: how much priorities count, from 0 (not at all) to 1.
         beta: how much weights make up for that, from 0 (not at all) to 1 (wholly).
-        epsilon: added to each error, so that none is never drawn again.
+        epsilon: added to each error, so that each is drawn again some time.
 
     Attributes:
         reader: of the buffer.

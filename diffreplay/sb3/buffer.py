@@ -88,7 +88,7 @@ class CompressedBuffer(BaseBuffer):
         """Add a step of every environment; arguments as in Stable-Baselines3's buffer of the same kind.
 
         Raises:
-            InputError: observations of the wrong dtype or shape, or `max_bytes` does not hold a rollout.
+            InputError: observations of the wrong dtype or shape, or `max_bytes` does not hold what comes.
         """
         with self._lock:
             self.changes += 1
@@ -104,7 +104,7 @@ class CompressedBuffer(BaseBuffer):
         return super().to_torch(array, copy=False)
 
     def stats(self) -> ReplayStats:
-        """Counts and bytes now. Stacked bytes are those of the images alone, without a replay buffer's next ones.
+        """Counts and bytes now. Stacked bytes are those of the images of `obs` alone, without those of `next_obs`.
 
         What is kept uncompressed counts as scalars, so that without an image there is no compression ratio: it is 0.
         """

@@ -38,7 +38,8 @@ class ReplayStorage(LazyTensorStorage):
 
     Images are the uint8 and uint16 tensors of two or more axes an item, under any key of a TensorDict. An image of
     ("next", key) that is the one of `key` of another item is stored once: their bytes are compared. All else lies in
-    plain memory, as in `LazyTensorStorage`. What is got, drawn and written by any index is as there, bit for bit.
+    plain memory, as in `LazyTensorStorage`. What any index reads and writes, and what samplers draw, is as there, bit
+    for bit.
 
     A slice, `storage[:]`, holds images that are decoded when they are used. Images are written in this process alone,
     and read in it, by any of its threads. A pickle is a copy; a storage cannot be given to another process that goes on
@@ -234,7 +235,7 @@ class ReplayStorage(LazyTensorStorage):
         return {"_storage": plain, **counts, "images": cameras}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Be as the storage whose `state_dict` this is: a `ReplayStorage`, or a `LazyTensorStorage`, to be coded.
+        """Take over what the `state_dict` of a `ReplayStorage` holds, or that of a `LazyTensorStorage`, which is coded.
 
         Raises:
             InputError: it is of another size or of another codec.
