@@ -188,7 +188,8 @@ def at_least(least: int, name: str, value: Any) -> int:
     """A whole number that is not below `least`."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
         expected = "a positive integer" if least == 1 else f"an integer from {least} on"
-        raise InputError(f"{name}: expected {expected}, got {value!r}")
+        whole = isinstance(value, float) and value.is_integer() and value >= least
+        raise InputError(f"{name}: expected {expected}, got {value!r}" + (f"; write {int(value)}" if whole else ""))
     return int(value)
 
 

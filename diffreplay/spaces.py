@@ -182,11 +182,15 @@ def _layout(name: str | None, leaf: Leaf, frame_stack: int) -> str:
         ways[column] = f"{column!r} (no image, stored as it is)"
     if not ways:
         raise InputError(f"{_label(name)}: expected a stack of frame_stack {frame_stack}, got {shape}")
-    expected = "a shape that can be read in one way" if likely else f"an image of 1 to {MOST_CHANNELS} channels"
     answer = next(iter(ways)) if name is None else {name: next(iter(ways))}
     hint = "; of a vector environment, take single_observation_space" if len(shape) > 3 else ""
+    if likely:
+        expected, what = "a shape that can be read in one way", "which may be"
+    else:
+        expected = f"an image of 1 to {MOST_CHANNELS} channels"
+        what = "which it does not fit: give the frame_stack that it has; else it may be"
     raise InputError(
-        f"{_label(name)}: expected {expected}, got {shape} with frame_stack {frame_stack}, which may be "
+        f"{_label(name)}: expected {expected}, got {shape} with frame_stack {frame_stack}, {what} "
         f"{' or '.join(ways.values())}: say which, as layouts={answer!r}{hint}"
     )
 

@@ -135,7 +135,10 @@ class Config:
 def parse_config(options: DictConfig) -> Config:
     """Check hydra's `options` for types, ranges and contradictions and return them; OptionError names the mistake."""
     if OmegaConf.is_missing(options, "task_name"):
-        raise OptionError("option task_name has no value: choose a task with task=...")
+        raise OptionError(
+            "option task_name has no value: expected a task, such as task=walker_walk, of those that `python train.py "
+            "--help` lists; easy, medium and hard are what tasks are made of"
+        )
     cameras = OmegaConf.select(options, "cameras", throw_on_resolution_failure=False)
     if cameras is not None:
         check_cameras(cameras)

@@ -41,11 +41,18 @@ def typed(options: DictConfig, schema: type[Options]) -> Options:
         options = OmegaConf.merge(options, written)  # type: ignore[assignment]
         config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), options))
     except OmegaConfBaseException as error:
-        reason = str(error.msg or error).splitlines()[0]
+        reason = _reason(str(error.msg or error).splitlines()[0])
         raise OptionError(f"option {error.full_key or error.key}: {reason}") from error
     if not isinstance(config, schema):
         raise TypeError(f"expected a {schema.__name__}, got {type(config).__name__}")
     return config
+
+
+def _reason(said: str) -> str:
+    """What OmegaConf says of a value of another type, as a sentence of this house."""
+    found = re.fullmatch(r"Value '(.*?)' .*?(bool|Integer|Float)\b.*", said)
+    kinds = {"bool": "true or false", "Integer": "a whole number", "Float": "a number"}
+    return f"expected {kinds[found[2]]}, got {found[1]}" if found else said
 
 
 def option_names(schema: type) -> list[str]:

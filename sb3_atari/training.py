@@ -53,8 +53,8 @@ def train(config: AtariConfig, folder: Path) -> None:
 
 def _learn(config: AtariConfig, folder: Path, model: BaseAlgorithm, games: dict[str, VecEnv]) -> None:
     snapshot = RunSnapshot(config, folder, model, games)
+    callbacks: list[BaseCallback] = [BufferLog(config.log_every_steps, snapshot, config, model)]
     resumed = snapshot.resume()
-    callbacks: list[BaseCallback] = [BufferLog(config.log_every_steps, snapshot, config)]
     if config.eval_every_steps:
         callbacks.append(_evaluation(config, folder, model, games["evaluation"], snapshot.evaluations))
     if config.save_snapshot:
@@ -137,21 +137,19 @@ class BufferLog(BaseCallback):
         every: steps.
         snapshot: of the run.
         config: of the run.
+        model: whose buffer is empty yet: what is there from the start does not count as what a step takes.
     """
 
-    def __init__(self, every: int, snapshot: RunSnapshot, config: AtariConfig) -> None:
+    def __init__(self, every: int, snapshot: RunSnapshot, config: AtariConfig, model: BaseAlgorithm) -> None:
         super().__init__()
         self._every, self._snapshot, self._frame_stack = every, snapshot, config.frame_stack
-        self._max_bytes = config.buffer_max_bytes
+        buffer = model_buffer(model)
+        self._sizes = Sizes(buffer.buffer_size * buffer.n_envs, config.buffer_max_bytes)
+        if (stats := _stats(buffer)) is not None:
+            self._sizes.line(stats)
 
     def _on_step(self) -> bool:
         return True
-
-    def _on_training_start(self) -> None:
-        buffer = model_buffer(self.model)
-        self._sizes = Sizes(buffer.buffer_size * buffer.n_envs, self._max_bytes)
-        if (stats := self._stats()) is not None:
-            self._sizes.line(stats)  # beside which what is there from the start does not count as what a step takes
 
     def _on_rollout_end(self) -> None:
         if self.num_timesteps < self._snapshot.next_log:
@@ -160,14 +158,14 @@ class BufferLog(BaseCallback):
         self._record()
         if isinstance(self.model, QRDQN):
             self.model.dump_logs()
-        if (stats := self._stats()) is not None:
+        if (stats := _stats(model_buffer(self.model))) is not None:
             print(self._sizes.line(stats), flush=True)
 
     def _on_training_end(self) -> None:
         self._record()
         self.logger.record("time/total_timesteps", self.num_timesteps, exclude="tensorboard")
         self.logger.dump(self.num_timesteps)
-        if (stats := self._stats()) is not None:
+        if (stats := _stats(model_buffer(self.model))) is not None:
             print(self._sizes.end(stats, f"plain stacks of {self._frame_stack} gray frames"), flush=True)
 
     def _record(self) -> None:
@@ -175,7 +173,7 @@ class BufferLog(BaseCallback):
         self.logger.record("buffer/total_megabytes", nbytes / 1e6)
         self.logger.record("buffer/compression_ratio", ratio)
 
-    def _stats(self) -> ReplayStats | None:
-        """Of a compressed buffer."""
-        buffer = model_buffer(self.model)
-        return buffer.stats() if isinstance(buffer, CompressedReplayBuffer | CompressedRolloutBuffer) else None
+
+def _stats(buffer: BaseBuffer) -> ReplayStats | None:
+    """Of a compressed buffer."""
+    return buffer.stats() if isinstance(buffer, CompressedReplayBuffer | CompressedRolloutBuffer) else None

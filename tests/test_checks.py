@@ -261,11 +261,26 @@ def test_an_observation_that_is_no_array_is_refused():
         refused(lambda replay, v=value: replay.add_transition(STACK, np.zeros(2), 0.0, v, False, False), message)
 
 
+def test_what_may_help_is_said_of_an_image_that_does_not_fit():
+    hints = {
+        "; add_batch takes": np.zeros((5, *SHAPE), np.uint8),
+        "; transpose it, or say its layout": np.zeros((SHAPE[1], SHAPE[2], SHAPE[0]), np.uint8),
+        "; give the pixels before they are scaled": np.zeros(SHAPE, np.float32),
+        "$": np.zeros((1, *SHAPE[1:]), np.uint8),
+    }
+    for hint, value in hints.items():
+        message = rf"^next_obs: expected uint8 of shape \(3, 12, 12\), got \w+ of shape \([\d, ]+\){hint}"
+        refused(lambda replay, v=value: replay.add_transition(STACK, np.zeros(2), 0.0, v, False, False), message)
+
+
 BAD_CALLS = {
     "no directory": (lambda replay: replay.save(None), "directory: expected a path, got None"),
     "directory of a number": (lambda replay: replay.save(3), "directory: expected a path, got 3"),
     "load from nothing": (lambda replay: replay.load(None), "directory: expected a path, got None"),
     "batch of text": (lambda replay: replay.sample("8"), "batch_size: expected a positive integer, got '8'"),
+    "batch of a whole float": (lambda replay: replay.sample(8.0), "batch_size: .* got 8.0; write 8$"),
+    "cap of a whole float": (lambda replay: ReplayBuffer(9, SHAPE, (), max_bytes=1e9), "max_bytes: .*; write 10000"),
+    "batch of half a step": (lambda replay: replay.sample(8.5), "batch_size: expected a positive integer, got 8.5$"),
     "batch of NaN": (lambda replay: replay.sample(float("nan")), "batch_size: expected a positive integer, got nan"),
     "seed": (lambda replay: ReplayBuffer(9, SHAPE, (), seed="x"), "seed: expected a whole number from 0 on, got 'x'"),
     "low seed": (lambda replay: ReplayBuffer(9, SHAPE, (), seed=-1), "seed: expected a whole number from 0 on, got -1"),

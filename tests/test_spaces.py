@@ -190,6 +190,7 @@ ASKED = {
     "frames apart": ((4, 3, 84, 3), 4, SEVERAL, "'FCHW' (3 channels) or 'FHWC' (3 channels)"),
     "no channels": ((64, 60, 64), 1, NONE, "'CHW' (64 channels) or 'HWC' (64 channels) or '' (no image, "),
     "many frames' channels": ((2, 9, 9, 5), 2, NONE, "'FCHW' (9 channels) or 'FHWC' (5 channels) or 'F' (no image, "),
+    "another stack": ((4, 84, 84), 3, NONE, "'HWC' (28 channels) | give the frame_stack that it has"),
     "environments": ((8, 32, 32, 3), 1, NONE, "'' (no image, stored as it is) | single_observation_space"),
     "their stacks": ((8, 4, 32, 32, 3), 4, NONE, "'' (no image, stored as it is) | single_observation_space"),
 }

@@ -140,11 +140,22 @@ def _checked(part: Part, name: str, value: Any, shape: tuple[int, ...]) -> NDArr
         return held(name, value, part.dtype, shape)
     array = _array(name, value, part.dtype, shape)
     if array.shape != shape or array.dtype.newbyteorder("=") != part.dtype.newbyteorder("="):
-        error = _other(name, value, part.dtype, shape, array)
-        if array.dtype.kind == "f":
-            error = InputError(f"{error}; images are uint8 or uint16, and an ArraySpec of {array.dtype} stores floats")
-        raise error
+        raise InputError(f"{_other(name, value, part.dtype, shape, array)}{_hint(shape, array)}")
     return array.astype(part.dtype, copy=False)
+
+
+def _hint(shape: tuple[int, ...], array: NDArray[Any]) -> str:
+    """What may help whoever gave an array that is no image of such a shape; nothing where that cannot be told."""
+    if array.shape[1:] == shape:
+        return "; add_batch takes the steps of several environments at once"
+    if array.shape != shape and sorted(array.shape) == sorted(shape):
+        return "; transpose it, or say its layout when the buffer is made, as ArraySpec(shape, layout=...)"
+    if array.dtype.kind == "f" and array.shape == shape:
+        return (
+            f"; give the pixels before they are scaled, as images are uint8 or uint16; or an ArraySpec of "
+            f"{array.dtype} stores floats, uncompressed"
+        )
+    return ""
 
 
 def _leading(shape: tuple[int, ...]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -168,6 +169,15 @@ def test_damage_is_one_line(finished: Path, damaged: str) -> None:
         assert "Traceback" not in output and str(path) in output
     finally:
         path.write_bytes(whole)
+
+
+def test_a_run_that_goes_on_forecasts_what_the_one_before_did(tmp_path: Path) -> None:
+    options = ["alg=qrdqn", "env=Pong", "full_compress=true", "eval_every_steps=0", "qrdqn.learning_starts=5000"]
+    said = [finish(tmp_path / "run", *options, f"num_train_steps={steps}") for steps in (300, 400)]
+    units = {"MB": 1, "GB": 1000}
+    full = [re.findall(r"about ([\d.]+) (MB|GB) with 100000 transitions", text)[-1] for text in said]
+    first, later = (float(number) * units[unit] for number, unit in full)
+    assert first / 2 < later < 2 * first, said
 
 
 def test_a_run_without_snapshots_keeps_what_the_one_before_wrote(tmp_path: Path) -> None:

@@ -317,10 +317,14 @@ def test_a_codec_of_ones_own(directory):
 
 
 def test_where_there_is_no_snapshot(directory, tmp_path):
-    for path in (directory / "nowhere", tmp_path, Path(__file__)):
+    for path, expected in {
+        directory / "nowhere": "expected the folder of a snapshot, and there is none",
+        tmp_path: "manifest.json",
+        Path(__file__): "manifest.json",
+    }.items():
         with pytest.raises(CorruptDataError) as info:
             ReplayBuffer.load(path)
-        says(info, f"{path}:", "manifest.json")
+        says(info, f"{path}:", expected)
     with pytest.raises(OSError):
         buffer(50).save(__file__)
     assert buffer(50).verify() == []
