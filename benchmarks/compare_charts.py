@@ -45,10 +45,11 @@ def headline(pyplot: Any) -> Any:
         left.set_xlabel("GB for a million transitions", fontsize=10)
         right.set_xlabel(f"batches of {data['settings']['batch']} per second", fontsize=10)
     marks = [Patch(facecolor="#555555", hatch="///", edgecolor="white"), Patch(facecolor="#555555")]
-    grid[1, 0].legend(marks, ["extrapolated", "measured with 10⁶"], loc="upper right", frameon=False, fontsize=10)
+    place = {"loc": "lower right", "bbox_to_anchor": (1.08, -0.04)}  # beside the shortest bar
+    grid[0, 0].legend(marks, ["extrapolated", "measured with 10⁶"], frameon=False, fontsize=9, **place)
     figure.suptitle(
-        f"{data['task']}, {data['frames']:,} frames with random actions. Batches: medians, quartiles, times the disk "
-        f"baseline's;\nplain stacks are sampled by NumPy, all others by {workers} workers. {measured_on(data)}.",
+        f"{data['task']}, random actions. Batches from {data['frames']:,} frames: medians, quartiles, median of times "
+        f"the disk's;\nplain stacks are sampled by NumPy, all others by {workers} workers. {measured_on(data)}.",
         fontsize=9,
         color="#444444",
         ha="left",

@@ -125,7 +125,7 @@ def test_stable_baselines3_script_changes_two_lines() -> None:
         (
             "from_drqv2.py",
             ["--seed-steps=200", "--batch-size=8"],
-            r"ReplayBuffer\(210 of 1000000 .*, delta\)",
+            r"ReplayBuffer\(210 of 1000000 transitions, delta: .*\)",
         ),
         ("from_sb3.py", [], r"\d+\.\dx smaller than stacks"),
         ("from_cleanrl.py", ["--learning-starts=200"], r"loss [0-9.]+, replay [0-9.]+ MB"),

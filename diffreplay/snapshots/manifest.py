@@ -169,7 +169,9 @@ def read_manifest(directory: Path, name: str = MANIFEST) -> Manifest:
             data = file.read(size)
     except OSError as error:
         if not directory.exists():
-            raise CorruptDataError(f"{directory}: expected the folder of a snapshot, and there is none") from None
+            raise CorruptDataError(
+                f"{directory}: expected a snapshot with a {name}, and there is no such folder"
+            ) from None
         raise CorruptDataError(
             f"{directory}: expected a snapshot with a {name}, which cannot be read: {error.strerror}"
         ) from error

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import h5py
@@ -38,9 +39,9 @@ def command(*arguments: object) -> subprocess.Popen[str]:
     return subprocess.Popen(line, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def kill_once_there(child: subprocess.Popen[str], path: Path, count: int, seconds: float) -> int:
-    """Kill a process so long after so many files are in a directory; its status."""
-    while child.poll() is None and not (path.is_dir() and len(list(path.iterdir())) >= count):
+def kill_once(child: subprocess.Popen[str], there: Callable[[], bool], seconds: float) -> int:
+    """Kill a process so long after it came so far; its status."""
+    while child.poll() is None and not there():
         time.sleep(0.001)
     time.sleep(seconds)
     child.send_signal(signal.SIGKILL)
@@ -52,11 +53,15 @@ def test_a_snapshot_that_was_killed_goes_on(tmp_path):
     drqv2_folder(tmp_path / "episodes", LENGTHS, side=24)
     convert(tmp_path / "episodes", tmp_path / "whole", save_every=150)
     rng, done = random.Random(0), []
-    for round in range(3):
+
+    def so_far() -> int:
+        there = (tmp_path / "killed/manifest.json").exists()
+        return notes(tmp_path / "killed")["done"] if there else 0
+
+    for _ in range(3):
         child = command(tmp_path / "episodes", tmp_path / "killed", "--save-every", 150)
-        count = 3 if not round else len(list((tmp_path / "killed").iterdir())) + 2
-        assert kill_once_there(child, tmp_path / "killed", count, rng.random() / 20) == -signal.SIGKILL
-        done.append(notes(tmp_path / "killed")["done"])
+        assert kill_once(child, lambda: so_far() > max(done, default=0), rng.random() / 20) == -signal.SIGKILL
+        done.append(so_far())
         with pytest.raises(InputError) as refused:
             convert(tmp_path / "killed", tmp_path / "out", target_format="drqv2")
         says(refused, tmp_path / "killed", "not completed | run it again")
@@ -78,7 +83,8 @@ def test_a_folder_that_was_killed_goes_on(tmp_path):
     drqv2_folder(tmp_path / "episodes", LENGTHS, side=24)
     convert(tmp_path / "episodes", tmp_path / "snapshot")
     child = command(tmp_path / "snapshot", tmp_path / "back", "--to", "drqv2")
-    assert kill_once_there(child, tmp_path / "back", 20, 0.01) == -signal.SIGKILL
+    back = tmp_path / "back"
+    assert kill_once(child, lambda: back.is_dir() and len(list(back.iterdir())) >= 20, 0.01) == -signal.SIGKILL
     done = convert(tmp_path / "snapshot", tmp_path / "back", target_format="drqv2")
     assert done.resumed >= 15 and done.episodes == len(LENGTHS)
     same_folders(tmp_path / "episodes", tmp_path / "back")

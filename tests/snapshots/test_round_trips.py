@@ -318,7 +318,7 @@ def test_a_codec_of_ones_own(directory):
 
 def test_where_there_is_no_snapshot(directory, tmp_path):
     for path, expected in {
-        directory / "nowhere": "expected the folder of a snapshot, and there is none",
+        directory / "nowhere": "manifest.json, and there is no such folder",
         tmp_path: "manifest.json",
         Path(__file__): "manifest.json",
     }.items():
