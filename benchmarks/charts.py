@@ -19,11 +19,10 @@ import numpy as np
 
 from benchmarks import learning_curves
 from benchmarks.compare_charts import compare, headline
-from benchmarks.plots import COLORS, MissingData, bars, load_pyplot, read, save, short
+from benchmarks.plots import COLORS, GAP, MissingData, bars, load_pyplot, read, save, short
 from benchmarks.runner import DATA, ROOT
 
 IMAGES = ROOT / "docs" / "images"
-GAP = 0.12  # inches around a panel, so that the ends of two axes do not meet
 
 
 def table_bars(data: dict[str, Any], column: str, pyplot: Any, color: Callable[[str], str], title: str) -> Any:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.plots import COLORS, bars, measured_on, read, short
+from benchmarks.plots import COLORS, GAP, bars, measured_on, read, short
 from benchmarks.runner import DATA
 
 GROUPS = {"rgb": "RGB, the task untouched", "gray": "gray, black floor: the paper's variant"}
@@ -25,7 +25,7 @@ def headline(pyplot: Any) -> Any:
     data = read("compare_walker_walk")
     workers = max(data["settings"]["workers"])
     figure, grid = pyplot.subplots(2, 2, figsize=(8, 5.6), layout="constrained", width_ratios=[1.25, 1])
-    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.08)
+    figure.get_layout_engine().set(w_pad=GAP, h_pad=0.08)
     for (left, right), (images, title) in zip(grid, GROUPS.items(), strict=True):
         modes = {kind: data["modes"][f"{images}_{kind}"] for kind in HEADLINE}
         gigabytes = {kind: mode["gb_at_million"] for kind, mode in modes.items()}
@@ -100,7 +100,7 @@ def compare_chart(data: dict[str, Any], pyplot: Any) -> Any:
         layout="constrained",
         height_ratios=[2, 3] * len(rows),
     )
-    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.1)
+    figure.get_layout_engine().set(w_pad=GAP, h_pad=0.1)
     figure.suptitle(f"{data['task']}: {measured_on(data)}", fontsize=11)
     for row, images in enumerate(rows):
         modes = {mode["title"]: (name, mode) for name, mode in data["modes"].items() if mode["images"] == images}

@@ -17,6 +17,7 @@ COLORS = {
     "delta": "#1d8a5a",
 }
 DPI = 160
+GAP = 0.12  # inches around a panel, so that the ends of two axes do not meet
 
 
 class MissingData(SystemExit):
