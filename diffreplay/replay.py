@@ -60,7 +60,7 @@ class ReplayBuffer(Adding, Readable, Shared):
     Examples:
         >>> buffer = diffreplay.ReplayBuffer(1000, (9, 84, 84), (6,), frame_stack=3, nstep=3)
         >>> buffer
-        ReplayBuffer(0 of 1000 transitions, delta: observations 0 bytes, 0.0x smaller than stacks; ... in all)
+        ReplayBuffer(0 of 1000 transitions, delta: observations 0 bytes, ... in all)
     """
 
     memory_directory: Path | None = None
